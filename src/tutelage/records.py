@@ -1,0 +1,132 @@
+"""The typed records that flow through the loop: one JSON object a line, field names fixed.
+
+Every record names its `schema` ("tutelage.comparison/1"), so that a file says what it holds.
+Readers and writers of files live in `tutelage.data`; checking of foreign rows too.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, Self
+
+Split = Literal["train", "tune", "report"]
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What all records share: the schema name and the way to and from JSON."""
+
+    schema_name: ClassVar[str]
+    id: str
+
+    def to_json(self) -> dict[str, Any]:
+        row = {"schema": self.schema_name, **asdict(self)}
+        optional = {f.name for f in fields(self) if f.default is None}
+        return {key: value for key, value in row.items() if not (value is None and key in optional)}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Self:
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in row.items() if key in known})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt(Record):
+    """What a user asks: one or more turns that end with the user's."""
+
+    schema_name: ClassVar[str] = "tutelage.prompt/1"
+    messages: list[Message]
+    category: str | None = None  # use case (Ouyang et al. 2022, table 1)
+    source: str | None = None
+    user_id: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion(Record):
+    """A model's answer to a prompt. `finish` is "stop" (end token) or "length" (cut off)."""
+
+    schema_name: ClassVar[str] = "tutelage.completion/1"
+    prompt_id: str
+    text: str
+    model: str | None = None
+    sampling: dict[str, Any] | None = None
+    logprob_sum: float | None = None
+    finish: str = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration(Record):
+    """The ideal answer as a labeler wrote it: the whole conversation, the assistant's turn last."""
+
+    schema_name: ClassVar[str] = "tutelage.demonstration/1"
+    prompt_id: str
+    messages: list[Message]
+    labeler: str | None = None
+    created: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Record):
+    """A labeler's ranking of K completions: 1 is best, equal ranks tie, null is not ranked.
+
+    `completion_ids` name the completions; `completions` may carry their texts and `messages` the
+    prompt, so that one file of comparisons trains a reward model by itself.
+    """
+
+    schema_name: ClassVar[str] = "tutelage.comparison/1"
+    prompt_id: str
+    completion_ids: list[str]
+    ranks: list[int | None]
+    messages: list[Message] | None = None
+    completions: list[str] | None = None
+    rest_below: bool | None = None
+    all_bad: bool | None = None
+    labeler: str | None = None
+    created: str | None = None
+    seconds: float | None = None
+    ratings: list[int | None] | None = None  # Likert 1-7
+    flags: list[list[str]] | None = None
+    category: str | None = None
+    note: str | None = None
+    shown: dict[str, Any] | None = None  # {"order": [K], "layout": ...}
+    effort: dict[str, Any] | None = None
+    supersedes: str | None = None
+    weight: float | None = None  # labeler weight in the reward loss; 1 when absent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skip(Record):
+    """A labeler passed over a prompt, and why."""
+
+    schema_name: ClassVar[str] = "tutelage.skip/1"
+    prompt_id: str
+    labeler: str
+    reason: str
+    created: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLabel(Record):
+    """Right (1), neutral (0) or wrong (-1) for each step of a solution."""
+
+    schema_name: ClassVar[str] = "tutelage.step_label/1"
+    prompt_id: str
+    steps: list[str]
+    labels: list[int]
+    labeler: str | None = None
+    created: str | None = None
+
+
+RECORDS: dict[str, type[Record]] = {
+    cls.schema_name: cls for cls in (Prompt, Completion, Demonstration, Comparison, Skip, StepLabel)
+}
+
+
+@dataclass
+class Dataset:
+    """What a training stage is given, whatever file or world it came from."""
+
+    prompts: list[Prompt] = field(default_factory=list)
+    demonstrations: list[Demonstration] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)  # plain documents (pretraining, ptx)
