@@ -1,0 +1,36 @@
+"""Tutelage turns a language model into an assistant with human feedback: the InstructGPT loop, whole.
+
+Every stage is a function: `tutelage.sft(SFTConfig(...))`. Names are loaded on first use, so that
+importing the package (and `tutelage --help`) never imports torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "pretrain": "tutelage.stages.pretrain:run",
+    "sft": "tutelage.stages.sft:run",
+    "reward": "tutelage.stages.reward:run",
+    "ppo": "tutelage.stages.ppo:run",
+    "sample": "tutelage.stages.sample:run",
+    "label": "tutelage.stages.label:run",
+    "evaluate": "tutelage.stages.evaluate:run",
+    "PretrainConfig": "tutelage.configs:PretrainConfig",
+    "SFTConfig": "tutelage.configs:SFTConfig",
+    "RewardConfig": "tutelage.configs:RewardConfig",
+    "PPOConfig": "tutelage.configs:PPOConfig",
+    "SampleConfig": "tutelage.configs:SampleConfig",
+    "LabelConfig": "tutelage.configs:LabelConfig",
+    "EvalConfig": "tutelage.configs:EvalConfig",
+    "UserError": "tutelage.errors:UserError",
+}
+__all__ = [*_EXPORTS, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
+    module, attribute = _EXPORTS[name].split(":")
+    return getattr(import_module(module), attribute)

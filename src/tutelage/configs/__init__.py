@@ -1,0 +1,35 @@
+"""What every stage can be told: typed, torch-free, with the paper's values as defaults.
+
+A recipe or a command line holds only departures from these. Source of the numbers: Ouyang et al.
+2022 (arXiv 2203.02155), appendices C and E; where that paper is silent, Ziegler et al. 2019
+(1909.08593) and Stiennon et al. 2020 (2009.01325), named at the field.
+"""
+
+from tutelage.configs.base import StageConfig, TrainingConfig, from_mapping, to_mapping
+from tutelage.configs.measure import EvalConfig, LabelConfig, SampleConfig
+from tutelage.configs.on_policy import PPOConfig
+from tutelage.configs.supervised import PretrainConfig, RewardConfig, SFTConfig
+
+STAGES: dict[str, type[StageConfig]] = {
+    "pretrain": PretrainConfig,
+    "sft": SFTConfig,
+    "sample": SampleConfig,
+    "label": LabelConfig,
+    "reward": RewardConfig,
+    "ppo": PPOConfig,
+    "eval": EvalConfig,
+}
+__all__ = [
+    "STAGES",
+    "EvalConfig",
+    "LabelConfig",
+    "PPOConfig",
+    "PretrainConfig",
+    "RewardConfig",
+    "SFTConfig",
+    "SampleConfig",
+    "StageConfig",
+    "TrainingConfig",
+    "from_mapping",
+    "to_mapping",
+]

@@ -1,0 +1,148 @@
+"""The options that every stage shares, and the strict way from YAML to a config and back."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from tutelage.errors import UserError, did_you_mean
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+C = TypeVar("C", bound="StageConfig")
+
+
+@dataclass(kw_only=True, frozen=True)
+class StageConfig:
+    """Options of every verb."""
+
+    verb: ClassVar[str]
+
+    model: str = "world"
+    """A Hugging Face folder, or `world` for the embedded world's base model."""
+    data: str = "world"
+    """`world`, or a file or folder of records, pairs or prompts (JSON Lines, .gz, parquet)."""
+    out: str | None = None
+    """The folder (or file) to write; `runs/VERB` when not given."""
+    seed: int = 0
+    """Seed of everything random."""
+    max_length: int = 1024
+    """Longest sequence in tokens, prompt and answer together."""
+    dtype: Dtype = "auto"
+    """Compute type; `auto` is bfloat16 where the processor has it (weights stay float32 in the optimizer)."""
+    json: bool = False
+    """Print one JSON object last."""
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise a UserError for a value that cannot work."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise invalid(f.name, value, "give a finite number")
+        require_positive(self, "max_length")
+
+
+@dataclass(kw_only=True, frozen=True)
+class TrainingConfig(StageConfig):
+    """Options of every verb that trains."""
+
+    max_steps: int | None = None
+    """Stop after this many steps (optimizer updates; iterations in PPO)."""
+    batch_size: int = 32
+    """Examples a step."""
+    learning_rate: float = 1e-5
+    """Peak learning rate of Adam (beta1 .9, beta2 .95)."""
+    micro_tokens: int = 8192
+    """Most tokens in one forward pass; a batch is cut into as many as it needs, with equal results."""
+    max_grad_norm: float | None = 1.0
+    """Clip the gradient's norm; not in the paper."""
+    save_every: int = 50
+    """Steps between checkpoints."""
+    resume: bool = False
+    """Go on where the run in `out` was stopped."""
+    dry_run: bool = False
+    """Print the resolved configuration and stop."""
+
+    def check(self) -> None:
+        super().check()
+        require_positive(self, "batch_size", "learning_rate", "micro_tokens", "save_every")
+        if self.max_steps is not None:
+            require_positive(self, "max_steps")
+        if self.max_grad_norm is not None:
+            require_positive(self, "max_grad_norm")
+
+
+def option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def invalid(name: str, value: Any, mend: str) -> UserError:
+    return UserError(f"{value!r} cannot be used", where=f"option {option(name)} ({name})", mend=mend)
+
+
+def require_positive(config: StageConfig, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise invalid(name, getattr(config, name), "give a number above zero")
+
+
+def require_share(config: StageConfig, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise invalid(name, getattr(config, name), "give a number from 0 to 1")
+
+
+def require_not_negative(config: StageConfig, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 0:
+            raise invalid(name, getattr(config, name), "give zero or a number above it")
+
+
+def to_mapping(config: StageConfig) -> dict[str, Any]:
+    """Every effective value, ready for YAML."""
+    return asdict(config)
+
+
+def from_mapping(cls: type[C], values: dict[str, Any], *, where: str) -> C:
+    """A config from a YAML mapping; unknown keys and wrong types are errors that name the key."""
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    resolved: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UserError(
+                f"unknown key {key!r}{did_you_mean(name, known)}",
+                where=where,
+                mend=f"use one of: {', '.join(known)}",
+            )
+        resolved[name] = _coerce(value, hints[name], where=f"{where}, key {key}")
+    return cls(**resolved)
+
+
+def _coerce(value: Any, hint: Any, *, where: str) -> Any:
+    """Accept what YAML writes for the type (an int for a float, '1e-5' for a float); refuse the rest."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in options:
+            return None
+        return _coerce(value, next(o for o in options if o is not NoneType), where=where)
+    if origin is Literal:
+        if value not in options:
+            near = did_you_mean(str(value), [str(o) for o in options])
+            raise UserError(f"{value!r} is not known{near}", where=where, mend=f"use one of: {', '.join(map(str, options))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{value!r} is not a list", where=where, mend="write [a, b, …]")
+        return tuple(_coerce(item, options[0], where=where) for item in value)
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise UserError(f"{value!r} is not of type {hint.__name__}", where=where, mend=f"give a {hint.__name__}")

@@ -1,0 +1,63 @@
+"""Options of the stages that do not train: sampling, labeling, evaluation."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tutelage.configs.base import StageConfig, require_not_negative, require_positive
+
+
+@dataclass(kw_only=True, frozen=True)
+class SampleConfig(StageConfig):
+    """`tutelage sample`: draw completions of prompts into a file of completion records."""
+
+    verb: ClassVar[str] = "sample"
+    samples: int = 1
+    """Completions a prompt, K."""
+    prompts: int | None = None
+    """Use this many prompts; all when not given."""
+    split: str = "train"
+    """Prompts of the world: train, tune or report."""
+    max_new_tokens: int = 256
+    min_new_tokens: int = 0
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    batch_size: int = 256
+    """Sequences decoded together."""
+
+    def check(self) -> None:
+        super().check()
+        require_positive(self, "samples", "max_new_tokens", "batch_size", "top_p")
+        require_not_negative(self, "min_new_tokens", "temperature")
+
+
+@dataclass(kw_only=True, frozen=True)
+class LabelConfig(StageConfig):
+    """`tutelage label --by world:PANEL`: rank the completions of a file into comparison records."""
+
+    verb: ClassVar[str] = "label"
+    by: str = "world:fair"
+    """Who ranks: `world:fair`, `world:length`, `world:flattered`, `world:careless`, `world:held-out`."""
+    overlap: float = 0.15
+    """Share of the prompts that a second labeler ranks too, to measure agreement."""
+
+
+@dataclass(kw_only=True, frozen=True)
+class EvalConfig(StageConfig):
+    """`tutelage eval`: win rates and behaviours of models on held-out prompts."""
+
+    verb: ClassVar[str] = "eval"
+    models: tuple[str, ...] = ()
+    """NAME=CHECKPOINT for each model to compare; the first is the baseline."""
+    reward_model: str | None = None
+    """Reward model to score with and to report on."""
+    prompts: int = 400
+    """Held-out prompts for the win rates."""
+    split: str = "report"
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+
+    def check(self) -> None:
+        super().check()
+        require_positive(self, "prompts", "max_new_tokens")
+        require_not_negative(self, "temperature")

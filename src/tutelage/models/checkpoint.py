@@ -1,0 +1,163 @@
+"""Checkpoints in and out: Hugging Face folders that plain `transformers` loads, checked on save.
+
+Beside the weights stands `tutelage.json`: role, parent, hashes, config, versions.
+"""
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from tutelage.engine.attention import NAME
+from tutelage.engine.packing import pack
+from tutelage.errors import UserError
+from tutelage.models.roles import Policy, ScalarModel, hidden_states
+
+transformers_logging.disable_progress_bar()
+
+
+def resolve(model: str) -> Path:
+    """The folder that a `--model` option names, checked; `world` is the embedded world's base."""
+    if model == "world":
+        from tutelage.world import base_path
+
+        return base_path()
+    path = Path(model).expanduser()
+    if not path.exists():
+        raise UserError("there is no such folder", where=model, mend="give a Hugging Face model folder, or `world`")
+    if not (path / "config.json").exists():
+        latest = path / "checkpoints" / "latest"
+        if (latest / "config.json").exists():
+            return latest.resolve()
+        raise UserError("is not a model folder: it has no config.json", where=model, mend="give a Hugging Face model folder")
+    try:
+        json.loads((path / "config.json").read_text())
+    except ValueError as error:
+        raise UserError(f"config.json is not JSON ({error})", where=model, mend="save the model again") from error
+    if not list(path.glob("*.safetensors")) and not list(path.glob("*.bin")):
+        raise UserError("has no weights", where=model, mend="a model folder holds model.safetensors")
+    if not (path / "tokenizer_config.json").exists() and not (path / "tokenizer.json").exists():
+        raise UserError("has no tokenizer", where=model, mend="save the tokenizer into the same folder")
+    return path.resolve()
+
+
+def compute_dtype(name: str) -> torch.dtype:
+    """`auto` is bfloat16 where the processor multiplies it natively."""
+    if name == "auto":
+        fast = torch.cpu.is_available() and ("avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags())
+        return torch.bfloat16 if fast else torch.float32
+    return getattr(torch, name)
+
+
+def _cpu_flags() -> str:
+    try:
+        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return ""
+
+
+def load_tokenizer(path: Path) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:
+        raise UserError(f"the tokenizer does not load ({error})", where=str(path), mend="save the tokenizer again") from error
+    if not tokenizer.chat_template:
+        raise UserError(
+            "the tokenizer has no chat template", where=str(path), mend="set tokenizer.chat_template and save it again"
+        )
+    return tokenizer
+
+
+def _load(auto: Any, path: Path, dtype: str, **kwargs: Any) -> Any:
+    try:
+        model = auto.from_pretrained(path, dtype=compute_dtype(dtype), attn_implementation=NAME, **kwargs)
+    except Exception as error:
+        raise UserError(f"the model does not load ({str(error).splitlines()[0]})", where=str(path), mend="check the folder") from error
+    broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+    if broken:
+        raise UserError(f"weight {broken[0]} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint")
+    return model.eval()
+
+
+def load_policy(model: str | Path, dtype: str = "auto") -> Policy:
+    path = resolve(str(model))
+    return Policy(_load(AutoModelForCausalLM, path, dtype), load_tokenizer(path))
+
+
+def load_scalar(model: str | Path, dtype: str = "auto", *, trained: bool = True) -> ScalarModel:
+    """A model with a scalar head. With trained=False the head is new, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
+    path = resolve(str(model))
+    config = AutoConfig.from_pretrained(path)
+    has_head = any("ForSequenceClassification" in name for name in (config.architectures or []))
+    if trained and not has_head:
+        raise UserError("is not a reward model", where=str(model), mend="give a checkpoint that `tutelage reward` wrote")
+    tokenizer = load_tokenizer(path)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    loaded = _load(
+        AutoModelForSequenceClassification, path, dtype, num_labels=1, pad_token_id=pad_token_id(tokenizer)
+    )
+    transformers_logging.set_verbosity(verbosity)
+    if not hasattr(loaded, "score"):
+        raise UserError("this architecture has no scalar head named `score`", where=str(model), mend="use a decoder model")
+    if not has_head:
+        torch.nn.init.normal_(loaded.score.weight, std=(loaded.score.in_features + 1) ** -0.5)
+    return ScalarModel(loaded, tokenizer, float(getattr(config, "reward_bias", 0.0)))
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """The padding token, or the unknown or end token where there is none."""
+    for token in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return token
+    return 0
+
+
+def save_model(folder: Path, role: Policy | ScalarModel, about: dict[str, Any], *, verify: bool) -> None:
+    """Write weights, tokenizer and `tutelage.json`; with verify, load them again and compare the scores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = role.model
+    if isinstance(role, ScalarModel):
+        model.config.reward_bias = role.bias
+    implementation = model.config._attn_implementation
+    model.config._attn_implementation = None
+    try:
+        model.save_pretrained(folder)
+    finally:
+        model.config._attn_implementation = implementation
+    role.tokenizer.save_pretrained(folder)
+    versions = {name: metadata.version(name) for name in ("tutelage", "torch", "transformers")}
+    about = {**about, "versions": versions}
+    (folder / "tutelage.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
+    if verify:
+        reload_and_compare(folder, role)
+
+
+@torch.no_grad()
+def reload_and_compare(folder: Path, role: Policy | ScalarModel) -> None:
+    """Load the folder with plain `transformers` and compare outputs on a probe; a difference fails the save."""
+    scalar = isinstance(role, ScalarModel)
+    auto = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
+    training = role.model.training
+    role.model.eval()
+    plain = auto.from_pretrained(folder, dtype=role.model.dtype).eval()
+    text = "A probe: the same words must get the same scores."
+    ids = role.tokenizer(text, add_special_tokens=False)["input_ids"][:32]
+    packed = pack([ids])
+    hidden = hidden_states(role.model, packed)
+    theirs = plain(input_ids=torch.tensor([ids])).logits.float().flatten()
+    if isinstance(role, ScalarModel):
+        ours = role.model.score(hidden[-1:]).float().flatten()
+    else:
+        ours = role.model.lm_head(hidden).float().flatten() if hasattr(role.model, "lm_head") else (
+            hidden @ role.model.get_output_embeddings().weight.t()).float().flatten()
+    role.model.train(training)
+    # Another attention kernel rounds otherwise: a few units in the last place of bfloat16 over the layers.
+    tolerance = 0.05 if role.model.dtype == torch.bfloat16 else 1e-3
+    worst = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1.0))
+    if not worst <= tolerance:
+        raise RuntimeError(f"{folder}: the saved model scores differently when loaded again (relative {worst:.2g})")
