@@ -1,0 +1,1 @@
+"""One file a method: pure functions on tensors. No I/O, no config, nothing but torch."""
