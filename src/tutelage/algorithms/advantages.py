@@ -1,68 +1,86 @@
-"""Token rewards, generalized advantage estimation and whitening, on packed sequences.
+"""Generalized advantage estimation and whitening, on packed sequences.
 
-Suffixes: _T response tokens of all sequences end to end, _N sequences; offsets [N+1].
+Suffixes: _T response tokens of all sequences end to end, _N sequences, _LN padded from each sequence's end.
 """
 
 import torch
 from torch import Tensor
 
-
-def token_rewards(
-    logprobs_T: Tensor, reference_logprobs_T: Tensor, scores_N: Tensor, offsets: Tensor, kl_coef: float
-) -> Tensor:
-    """R_t = −β (log π − log π_ref)_t + [t = last]·r(x, y) (Ouyang et al. 2022, equation 2, as tokens). [T]"""
-    _check(logprobs_T, offsets)
-    _check(reference_logprobs_T, offsets)
-    if len(scores_N) != len(offsets) - 1:
-        raise ValueError(f"{len(scores_N)} scores for {len(offsets) - 1} sequences")
-    rewards_T = -kl_coef * (logprobs_T - reference_logprobs_T)
-    return rewards_T.index_add(0, offsets[1:] - 1, scores_N)
-
-
-def penalize_missing_eos(scores_N: Tensor, ended_N: Tensor, penalty: float) -> Tensor:
-    """r − penalty for an answer without its end token: a truncated answer is not a success (Huang et al. 2024)."""
-    if scores_N.shape != ended_N.shape:
-        raise ValueError("one `ended` for each score")
-    return torch.where(ended_N, scores_N, scores_N - penalty)
+from tutelage.algorithms.shapes import require_no_empty, require_packed, require_same_shape, sequence_index
 
 
 def gae(rewards_T: Tensor, values_T: Tensor, offsets: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Advantages [T] and returns [T] (Schulman et al. 2016, equations 11 and 16).
+    """Advantages [T] and returns [T] (Schulman et al. 2016, equations 11, 12 and 16).
 
-    δ_t = R_t + γ V_{t+1} − V_t with V after the last token 0; A_t = δ_t + γλ A_{t+1}; return = A + V.
-    V_t is the value of the state before token t. Returns use unwhitened advantages.
+    δ_t = R_t + γ V_{t+1} − V_t with V = 0 after the last token; A_t = δ_t + γλ A_{t+1}; return_t = A_t + V_t.
+    values_T[t] belongs to the state *before* token t (hidden state at the position that predicts it).
+    Returns are of the unwhitened advantages.
     """
-    _check(rewards_T, offsets)
-    _check(values_T, offsets)
-    lengths = offsets.diff()
-    last = offsets[1:] - 1
-    next_values_T = torch.cat([values_T[1:], values_T.new_zeros(1)])
-    next_values_T[last] = 0.0
+    require_packed(offsets, rewards_T=rewards_T, values_T=values_T)
+    require_same_shape(rewards_T=rewards_T, values_T=values_T)
+    require_no_empty(offsets)
+    sequence_T = sequence_index(offsets)
+    last_N = offsets[1:] - 1
+    from_end_T = last_N[sequence_T] - torch.arange(len(rewards_T), device=offsets.device)
+
+    next_values_T = torch.cat([values_T[1:], values_T.new_zeros(1)]).index_fill(0, last_N, 0.0)
     deltas_T = rewards_T + gamma * next_values_T - values_T
-    advantages_T = torch.zeros_like(deltas_T)
-    carried_N = deltas_T.new_zeros(len(lengths))
-    # From the end, all sequences at once: step k handles the k-th token from each sequence's end.
-    for back in range(int(lengths.max())):
-        alive = lengths > back
-        index = last[alive] - back
-        carried = deltas_T[index] + gamma * lam * carried_N[alive]
-        carried_N[alive] = carried
-        advantages_T[index] = carried
+
+    # Row k holds the k-th token from each sequence's end. A row past a short sequence's first token is
+    # computed and never read, so that the loop needs no mask and no transfer from the device.
+    longest = int(offsets.diff().max())
+    deltas_LN = deltas_T.new_zeros(longest, len(last_N)).index_put((from_end_T, sequence_T), deltas_T)
+    rows = [deltas_LN[0]]
+    for delta_N in deltas_LN[1:]:
+        rows.append(delta_N + gamma * lam * rows[-1])
+    advantages_T = torch.stack(rows)[from_end_T, sequence_T]
     return advantages_T, advantages_T + values_T
 
 
-def whiten(values_T: Tensor) -> Tensor:
-    """(x − mean) / std with the population variance (Huang et al. 2022, detail 16)."""
-    return (values_T - values_T.mean()) / (values_T.var(unbiased=False) + 1e-8).sqrt()
+def whiten(values_T: Tensor, mask_T: Tensor | None = None, eps: float = 1e-8) -> Tensor:
+    """(x − mean) / √(var + ε) with the population variance (Huang et al. 2022, detail 16: advantages). Same shape.
+
+    With a mask, mean and variance are of the True entries, and the others come back as 0.
+    """
+    centered, scale, _ = _center(values_T, mask_T, eps)
+    return _keep(centered * scale, mask_T)
+
+
+def scale_by_std(values_T: Tensor, mask_T: Tensor | None = None, eps: float = 1e-8) -> Tensor:
+    """(x − mean) / √(var + ε) + mean: spread 1, mean kept (Huang et al. 2022, detail 16: rewards). Same shape.
+
+    Mask as in `whiten`.
+    """
+    centered, scale, mean = _center(values_T, mask_T, eps)
+    return _keep(centered * scale + mean, mask_T)
 
 
 def explained_variance(values_T: Tensor, returns_T: Tensor) -> Tensor:
-    """1 − Var(returns − values) / Var(returns); 1 is a perfect value model, below 0 worse than a constant."""
-    return 1 - (returns_T - values_T).var(unbiased=False) / returns_T.var(unbiased=False).clamp(min=1e-8)
+    """1 − Var(R − V) / Var(R): 1 is a perfect value model, 0 no better than a constant, below 0 worse. []
+
+    Where all returns are equal it is 1 for values right up to a constant and 0 otherwise (scikit-learn's
+    convention), so that the metric stays finite.
+    """
+    require_same_shape(values_T=values_T, returns_T=returns_T)
+    unexplained = (returns_T - values_T).var(correction=0)
+    total = returns_T.var(correction=0)
+    constant = (unexplained == 0).to(total.dtype)
+    return torch.where(total > 0, 1 - unexplained / total.clamp(min=torch.finfo(total.dtype).tiny), constant)
 
 
-def _check(values_T: Tensor, offsets: Tensor) -> None:
-    if values_T.dim() != 1 or len(values_T) != int(offsets[-1]):
-        raise ValueError(f"expected [{int(offsets[-1])}] packed values, got {tuple(values_T.shape)}")
-    if bool((offsets.diff() <= 0).any()):
-        raise ValueError("every sequence needs a token")
+def _center(values_T: Tensor, mask_T: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    if mask_T is None:
+        counted = values_T
+    else:
+        require_same_shape(values_T=values_T, mask_T=mask_T)
+        if mask_T.dtype != torch.bool:
+            raise ValueError(f"mask_T must be bool, got {mask_T.dtype}")
+        counted = values_T[mask_T]
+    if counted.numel() == 0:
+        raise ValueError("no values to whiten")
+    mean = counted.mean()
+    return values_T - mean, (counted.var(correction=0) + eps).rsqrt(), mean
+
+
+def _keep(values_T: Tensor, mask_T: Tensor | None) -> Tensor:
+    return values_T if mask_T is None else values_T.masked_fill(~mask_T, 0.0)

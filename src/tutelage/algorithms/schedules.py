@@ -1,16 +1,30 @@
-"""Learning-rate schedules as pure functions of the step: a multiplier of the peak rate."""
+"""Learning-rate schedules: pure functions from the step (counted from 0) to a multiplier of the peak rate.
+
+`total` counts warm-up steps too. Warm-up from nothing gives (step + 1) / warmup, so that no step is lost at rate 0.
+"""
 
 import math
 
 
-def cosine(step: int, total: int, warmup: int = 0, final: float = 0.1) -> float:
-    """Linear from 0 over `warmup` steps, then cosine from 1 to `final` at `total` (the paper: final 0.1)."""
+def cosine_to_fraction(step: int, total: int, warmup: int = 0, final_fraction: float = 0.1) -> float:
+    """Warm-up, then f + (1 − f)·(1 + cos πs)/2 with s from 0 to 1 at `total`, f after (Ouyang et al. 2022: f = 0.1)."""
     if step < warmup:
         return (step + 1) / warmup
-    share = min(1.0, (step - warmup) / max(1, total - warmup))
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * share))
+    cosine = (1 + math.cos(math.pi * _share_after_warmup(step, total, warmup))) / 2
+    return final_fraction + (1 - final_fraction) * cosine
 
 
-def constant_after_warmup(step: int, warmup: int, start: float = 0.1) -> float:
-    """Linear from `start` to 1 over `warmup` steps, then constant (PPO in the paper: 10 steps from 1/10)."""
-    return start + (1 - start) * min(1.0, step / warmup) if warmup else 1.0
+def linear_to_fraction(step: int, total: int, warmup: int = 0, final_fraction: float = 0.0) -> float:
+    """Warm-up, then 1 − (1 − f)·s with s from 0 to 1 at `total`, f after (Ziegler et al. 2019: f = 0)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 1 - (1 - final_fraction) * _share_after_warmup(step, total, warmup)
+
+
+def constant_after_warmup(step: int, warmup: int, start_fraction: float = 0.1) -> float:
+    """Linear from `start_fraction` at step 0 to 1 at step `warmup`, then 1 (PPO in Ouyang et al. 2022: 10 from 0.1)."""
+    return start_fraction + (1 - start_fraction) * min(1.0, step / warmup) if warmup > 0 else 1.0
+
+
+def _share_after_warmup(step: int, total: int, warmup: int) -> float:
+    return min(1.0, (step - warmup) / max(1, total - warmup))
