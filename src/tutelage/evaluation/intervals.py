@@ -1,0 +1,94 @@
+"""Intervals for proportions and means, with and without clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from tutelage.errors import UserError
+
+
+def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64).reshape(-1)
+    if array.size and not np.isfinite(array).all():
+        place = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise UserError(
+            f"{what} number {place} is not finite", where=what, mend="leave it out, or find out where it came from"
+        )
+    return array
+
+
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion; both ends lie in [0, 1].
+
+    `successes` may be fractional (a tie counts a half). With `n` = 0 nothing is known: (0, 1).
+    Raises UserError where `successes` is not between 0 and `n`.
+    Source: Wilson (1927), "Probable inference", equation for the roots of the score test.
+    """
+    if n < 0 or not 0 <= successes <= n:
+        raise UserError(
+            f"{successes} successes in {n} trials is not possible", where="wilson", mend="pass 0 <= successes <= n"
+        )
+    if n == 0:
+        return 0.0, 1.0
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    p = successes / n
+    scale = 1 + z * z / n
+    center = (p + z * z / (2 * n)) / scale
+    half = z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / scale
+    # Rounding may leave 1e-17 below 0 at p = 0, and the exact ends there are known.
+    low = 0.0 if successes == 0 else max(0.0, center - half)
+    high = 1.0 if successes == n else min(1.0, center + half)
+    return float(low), float(high)
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of independent values with Student's t interval: (mean, low, high).
+
+    One value has no interval: both ends are NaN. No values: all three are NaN.
+    """
+    array = _finite(values, "values")
+    if array.size == 0:
+        return float("nan"), float("nan"), float("nan")
+    mean = float(array.mean())
+    if array.size == 1:
+        return mean, float("nan"), float("nan")
+    error = float(array.std(ddof=1) / np.sqrt(array.size))
+    half = float(stats.t.ppf(0.5 + level / 2, array.size - 1)) * error
+    return mean, mean - half, mean + half
+
+
+def clustered_interval(
+    values: ArrayLike, clusters: Sequence[Hashable] | NDArray[Any], level: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean of values that share clusters (answers to one prompt, votes of one labeler): (mean, low, high).
+
+    The sandwich variance of a mean, with the CR1 correction G / (G - 1), and Student's t with G - 1
+    degrees of freedom, G the number of clusters. A single cluster has no interval (NaN ends).
+    With one value in each cluster it equals `mean_interval`.
+    Source: Cameron & Miller (2015), "A practitioner's guide to cluster-robust inference", equations 11-12.
+    """
+    array = _finite(values, "values")
+    labels = list(clusters)
+    if len(labels) != array.size:
+        raise UserError(
+            f"{array.size} values but {len(labels)} cluster labels",
+            where="clustered_interval",
+            mend="give one label to each value",
+        )
+    if array.size == 0:
+        return float("nan"), float("nan"), float("nan")
+    number: dict[Hashable, int] = {}
+    index = np.fromiter((number.setdefault(label, len(number)) for label in labels), dtype=np.int64, count=array.size)
+    mean = float(array.mean())
+    groups = len(number)
+    if groups < 2:
+        return mean, float("nan"), float("nan")
+    sums = np.bincount(index, weights=array - mean, minlength=groups)
+    error = float(np.sqrt(groups / (groups - 1) * np.square(sums).sum()) / array.size)
+    half = float(stats.t.ppf(0.5 + level / 2, groups - 1)) * error
+    return mean, mean - half, mean + half
