@@ -10,7 +10,7 @@ from tutelage.algorithms.shapes import require_no_empty, require_packed, require
 
 
 def gae(rewards_T: Tensor, values_T: Tensor, offsets: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Advantages [T] and returns [T] (Schulman et al. 2016, equations 11, 12 and 16).
+    """Advantages [T] and returns [T] (Schulman et al. 2016, equation 16, as its backward recursion).
 
     δ_t = R_t + γ V_{t+1} − V_t with V = 0 after the last token; A_t = δ_t + γλ A_{t+1}; return_t = A_t + V_t.
     values_T[t] belongs to the state *before* token t (hidden state at the position that predicts it).
@@ -38,7 +38,7 @@ def gae(rewards_T: Tensor, values_T: Tensor, offsets: Tensor, gamma: float, lam:
 
 
 def whiten(values_T: Tensor, mask_T: Tensor | None = None, eps: float = 1e-8) -> Tensor:
-    """(x − mean) / √(var + ε) with the population variance (Huang et al. 2022, detail 16: advantages). Same shape.
+    """(x − mean) / √(var + ε) with the population variance (Huang et al. 2024, detail 16: advantages). Same shape.
 
     With a mask, mean and variance are of the True entries, and the others come back as 0.
     """
@@ -47,7 +47,7 @@ def whiten(values_T: Tensor, mask_T: Tensor | None = None, eps: float = 1e-8) ->
 
 
 def scale_by_std(values_T: Tensor, mask_T: Tensor | None = None, eps: float = 1e-8) -> Tensor:
-    """(x − mean) / √(var + ε) + mean: spread 1, mean kept (Huang et al. 2022, detail 16: rewards). Same shape.
+    """(x − mean) / √(var + ε) + mean: spread 1, mean kept (Huang et al. 2024, detail 16: rewards). Same shape.
 
     Mask as in `whiten`.
     """

@@ -9,7 +9,7 @@ from tutelage.algorithms.shapes import require_same_shape
 
 
 def best_of_n(proxy_N: Tensor, values_N: Tensor, n: int) -> float:
-    """E[value of the best of n by proxy] from N ≥ n samples (Nakano et al. 2021, appendix on best-of-n estimation).
+    """E[value of the best of n by proxy] from N ≥ n samples (Nakano et al. 2021, appendix).
 
     Sorted by proxy, Σ_{i=n}^{N} C(i−1, n−1)/C(N, n) · v_(i): the mean over all subsets of n. Equal proxies are
     broken at random, in expectation: each has the mean value of its group. Values may be gold scores or the proxy.

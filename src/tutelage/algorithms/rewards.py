@@ -38,7 +38,7 @@ def terminal_scores(scores_N: Tensor, ended_N: Tensor, missing_eos_penalty: floa
 
 
 def gain_and_bias(scores_N: Tensor, mean: float = 0.0, std: float = 1.0) -> tuple[Tensor, Tensor]:
-    """(g, b) such that g·r + b has this mean and population standard deviation (Ziegler et al. 2019, section 2.1).
+    """(g, b) such that g·r + b has this mean and population standard deviation (Ziegler et al. 2019).
 
     g = std / σ(r), b = mean − g·mean(r). Fit on the reference policy's samples; InstructGPT shifts by a bias alone.
     """
