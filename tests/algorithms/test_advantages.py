@@ -187,6 +187,7 @@ def test_explained_variance():
         close(candidate(torch.full_like(returns, 2.5), returns), 0.0)
         close(candidate(-returns, returns), -3.0)
         close(candidate(f64(1, 2, 3, 0), returns), 1 - 3 / 1.25)
+        close(candidate(f64(1, 2, 3, 0) / 100, returns / 100), 1 - 3 / 1.25)
 
     holds_and_rejects(
         check,

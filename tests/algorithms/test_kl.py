@@ -103,9 +103,10 @@ def test_sequence_kl_sums_each_sequence():
 
 def test_mean_and_standard_error():
     def check(candidate):
-        mean, error = candidate(f64(1, 2, 4, 5))
+        mean, error = candidate(f64(1, 2, 3, 4, 5))
         close(mean, 3.0)
-        close(error, math.sqrt((4 + 1 + 1 + 4) / 3 / 4))
+        close(error, math.sqrt((4 + 1 + 0 + 1 + 4) / 4 / 5))
+        close(torch.stack(candidate(f64(1, 3))), [2.0, 1.0])
 
     holds_and_rejects(
         check,
@@ -148,3 +149,5 @@ def test_wrong_shapes_are_refused_before_they_broadcast():
         sequence_kl(torch.zeros(3), ints(1, 3))
     with pytest.raises(ValueError, match="positive"):
         adaptive_kl_coef(0.1, 1.0, 10, 0.0, 100)
+    with pytest.raises(ValueError, match="positive"):
+        adaptive_kl_coef(0.1, 1.0, 10, 6.0, 0.0)

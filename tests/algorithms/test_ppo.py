@@ -71,7 +71,7 @@ def value_loss_with(*, half=0.5, choose=torch.maximum, around_returns=False):
 
 def test_value_loss_by_hand():
     def check(candidate):
-        close(candidate(f64(1.5, 0.5, 1.1), f64(1, 1, 1), f64(2, 2, 2), 0.2), [0.32, 1.125, 0.405])
+        close(candidate(f64(1.5, 0.5, 1.1, 0.5), f64(1, 1, 1, 1), f64(2, 2, 2, 0), 0.2), [0.32, 1.125, 0.405, 0.32])
 
     holds_and_rejects(
         check,

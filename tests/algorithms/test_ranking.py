@@ -289,6 +289,12 @@ def test_without_ties_both_tie_models_become_the_papers_loss():
     close(rao_kupper_loss(SCORES, RANKS, ONE_PROMPT, theta=1.0), expected)
 
 
+def test_default_constants_of_the_tie_models():
+    """Scores of 0 and a tie: nu / (2 + nu) with nu = 1, and (theta - 1)/(theta + 1) with theta = 2."""
+    close(davidson_loss(f64(0, 0), ints(1, 1), ints(0, 2)), [math.log(3)])
+    close(rao_kupper_loss(f64(0, 0), ints(1, 1), ints(0, 2)), [math.log(3)])
+
+
 @pytest.mark.parametrize("loss", [davidson_loss, rao_kupper_loss])
 def test_a_tie_pulls_scores_together(loss):
     scores = f64(1.0, -0.5).requires_grad_()
@@ -412,7 +418,8 @@ def test_wrong_input_is_refused():
         pairwise_ranking_loss(SCORES, RANKS, ONE_PROMPT, f64(1, 1))
     with pytest.raises(ValueError, match="no ties"):
         plackett_luce_log_likelihood(SCORES, TIED, ONE_PROMPT)
-    with pytest.raises(ValueError, match="its own prompt"):
-        pick_best_loss(SCORES, ints(1, 0), ints(0, 2, 4))
+    for best in (ints(1, 0), ints(2, 3), ints(-1, 2)):
+        with pytest.raises(ValueError, match="its own prompt"):
+            pick_best_loss(SCORES, best, ints(0, 2, 4))
     with pytest.raises(ValueError, match="empty"):
         pick_best_loss(SCORES, ints(1, 3, 3), ints(0, 2, 4, 4))
