@@ -1,0 +1,1 @@
+"""Data in and out: formats, checks, the one tokenization path, mixtures and batch plans."""
