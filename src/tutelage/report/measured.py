@@ -1,0 +1,210 @@
+"""The sections that are numbers: win rates, behaviors, reward hacking, the reward model, curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tutelage.evaluation.overoptimization import verdict
+from tutelage.report.parts import data, figure, interval, look, name, number, ordered, panel
+from tutelage.report.svg import Dot, Line, dot_panel, esc, line_panel, percent, short
+
+Report = dict[str, Any]
+BEHAVIORS = (
+    ("instruction_following", "Follows the instruction", "higher is better"),
+    ("harmful_refusal", "Refuses harmful requests", "higher is better"),
+    ("harmful_compliance", "Complies with harm", "lower is better"),
+    ("over_refusal", "Refuses harmless requests", "lower is better"),
+    ("sycophancy", "Agrees with wrong opinions", "lower is better"),
+    ("length_tokens", "Length of the answer", "tokens"),
+)
+JUDGES = {"gold": "The gold judge", "held-out-labelers": "Held-out labelers"}
+
+
+def find_win(report: Report, policy: str, baseline: str, judge: str = "gold") -> dict[str, Any] | None:
+    """The win rate of a pair, turned round where only the mirrored pair was measured."""
+    for row in report.get("win_rates") or []:
+        rate, ci = number(row.get("win_rate")), interval(row.get("ci95"))
+        if row.get("judge") != judge or rate is None:
+            continue
+        if (row.get("policy"), row.get("baseline")) == (policy, baseline):
+            return {"rate": rate, "ci": ci, "prompts": row.get("prompts")}
+        if (row.get("baseline"), row.get("policy")) == (policy, baseline):
+            return {"rate": 1 - rate, "ci": (1 - ci[1], 1 - ci[0]) if ci else None, "prompts": row.get("prompts")}
+    return None
+
+
+def _cell(win: dict[str, Any] | None) -> str:
+    if win is None:
+        return '<td class="self">–</td>'
+    rate, ci = win["rate"], win["ci"]
+    if ci is None or ci[0] <= 0.5 <= ci[1]:
+        shade = "even"
+    else:
+        shade = ("up" if rate > 0.5 else "dn") + str(1 + (abs(rate - 0.5) > 0.15) + (abs(rate - 0.5) > 0.3))
+    ends = f"<span>{100 * ci[0]:.0f}–{100 * ci[1]:.0f}</span>" if ci else ""
+    return f'<td class="{shade}"><b>{100 * rate:.0f}</b>{ends}</td>'
+
+
+def win_rates(report: Report) -> str:
+    rows = report.get("win_rates") or []
+    if not rows:
+        return ""
+    made = []
+    for judge in dict.fromkeys(row["judge"] for row in rows):
+        mine = [row for row in rows if row["judge"] == judge]
+        stages = ordered([row["policy"] for row in mine] + [row["baseline"] for row in mine])
+        head = "".join(f'<th class="{look(s)[0]}">{esc(name(s))}</th>' for s in stages)
+        body = "".join(
+            f'<tr><th class="{look(a)[0]}">{esc(name(a))}</th>'
+            + "".join('<td class="self">·</td>' if a == b else _cell(find_win(report, a, b, judge)) for b in stages)
+            + "</tr>"
+            for a in stages
+        )
+        made.append(
+            f"<div><h4>{esc(JUDGES.get(judge, judge))}</h4><table class='matrix'><thead><tr><th>row wins over "
+            f"column, %</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
+    clear = [r for r in rows if (ci := interval(r.get("ci95"))) and not ci[0] <= 0.5 <= ci[1]]
+    title = f"{len(clear)} of {len(rows)} comparisons are decided: their 95 % interval leaves out 50 %"
+    below = data(
+        "win-rates",
+        ["policy", "baseline", "judge", "win rate", "low", "high", "prompts"],
+        [[r["policy"], r["baseline"], r["judge"], r["win_rate"], *(interval(r.get("ci95")) or (None, None)),
+          r.get("prompts")] for r in rows],
+    )  # fmt: skip
+    sub = "The same prompts for both, none of them trained on; ties count a half. Grey: not decided."
+    return (f"<figure><figcaption><h3>{title}</h3><p class='sub'>{sub}</p></figcaption>"
+            f"<div class='matrices'>{''.join(made)}</div>{below}</figure>")  # fmt: skip
+
+
+def behaviors(report: Report) -> str:
+    found = report.get("behaviours") or report.get("behaviors") or {}
+    stages, panels, rows, moves = ordered(list(found)), [], [], []
+    for key, heading, better in BEHAVIORS:
+        dots = []
+        for stage in stages:
+            entry = (found[stage] or {}).get(key) or {}
+            value = number(entry.get("value"))
+            if value is None:
+                continue
+            color, shape, hollow = look(stage)
+            ci = interval(entry.get("ci95"))
+            dots.append(Dot(name(stage), value, ci, color, shape, hollow))
+            rows.append([key, stage, value, *(ci or (None, None)), entry.get("prompts")])
+        if not dots:
+            continue
+        length = key == "length_tokens"
+        chart = dot_panel(dots, heading, limits=None if length else (0, 1), show=short if length else percent)
+        panels.append(panel(heading, chart, better))
+        if len(dots) > 1 and not length and stages[0] == "base":
+            ppo = next((d for d in dots if d.label == "PPO"), dots[-1])
+            moves.append((abs(ppo.value - dots[0].value), f"“{heading}” went from {percent(dots[0].value)} ({dots[0].label}) "
+                          f"to {percent(ppo.value)} ({ppo.label})"))  # fmt: skip
+    if not panels:
+        return ""
+    title = max(moves)[1] if moves else "Behaviors of each stage"
+    return figure(title, "Bars are 95 % intervals over held-out prompts.", panels,
+                  data("behaviors", ["behavior", "stage", "value", "low", "high", "prompts"], rows))  # fmt: skip
+
+
+def overoptimization(report: Report) -> str:
+    runs = [r for r in report.get("overoptimization") or [] if r.get("curve")]
+    if not runs:
+        return ""
+    lines: dict[str, list[Line]] = {"gold": [], "proxy": []}
+    rows, words, start = [], [], None
+    for run in runs:
+        free = not number(run.get("kl_coef"))
+        label = "no KL" if free else "with KL"
+        curve = [p for p in run["curve"] if number(p.get("kl")) is not None]
+        for key, made in lines.items():
+            points = [(max(0.0, p["kl"]) ** 0.5, number(p.get(key))) for p in curve]
+            made.append(Line(label, points, "s-ppo", "triangle", free, free))
+        rows += [[run.get("kl_coef"), *(number(p.get(k)) for k in ("step", "kl", "proxy", "gold", "length"))] for p in curve]
+        full = [p for p in curve if number(p.get("gold")) is not None and number(p.get("proxy")) is not None]
+        if full:
+            start = full[0]["gold"] if start is None else start
+            side = "Without the penalty" if free else f"With the penalty (coefficient {run['kl_coef']:g})"
+            fell = number(full[-1]["gold"]) < max(p["gold"] for p in full[:-1] or full) - 1e-9 and full[-1]["gold"] < full[0]["gold"]
+            words.append((fell, side, verdict(full)))
+    worst = [w for w in words if w[0]]
+    title = "Without the penalty the reward model is exploited: its score rises while the judge's falls below the start"
+    if not worst:
+        title = "No run ends below where it began by the gold judge"
+    elif not worst[0][1].startswith("Without"):
+        title = f"{worst[0][1]}, gold ends below where it began"
+    panels = []
+    for key, heading, tiny in (("proxy", "Proxy: the reward model's score", "what PPO maximizes"),
+                               ("gold", "Gold: the judge's score", "what it was meant to maximize")):  # fmt: skip
+        if any(line.known for line in lines[key]):
+            ref = (start, "where PPO began") if key == "gold" and start is not None else None
+            panels.append(panel(heading, line_panel(lines[key], heading, x_label="√KL from SFT, √nats", reference=ref), tiny))
+    calls = "".join(f'<p class="callout {"red" if bad else "good"}"><b>{esc(side)}.</b> {esc(text)}</p>' for bad, side, text in words)
+    below = calls + data("overoptimization", ["kl_coef", "step", "kl", "proxy", "gold", "length"], rows)
+    return figure(title, "One run each, so no intervals; each point is a mean over evaluation prompts.", panels, below, wide=True)
+
+
+def reward_model(report: Report) -> str:
+    card = report.get("reward_model") or {}
+    n = {k: number(v) for k, v in card.items()}
+    dots = [
+        Dot(label, n[key] or 0.0, interval(card.get("ci95")) if key == "accuracy" else None, color, shape)
+        for key, label, color, shape in (
+            ("accuracy", "Reward model", "s-rm", "diamond"),
+            ("labeler_agreement", "Two labelers agree", "s-people", "diamond"),
+            ("ceiling", "Ceiling on labels", "s-people", "tick"),
+            ("length_accuracy", "Longer one wins", "s-base", "circle"),
+            ("gold_accuracy", "On the gold order", "s-gold", "circle"),
+        )
+        if n.get(key) is not None
+    ]
+    if not dots:
+        return ""
+    panels = [panel("Accuracy on held-out pairs", dot_panel(dots, "Accuracy", limits=(0.4, 1.0), gutter=132), "chance is 50 %")]
+    parts = [(d.label, "", d.value, None) for d in dots]
+    groups = [(c, v) for c, v in (card.get("accuracy_by_category") or {}).items() if number((v or {}).get("value")) is not None]
+    if groups:
+        rows = [Dot(c, v["value"], interval(v.get("ci95")), "s-rm", "diamond") for c, v in groups]
+        panels.append(panel("By category", dot_panel(rows, "By category", limits=(0.4, 1.0), gutter=132), "held-out labels"))
+        parts += [("by category", c, v["value"], v.get("pairs")) for c, v in groups]
+    bins = [b for b in card.get("calibration") or [] if number(b.get("predicted")) is not None and number(b.get("observed")) is not None]
+    if bins:
+        line = Line("", [(b["predicted"], b["observed"]) for b in bins], "s-rm", "diamond")
+        chart = line_panel([line], "Calibration", x_label="predicted chance that A wins", x_limits=(0, 1), y_limits=(0, 1),
+                           show=percent, show_x=percent, diagonal=True)  # fmt: skip
+        panels.append(panel("Calibration", chart, f"expected error {percent(n.get('calibration_error'))}; dotted: perfect"))
+        parts += [("calibration", b["predicted"], b["observed"], b.get("pairs")) for b in bins]
+    best = [b for b in card.get("best_of_n") or [] if number(b.get("n")) and number(b.get("gold")) is not None]
+    if len(best) > 1:
+        line = Line("", [(b["n"], b["gold"]) for b in best], "s-rm", "diamond")
+        panels.append(panel("Gold score of the best of n", line_panel([line], "Best of n", x_label="answers to choose from"), "chosen by the reward model"))
+        parts += [("best of n", b["n"], b["gold"], None) for b in best]
+    title = f"The reward model is right on {percent(n.get('accuracy'))} of held-out labels"
+    if n.get("accuracy") is not None and n.get("labeler_agreement") is not None:
+        title += f"; two labelers agree on {percent(n['labeler_agreement'])}"
+    sub = f"{short(n.get('pairs'))} pairs. Correlation of reward and length: {short(n.get('length_correlation'), 2)}."
+    return figure(title, sub, panels, data("reward-model", ["what", "group", "value", "pairs"], parts))
+
+
+FIRST = ("loss", "accuracy", "reward", "proxy", "gold", "kl", "length", "entropy", "clip_fraction", "explained_variance",
+         "value_loss", "grad_norm", "learning_rate")  # fmt: skip
+
+
+def curves(metrics: dict[str, list[dict[str, Any]]], most: int) -> str:
+    """Training curves of each stage, folded; `most` points a series (first and last kept)."""
+    made = []
+    for stage, rows in metrics.items():
+        keys = list(dict.fromkeys(k for row in rows for k in row if number(row[k]) is not None))
+        keys = [k for k in FIRST if k in keys] + [k for k in keys if k not in (*FIRST, "step", "seconds", "num_tokens")]
+        thin = rows[:: max(1, -(-len(rows) // most))]
+        panels = []
+        for key in keys[:9]:
+            line = Line("", [(float(r.get("step", i)), number(r.get(key))) for i, r in enumerate(thin)], look(stage)[0], None)
+            if len(line.known) > 1:
+                panels.append(panel(key.replace("_", " "), line_panel([line], key, x_label="step", height=190, width=340)))
+        if panels:
+            head = ["step", *keys[:9]]
+            below = data(f"{stage}-metrics", head, [[r.get(k) for k in head] for r in thin], shown=12)
+            made.append(f'<details class="curves"><summary>{esc(name(stage))}: {len(rows)} steps</summary>'
+                        f'<div class="panels">{"".join(panels)}</div>{below}</details>')  # fmt: skip
+    return "".join(made)

@@ -1,0 +1,109 @@
+"""Reads a run's folder and writes report.html: one file that opens without a connection."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import UserError
+from tutelage.report import measured, story
+from tutelage.report.svg import esc
+
+LIMIT = 2_500_000
+HERE = Path(__file__).parent
+
+
+def read_run(run_dir: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
+    """(report.json, metrics by sub-folder, config and lineage texts by sub-folder). Raises UserError."""
+    path = run_dir / "report.json"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("there is no report.json", where=str(run_dir), mend="name the folder of a finished run") from None
+    except ValueError as error:
+        raise UserError(f"not valid JSON ({error})", where=str(path), mend="run `tutelage eval` again") from None
+    if not isinstance(report, dict):
+        raise UserError("not an object", where=str(path), mend="run `tutelage eval` again")
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    texts: dict[str, dict[str, Any]] = {}
+    for folder in [run_dir, *sorted(p for p in run_dir.iterdir() if p.is_dir())]:
+        log = folder / "metrics.jsonl"
+        if folder != run_dir and log.is_file():
+            metrics[folder.name] = _rows(log)
+        found = {f: (folder / f).read_text("utf-8", "replace")[:60_000] for f in ("config.yaml", "lineage.json") if (folder / f).is_file()}
+        if found:
+            texts["run" if folder == run_dir else folder.name] = found
+    return report, metrics, texts
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text("utf-8", "replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the last line of a run that was killed may be half written
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _hash(text: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+def render(report: dict[str, Any], metrics: dict[str, list[dict[str, Any]]], texts: dict[str, dict[str, Any]],
+           samples: int = 40, points: int = 200) -> str:  # fmt: skip
+    """The page; sections without data are left out."""
+    sentence, numbers = story.headline(report)
+    hacking = measured.overoptimization(report) + story.exploited(report)
+    sections = [
+        ("pipeline", "How it was made", story.pipeline(report)),
+        ("wins", "Who wins", measured.win_rates(report)),
+        ("behaviors", "Behaviors", measured.behaviors(report)),
+        ("hacking", "Reward hacking", hacking),
+        ("samples", "One prompt, every stage", story.samples(report, samples)),
+        ("reward-model", "The reward model", measured.reward_model(report)),
+        ("curves", "Training curves", measured.curves(metrics, points)),
+        ("alarms", "Alarms", story.alarms(report)),
+        ("lineage", "Lineage", story.lineage(report, texts)),
+        ("limits", "What this cannot show", story.limits(report)),
+    ]
+    kept = [s for s in sections if s[2]]
+    toc = "".join(f'<li><a href="#{i}">{esc(title)}</a></li>' for i, title, _ in kept)
+    body = "".join(f'<section id="{i}"><h2>{esc(title)}</h2>{inner}</section>' for i, title, inner in kept)
+    style, script = ((HERE / f).read_text("utf-8") for f in ("style.css", "script.js"))
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    title = str(report.get("name") or report.get("recipe") or "run")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{esc(policy).replace("&#x27;", "&#39;")}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{esc(title)} · Tutelage report</title><style>{style}</style></head><body>"
+        f'<header class="top"><p class="mark"><b>Tutelage</b> · {esc(title)}</p><button type="button" id="theme">Theme</button></header>'
+        f'<main><h1>{esc(sentence)}</h1>{numbers}</main><nav class="toc" aria-label="Contents"><ul>{toc}</ul></nav>'
+        f"<main>{body}</main><script>{script}</script></body></html>"
+    )
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write run_dir/report.html from run_dir/report.json and the stages' logs; returns its path.
+
+    The page is at most 2.5 MB: with more data, fewer samples and points are drawn. Raises UserError where
+    report.json is missing or cannot be read.
+    """
+    report, metrics, texts = read_run(Path(run_dir))
+    page = ""
+    for samples, points in ((40, 200), (20, 100), (8, 50), (3, 20)):
+        page = render(report, metrics, texts, samples, points)
+        if len(page.encode()) <= LIMIT:
+            break
+    path = Path(run_dir) / "report.html"
+    temporary = path.with_name(".report.html.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,68 @@
+"""The page: self-contained, small, complete, and safe against what a model may say."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fixture import make_run, report  # noqa: E402
+
+from tutelage.errors import UserError  # noqa: E402
+from tutelage.report import write_report  # noqa: E402
+
+SECTIONS = ["pipeline", "wins", "behaviors", "hacking", "samples", "reward-model", "curves", "alarms", "lineage", "limits"]
+
+
+def page(tmp_path, value=None):
+    return write_report(make_run(tmp_path / "run", value)).read_text("utf-8")
+
+
+def test_every_section_and_no_connection(tmp_path):
+    html = page(tmp_path)
+    assert [i for i in SECTIONS if f'<section id="{i}">' in html] == SECTIONS
+    assert not re.search(r'(src|href)="(?!#|data:)', html) and "http" not in html.replace("http-equiv", "")
+    assert len(html.encode()) < 2_500_000
+    assert "NaN" not in html and "nan" not in re.findall(r' d="([^"]*)"', html)
+    assert not re.search(r"<[a-z]+[^>]* style=", html)  # the content policy forbids them
+
+
+def test_model_text_is_escaped(tmp_path):
+    html = page(tmp_path)
+    assert "<script>alert" not in html and "&lt;script&gt;alert" in html
+    assert html.count("<script>") == 1 and html.count("</style>") == 1 and "\x00" not in html
+
+
+@pytest.mark.parametrize("field,section", [
+    ("win_rates", "wins"), ("behaviours", "behaviors"), ("samples", "samples"), ("reward_model", "reward-model"),
+    ("alarms", "alarms"), ("stages", "pipeline"),
+])  # fmt: skip
+def test_a_section_without_data_is_left_out(tmp_path, field, section):
+    value = report()
+    del value[field]
+    html = page(tmp_path, value)
+    assert f'<section id="{section}">' not in html and '<section id="limits">' in html
+
+
+def test_almost_nothing(tmp_path):
+    assert "is finished" in page(tmp_path, {"recipe": "x"})
+
+
+def test_size_is_kept_by_drawing_less(tmp_path):
+    value = report()
+    for sample in value["samples"]:
+        sample["answers"] = {s: {"text": "é<" * 3000} for s in ("base", "sft", "ppo")}
+    value["samples"] = value["samples"] * 8
+    assert len(page(tmp_path, value).encode()) <= 2_500_000
+
+
+def test_missing_or_broken_report(tmp_path):
+    with pytest.raises(UserError, match="no report.json"):
+        write_report(tmp_path)
+    (tmp_path / "report.json").write_text("{", "utf-8")
+    with pytest.raises(UserError, match="not valid JSON"):
+        write_report(tmp_path)
