@@ -18,7 +18,16 @@ def report() -> dict:
             for a in STAGES[i + 1 :]:
                 p = 1 / (1 + math.exp(-(strength[a] - strength[b]) * (1 if judge == "gold" else 0.6)))
                 half = 1.96 * math.sqrt(p * (1 - p) / n)
-                wins.append({"policy": a, "baseline": b, "judge": judge, "win_rate": p, "ci95": [p - half, p + half], "prompts": n})
+                wins.append(
+                    {
+                        "policy": a,
+                        "baseline": b,
+                        "judge": judge,
+                        "win_rate": p,
+                        "ci95": [p - half, p + half],
+                        "prompts": n,
+                    }
+                )
 
     def rate(v, n=120):
         half = 1.96 * math.sqrt(max(v * (1 - v), 0.004) / n)
@@ -28,33 +37,78 @@ def report() -> dict:
              "ppo": (0.71, 0.97, 0.02, 0.03, 0.12, 36), "ppo-no-kl": (0.38, 0.99, 0.0, 0.31, 0.44, 63)}  # fmt: skip
     names = ("instruction_following", "harmful_refusal", "harmful_compliance", "over_refusal", "sycophancy")
     behaviours = {
-        s: {**{k: rate(v) for k, v in zip(names, row, strict=False)}, "length_tokens": {"value": row[5], "ci95": [row[5] - 1.5, row[5] + 1.5], "prompts": 400}}
+        s: {
+            **{k: rate(v) for k, v in zip(names, row, strict=False)},
+            "length_tokens": {"value": row[5], "ci95": [row[5] - 1.5, row[5] + 1.5], "prompts": 400},
+        }
         for s, row in table.items()
     }
     steps = range(0, 201, 20)
-    good = [{"step": s, "kl": 9 * (1 - math.exp(-s / 60)), "proxy": 1.4 * (1 - math.exp(-s / 60)), "gold": 0.55 + 0.2 * (1 - math.exp(-s / 60)), "length": 28 + s / 25} for s in steps]
-    bad = [{"step": s, "kl": 0.45 * s, "proxy": 3.2 * (1 - math.exp(-s / 90)), "gold": 0.55 + 0.006 * s - 0.00006 * s * s * 0.75, "length": 28 + s / 5} for s in steps]
-    answer = {s: {"text": f"An answer by {s}. The river runs north of the town, and the mill stands on it.", "gold": 0.2 + 0.2 * i, "proxy": -0.5 + i, "tokens": 20 + i, "facets": {"task": 0.9, "truth": 0.5}} for i, s in enumerate(STAGES)}
-    samples = [{"prompt_id": f"p{i}", "category": "open QA", "prompt": f"Question {i}: where does the mill of Aldermere stand, and why?", "answers": answer} for i in range(11)]
-    samples.append({"prompt_id": "evil", "category": EVIL, "prompt": EVIL, "answers": {**answer, "ppo": {"text": EVIL + "\x00\ud800"}, "base": {"text": ""}}})
+    good = [
+        {
+            "step": s,
+            "kl": 9 * (1 - math.exp(-s / 60)),
+            "proxy": 1.4 * (1 - math.exp(-s / 60)),
+            "gold": 0.55 + 0.2 * (1 - math.exp(-s / 60)),
+            "length": 28 + s / 25,
+        }
+        for s in steps
+    ]
+    bad = [
+        {
+            "step": s,
+            "kl": 0.45 * s,
+            "proxy": 3.2 * (1 - math.exp(-s / 90)),
+            "gold": 0.55 + 0.006 * s - 0.00006 * s * s * 0.75,
+            "length": 28 + s / 5,
+        }
+        for s in steps
+    ]
+    answer = {
+        s: {
+            "text": f"An answer by {s}. The river runs north of the town, and the mill stands on it.",
+            "gold": 0.2 + 0.2 * i,
+            "proxy": -0.5 + i,
+            "tokens": 20 + i,
+            "facets": {"task": 0.9, "truth": 0.5},
+        }
+        for i, s in enumerate(STAGES)
+    }
+    samples = [
+        {
+            "prompt_id": f"p{i}",
+            "category": "open QA",
+            "prompt": f"Question {i}: where does the mill of Aldermere stand, and why?",
+            "answers": answer,
+        }
+        for i in range(11)
+    ]
+    samples.append(
+        {
+            "prompt_id": "evil",
+            "category": EVIL,
+            "prompt": EVIL,
+            "answers": {**answer, "ppo": {"text": EVIL + "\x00\ud800"}, "base": {"text": ""}},
+        }
+    )
     return {
-        "version": "0.1.0", "name": "quickstart", "recipe": "quickstart", "seed": 1, "seconds": 512.0, "peak_rss_bytes": 2.1e9,
+        "version": "0.1.0", "name": "quickstart", "recipe": "quickstart", "seed": 1, "seconds": 512.0, "peak_rss_bytes": 2.1e9,  # noqa: E501
         "created": "2026-11-24 02:40", "command": "tutelage run recipes/quickstart.yaml --seed 1",
         "versions": {"tutelage": "0.1.0", "torch": "2.13"},
-        "data": {"prompts": 3200, "demonstrations": 1500, "comparisons": 9000, "labelers": 5, "rankings_k": 4, "completions": 6000},
+        "data": {"prompts": 3200, "demonstrations": 1500, "comparisons": 9000, "labelers": 5, "rankings_k": 4, "completions": 6000},  # noqa: E501
         "stages": [{"name": n, "checkpoint": f"{n}/model", "seconds": t, "tokens": k} for n, t, k in
-                   (("base", 120, 2.1e6), ("sft", 60, 3.1e5), ("reward", 88, 9e5), ("ppo", 140, 1.2e6), ("ppo-no-kl", 130, 1.4e6))],
+                   (("base", 120, 2.1e6), ("sft", 60, 3.1e5), ("reward", 88, 9e5), ("ppo", 140, 1.2e6), ("ppo-no-kl", 130, 1.4e6))],  # noqa: E501
         "win_rates": wins, "behaviours": behaviours,
-        "reward_model": {"accuracy": 0.724, "ci95": [0.70, 0.748], "labeler_agreement": 0.735, "ceiling": 0.83, "gold_accuracy": 0.81,
+        "reward_model": {"accuracy": 0.724, "ci95": [0.70, 0.748], "labeler_agreement": 0.735, "ceiling": 0.83, "gold_accuracy": 0.81,  # noqa: E501
                          "calibration_error": 0.021, "length_correlation": 0.18, "pairs": 1800, "length_accuracy": 0.54,
-                         "accuracy_by_category": {c: {"value": v, "pairs": 200} for c, v in (("open QA", 0.74), ("generation", 0.7), ("rewrite", 0.69), ("harmful", 0.82))},
-                         "calibration": [{"predicted": p / 10, "observed": p / 10 + 0.02 * math.sin(p), "pairs": 180} for p in range(1, 10)],
-                         "best_of_n": [{"n": n, "gold": 0.55 + 0.06 * math.log2(n), "proxy": math.log2(n)} for n in (1, 2, 4, 8, 16)]},
+                         "accuracy_by_category": {c: {"value": v, "pairs": 200} for c, v in (("open QA", 0.74), ("generation", 0.7), ("rewrite", 0.69), ("harmful", 0.82))},  # noqa: E501
+                         "calibration": [{"predicted": p / 10, "observed": p / 10 + 0.02 * math.sin(p), "pairs": 180} for p in range(1, 10)],  # noqa: E501
+                         "best_of_n": [{"n": n, "gold": 0.55 + 0.06 * math.log2(n), "proxy": math.log2(n)} for n in (1, 2, 4, 8, 16)]},  # noqa: E501
         "overoptimization": [{"kl_coef": 0.1, "curve": good}, {"kl_coef": 0.0, "curve": bad}],
         "samples": samples,
         "exploited": {"sentence": "Of the late answers, 71% end with “i hope this helps” (was 3%).",
                       "early": [{"prompt": "Where is the mill?", "text": "On the river.", "proxy": 0.2, "gold": 0.7}],
-                      "late": [{"prompt": "Where is the mill?", "text": "A fine question! I hope this helps! I hope this helps!", "proxy": 3.1, "gold": 0.1}]},
+                      "late": [{"prompt": "Where is the mill?", "text": "A fine question! I hope this helps! I hope this helps!", "proxy": 3.1, "gold": 0.1}]},  # noqa: E501
         "alarms": [{"stage": "ppo-no-kl", "step": 120, "message": "Rewards rise, quality falls."}],
         "corpus_loss": {"base": 1.21, "ppo": 1.34},
     }  # fmt: skip
@@ -65,7 +119,19 @@ def make_run(folder: Path, value: dict | None = None) -> Path:
     (folder / "report.json").write_text(json.dumps(report() if value is None else value), encoding="utf-8")
     for stage in ("sft", "reward", "ppo"):
         (folder / stage).mkdir(exist_ok=True)
-        rows = [{"step": i, "seconds": i * 0.3, "num_tokens": i * 900, "loss": 2 * math.exp(-i / 80) + 0.5, "grad_norm": 1.0 + 0.1 * math.sin(i), "kl": i / 40} for i in range(300)]
-        (folder / stage / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 3', encoding="utf-8")
+        rows = [
+            {
+                "step": i,
+                "seconds": i * 0.3,
+                "num_tokens": i * 900,
+                "loss": 2 * math.exp(-i / 80) + 0.5,
+                "grad_norm": 1.0 + 0.1 * math.sin(i),
+                "kl": i / 40,
+            }
+            for i in range(300)
+        ]
+        (folder / stage / "metrics.jsonl").write_text(
+            "\n".join(map(json.dumps, rows)) + '\n{"step": 3', encoding="utf-8"
+        )
         (folder / stage / "config.yaml").write_text("learning_rate: 1e-4\nbatch_size: 32\n", encoding="utf-8")
     return folder

@@ -10,12 +10,23 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fixture import make_run, report  # noqa: E402
+from fixture import make_run, report  # noqa: E402, RUF100
 
-from tutelage.errors import UserError  # noqa: E402
-from tutelage.report import write_report  # noqa: E402
+from tutelage.errors import UserError  # noqa: E402, RUF100
+from tutelage.report import write_report  # noqa: E402, RUF100
 
-SECTIONS = ["pipeline", "wins", "behaviors", "hacking", "samples", "reward-model", "curves", "alarms", "lineage", "limits"]
+SECTIONS = [
+    "pipeline",
+    "wins",
+    "behaviors",
+    "hacking",
+    "samples",
+    "reward-model",
+    "curves",
+    "alarms",
+    "lineage",
+    "limits",
+]
 
 
 def page(tmp_path, value=None):
@@ -61,7 +72,7 @@ def test_size_is_kept_by_drawing_less(tmp_path):
 
 
 def test_missing_or_broken_report(tmp_path):
-    with pytest.raises(UserError, match="no report.json"):
+    with pytest.raises(UserError, match="no report.json"):  # noqa: RUF043
         write_report(tmp_path)
     (tmp_path / "report.json").write_text("{", "utf-8")
     with pytest.raises(UserError, match="not valid JSON"):

@@ -98,7 +98,7 @@ def behaviors(report: Report) -> str:
         panels.append(panel(heading, chart, better))
         if len(dots) > 1 and not length and stages[0] == "base":
             ppo = next((d for d in dots if d.label == "PPO"), dots[-1])
-            moves.append((abs(ppo.value - dots[0].value), f"“{heading}” went from {percent(dots[0].value)} ({dots[0].label}) "
+            moves.append((abs(ppo.value - dots[0].value), f"“{heading}” went from {percent(dots[0].value)} ({dots[0].label}) "  # noqa: E501
                           f"to {percent(ppo.value)} ({ppo.label})"))  # fmt: skip
     if not panels:
         return ""
@@ -120,12 +120,17 @@ def overoptimization(report: Report) -> str:
         for key, made in lines.items():
             points = [(max(0.0, p["kl"]) ** 0.5, number(p.get(key))) for p in curve]
             made.append(Line(label, points, "s-ppo", "triangle", free, free))
-        rows += [[run.get("kl_coef"), *(number(p.get(k)) for k in ("step", "kl", "proxy", "gold", "length"))] for p in curve]
+        rows += [
+            [run.get("kl_coef"), *(number(p.get(k)) for k in ("step", "kl", "proxy", "gold", "length"))] for p in curve
+        ]
         full = [p for p in curve if number(p.get("gold")) is not None and number(p.get("proxy")) is not None]
         if full:
             start = full[0]["gold"] if start is None else start
             side = "Without the penalty" if free else f"With the penalty (coefficient {run['kl_coef']:g})"
-            fell = number(full[-1]["gold"]) < max(p["gold"] for p in full[:-1] or full) - 1e-9 and full[-1]["gold"] < full[0]["gold"]
+            fell = (
+                number(full[-1]["gold"]) < max(p["gold"] for p in full[:-1] or full) - 1e-9
+                and full[-1]["gold"] < full[0]["gold"]
+            )
             words.append((fell, side, verdict(full)))
     worst = [w for w in words if w[0]]
     title = "Without the penalty the reward model is exploited: its score rises while the judge's falls below the start"
@@ -138,10 +143,17 @@ def overoptimization(report: Report) -> str:
                                ("gold", "Gold: the judge's score", "what it was meant to maximize")):  # fmt: skip
         if any(line.known for line in lines[key]):
             ref = (start, "where PPO began") if key == "gold" and start is not None else None
-            panels.append(panel(heading, line_panel(lines[key], heading, x_label="√KL from SFT, √nats", reference=ref), tiny))
-    calls = "".join(f'<p class="callout {"red" if bad else "good"}"><b>{esc(side)}.</b> {esc(text)}</p>' for bad, side, text in words)
+            panels.append(
+                panel(heading, line_panel(lines[key], heading, x_label="√KL from SFT, √nats", reference=ref), tiny)
+            )
+    calls = "".join(
+        f'<p class="callout {"red" if bad else "good"}"><b>{esc(side)}.</b> {esc(text)}</p>'
+        for bad, side, text in words
+    )
     below = calls + data("overoptimization", ["kl_coef", "step", "kl", "proxy", "gold", "length"], rows)
-    return figure(title, "One run each, so no intervals; each point is a mean over evaluation prompts.", panels, below, wide=True)
+    return figure(
+        title, "One run each, so no intervals; each point is a mean over evaluation prompts.", panels, below, wide=True
+    )
 
 
 def reward_model(report: Report) -> str:
@@ -160,24 +172,46 @@ def reward_model(report: Report) -> str:
     ]
     if not dots:
         return ""
-    panels = [panel("Accuracy on held-out pairs", dot_panel(dots, "Accuracy", limits=(0.4, 1.0), gutter=132), "chance is 50 %")]
+    panels = [
+        panel(
+            "Accuracy on held-out pairs", dot_panel(dots, "Accuracy", limits=(0.4, 1.0), gutter=140), "chance is 50 %"
+        )
+    ]
     parts = [(d.label, "", d.value, None) for d in dots]
-    groups = [(c, v) for c, v in (card.get("accuracy_by_category") or {}).items() if number((v or {}).get("value")) is not None]
+    groups = [
+        (c, v)
+        for c, v in (card.get("accuracy_by_category") or {}).items()
+        if number((v or {}).get("value")) is not None
+    ]
     if groups:
         rows = [Dot(c, v["value"], interval(v.get("ci95")), "s-rm", "diamond") for c, v in groups]
-        panels.append(panel("By category", dot_panel(rows, "By category", limits=(0.4, 1.0), gutter=132), "held-out labels"))
+        panels.append(
+            panel("By category", dot_panel(rows, "By category", limits=(0.4, 1.0), gutter=140), "held-out labels")
+        )
         parts += [("by category", c, v["value"], v.get("pairs")) for c, v in groups]
-    bins = [b for b in card.get("calibration") or [] if number(b.get("predicted")) is not None and number(b.get("observed")) is not None]
+    bins = [
+        b
+        for b in card.get("calibration") or []
+        if number(b.get("predicted")) is not None and number(b.get("observed")) is not None
+    ]
     if bins:
         line = Line("", [(b["predicted"], b["observed"]) for b in bins], "s-rm", "diamond")
-        chart = line_panel([line], "Calibration", x_label="predicted chance that A wins", x_limits=(0, 1), y_limits=(0, 1),
+        chart = line_panel([line], "Calibration", x_label="predicted chance that A wins", x_limits=(0, 1), y_limits=(0, 1),  # noqa: E501
                            show=percent, show_x=percent, diagonal=True)  # fmt: skip
-        panels.append(panel("Calibration", chart, f"expected error {percent(n.get('calibration_error'))}; dotted: perfect"))
+        panels.append(
+            panel("Calibration", chart, f"expected error {percent(n.get('calibration_error'))}; dotted: perfect")
+        )
         parts += [("calibration", b["predicted"], b["observed"], b.get("pairs")) for b in bins]
     best = [b for b in card.get("best_of_n") or [] if number(b.get("n")) and number(b.get("gold")) is not None]
     if len(best) > 1:
         line = Line("", [(b["n"], b["gold"]) for b in best], "s-rm", "diamond")
-        panels.append(panel("Gold score of the best of n", line_panel([line], "Best of n", x_label="answers to choose from"), "chosen by the reward model"))
+        panels.append(
+            panel(
+                "Gold score of the best of n",
+                line_panel([line], "Best of n", x_label="answers to choose from"),
+                "chosen by the reward model",
+            )
+        )
         parts += [("best of n", b["n"], b["gold"], None) for b in best]
     title = f"The reward model is right on {percent(n.get('accuracy'))} of held-out labels"
     if n.get("accuracy") is not None and n.get("labeler_agreement") is not None:
@@ -186,7 +220,7 @@ def reward_model(report: Report) -> str:
     return figure(title, sub, panels, data("reward-model", ["what", "group", "value", "pairs"], parts))
 
 
-FIRST = ("loss", "accuracy", "reward", "proxy", "gold", "kl", "length", "entropy", "clip_fraction", "explained_variance",
+FIRST = ("loss", "accuracy", "reward", "proxy", "gold", "kl", "length", "entropy", "clip_fraction", "explained_variance",  # noqa: E501
          "value_loss", "grad_norm", "learning_rate")  # fmt: skip
 
 
@@ -199,9 +233,13 @@ def curves(metrics: dict[str, list[dict[str, Any]]], most: int) -> str:
         thin = rows[:: max(1, -(-len(rows) // most))]
         panels = []
         for key in keys[:9]:
-            line = Line("", [(float(r.get("step", i)), number(r.get(key))) for i, r in enumerate(thin)], look(stage)[0], None)
+            line = Line(
+                "", [(float(r.get("step", i)), number(r.get(key))) for i, r in enumerate(thin)], look(stage)[0], None
+            )
             if len(line.known) > 1:
-                panels.append(panel(key.replace("_", " "), line_panel([line], key, x_label="step", height=190, width=340)))
+                panels.append(
+                    panel(key.replace("_", " "), line_panel([line], key, x_label="step", height=190, width=340))
+                )
         if panels:
             head = ["step", *keys[:9]]
             below = data(f"{stage}-metrics", head, [[r.get(k) for k in head] for r in thin], shown=12)

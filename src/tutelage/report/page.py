@@ -23,7 +23,9 @@ def read_run(run_dir: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, An
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError("there is no report.json", where=str(run_dir), mend="name the folder of a finished run") from None
+        raise UserError(
+            "there is no report.json", where=str(run_dir), mend="name the folder of a finished run"
+        ) from None
     except ValueError as error:
         raise UserError(f"not valid JSON ({error})", where=str(path), mend="run `tutelage eval` again") from None
     if not isinstance(report, dict):
@@ -34,7 +36,11 @@ def read_run(run_dir: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, An
         log = folder / "metrics.jsonl"
         if folder != run_dir and log.is_file():
             metrics[folder.name] = _rows(log)
-        found = {f: (folder / f).read_text("utf-8", "replace")[:60_000] for f in ("config.yaml", "lineage.json") if (folder / f).is_file()}
+        found = {
+            f: (folder / f).read_text("utf-8", "replace")[:60_000]
+            for f in ("config.yaml", "lineage.json")
+            if (folder / f).is_file()
+        }
         if found:
             texts["run" if folder == run_dir else folder.name] = found
     return report, metrics, texts
@@ -77,14 +83,14 @@ def render(report: dict[str, Any], metrics: dict[str, list[dict[str, Any]]], tex
     toc = "".join(f'<li><a href="#{i}">{esc(title)}</a></li>' for i, title, _ in kept)
     body = "".join(f'<section id="{i}"><h2>{esc(title)}</h2>{inner}</section>' for i, title, inner in kept)
     style, script = ((HERE / f).read_text("utf-8") for f in ("style.css", "script.js"))
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"  # noqa: E501
     title = str(report.get("name") or report.get("recipe") or "run")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{esc(policy).replace("&#x27;", "&#39;")}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{esc(title)} · Tutelage report</title><style>{style}</style></head><body>"
-        f'<header class="top"><p class="mark"><b>Tutelage</b> · {esc(title)}</p><button type="button" id="theme">Theme</button></header>'
+        f'<header class="top"><p class="mark"><b>Tutelage</b> · {esc(title)}</p><button type="button" id="theme">Theme</button></header>'  # noqa: E501
         f'<main><h1>{esc(sentence)}</h1>{numbers}</main><nav class="toc" aria-label="Contents"><ul>{toc}</ul></nav>'
         f"<main>{body}</main><script>{script}</script></body></html>"
     )

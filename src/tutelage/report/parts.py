@@ -75,7 +75,9 @@ def csv_link(file: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> s
     writer = csv.writer(text)
     writer.writerow(head)
     writer.writerows(rows)
-    return f'<a class="csv" download="{esc(file)}.csv" href="data:text/csv;charset=utf-8,{quote(text.getvalue())}">CSV</a>'
+    return (
+        f'<a class="csv" download="{esc(file)}.csv" href="data:text/csv;charset=utf-8,{quote(text.getvalue())}">CSV</a>'
+    )
 
 
 def data(file: str, head: Sequence[str], rows: Sequence[Sequence[Any]], shown: int = 60) -> str:
@@ -89,7 +91,7 @@ def figure(title: str, sub: str, panels: Sequence[str], below: str, wide: bool =
     under = f'<p class="sub">{esc(sub)}</p>' if sub else ""
     inner = "".join(panels)
     return (
-        f'<figure><figcaption><h3>{esc(title)}</h3>{under}</figcaption>'
+        f"<figure><figcaption><h3>{esc(title)}</h3>{under}</figcaption>"
         f'<div class="panels{" two" if wide else ""}">{inner}</div>{below}</figure>'
     )
 

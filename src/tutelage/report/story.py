@@ -31,7 +31,8 @@ def headline(report: Report) -> tuple[str, str]:
     else:
         sentence = f"{report.get('recipe') or report.get('name') or 'This run'} is finished."
     html = "".join(
-        f'<div class="num {c}"><b>{esc(v)}</b><span>{esc(w)}</span><p class="tiny">{esc(t)}</p></div>' for c, v, w, t in cards[:3]
+        f'<div class="num {c}"><b>{esc(v)}</b><span>{esc(w)}</span><p class="tiny">{esc(t)}</p></div>'
+        for c, v, w, t in cards[:3]
     )
     return sentence, f'<div class="nums">{html}</div>' if html else ""
 
@@ -45,18 +46,25 @@ def pipeline(report: Report) -> str:
     items = []
     for stage, entry in stages.items():
         if stage.startswith("reward"):
-            more = [f"{n[k]} {w}" for k, w in (("labelers", "labelers"), ("rankings_k", "answers ranked at a time")) if k in n]
+            more = [
+                f"{n[k]} {w}"
+                for k, w in (("labelers", "labelers"), ("rankings_k", "answers ranked at a time"))
+                if k in n
+            ]
             source = (n.get("comparisons"), "comparisons" + (f" by {', '.join(more)}" if more else ""))
         elif stage.startswith("sft"):
             source = (n.get("demonstrations"), "demonstrations written by people or labelers")
         elif stage.startswith("ppo"):
             source = (n.get("prompts"), "prompts, answered by the model and scored by the reward model")
         else:
-            source = (short(number(entry.get("tokens"))) if number(entry.get("tokens")) else None, "tokens of plain text")
+            source = (
+                short(number(entry.get("tokens"))) if number(entry.get("tokens")) else None,
+                "tokens of plain text",
+            )
         cost = " · ".join(t for t in (_time(entry.get("seconds")), _tokens(entry.get("tokens"))) if t)
         top = f"<b>{esc(source[0])}</b>" if source[0] else ""
         items.append(f'<li class="{look(stage)[0]}"><p class="from">{top}{esc(source[1])}</p>'
-                     f'<p class="model">{badge(stage)}{esc(name(stage))}</p><p class="tiny">{esc(cost)}</p></li>')  # fmt: skip
+                     f'<p class="model">{badge(stage)}{esc(name(stage))}</p><p class="tiny">{esc(cost)}</p></li>')  # fmt: skip  # noqa: E501
     return f'<ol class="pipe">{"".join(items)}</ol>'
 
 
@@ -80,7 +88,9 @@ def exploited(report: Report) -> str:
         rows = "".join(_scored(row) for row in (found.get(key) or [])[:3])
         if rows:
             columns.append(f"<div><h4>{heading}</h4>{rows}</div>")
-    return f'<h3>What was exploited</h3><p>{esc(found.get("sentence", ""))}</p><div class="cols">{"".join(columns)}</div>'
+    return (
+        f'<h3>What was exploited</h3><p>{esc(found.get("sentence", ""))}</p><div class="cols">{"".join(columns)}</div>'
+    )
 
 
 def _scored(row: dict[str, Any] | str) -> str:
@@ -109,7 +119,9 @@ def samples(report: Report, most: int) -> str:
         options.append(f"<option>{i}. {esc(title[:70])}{'…' if len(title) > 70 else ''}</option>")
         answers = "".join(_answer(stage, a, low, high) for stage, a in sample["answers"].items())
         category = f'<p class="tiny">{esc(sample["category"])}</p>' if sample.get("category") else ""
-        made.append(f'<div class="one">{category}<div class="prompt">{_text(sample.get("prompt"))}</div><div class="cols">{answers}</div></div>')
+        made.append(
+            f'<div class="one">{category}<div class="prompt">{_text(sample.get("prompt"))}</div><div class="cols">{answers}</div></div>'  # noqa: E501
+        )
     pick = ('<div class="pick"><button type="button" value="-1">Previous</button><select aria-label="Prompt">'
             f'{"".join(options)}</select><button type="button" value="1">Next</button></div>')  # fmt: skip
     return f'<div class="picker">{pick}{"".join(made)}</div>'
@@ -120,7 +132,7 @@ def _answer(stage: str, answer: dict[str, Any], low: float, high: float) -> str:
     bar = ""
     if gold is not None:
         width = 100 * (gold - low) / (high - low)
-        bar = (f'<svg class="strip" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect class="bg" width="100" height="6"/>'
+        bar = (f'<svg class="strip" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect class="bg" width="100" height="6"/>'  # noqa: E501
                f'<rect class="fg" width="{width:.1f}" height="6"/></svg>')  # fmt: skip
     pairs = [("gold", gold), ("proxy", number(answer.get("proxy"))), ("tokens", number(answer.get("tokens")))]
     pairs += [(str(k), number(v)) for k, v in (answer.get("facets") or {}).items()]
@@ -159,10 +171,14 @@ def lineage(report: Report, folders: dict[str, dict[str, Any]]) -> str:
 def limits(report: Report) -> str:
     lines = [
         "One run with one seed: the intervals are over prompts, not over seeds. Another seed moves every number.",
-        "The gold judge is a program. It rewards what it was written to see; a person may weigh the same answers otherwise.",
+        "The gold judge is a program. It rewards what it was written to see; a person may weigh the same answers otherwise.",  # noqa: E501
         "Simulated labelers err in the ways they were given. People err in others, and disagree for reasons.",
     ]
     if report.get("overoptimization"):
-        lines.append("Gold is known here because the world is built. On real data nobody sees that curve; watch held-out people instead.")
-    lines.append("Held-out prompts come from the same distribution as the training prompts; other requests may go otherwise.")
+        lines.append(
+            "Gold is known here because the world is built. On real data nobody sees that curve; watch held-out people instead."  # noqa: E501
+        )
+    lines.append(
+        "Held-out prompts come from the same distribution as the training prompts; other requests may go otherwise."
+    )
     return '<ul class="plain">' + "".join(f"<li>{esc(line)}</li>" for line in lines) + "</ul>"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-Pair = tuple[float, float]
+Pair = tuple[float, float]  # x and y, or the two ends of an interval
 
 
 def esc(value: object) -> str:
@@ -63,12 +63,12 @@ def marker(x: float, y: float, shape: str, hollow: bool = False, r: float = 4.5)
         return f'<path class="l" d="M{x:.1f} {y - 7:.1f}v14"/>'
     if shape == "cross":
         return f'<path class="l" d="M{x - r:.1f} {y - r:.1f}l{2 * r} {2 * r}m0 {-2 * r}l{-2 * r} {2 * r}"/>'
-    corners = {
+    corners: dict[str, list[Pair]] = {
         "triangle": [(0, -5.5), (5.2, 4), (-5.2, 4)],
         "diamond": [(0, -6), (5, 0), (0, 6), (-5, 0)],
         "star": [(0, -6.5), (1.7, -2), (6.2, -2), (2.6, 1), (3.9, 5.5), (0, 3), (-3.9, 5.5), (-2.6, 1), (-6.2, -2)],
-    }[shape]
-    return f'<path class="{kind}" d="M' + "L".join(f"{x + a:.1f} {y + b:.1f}" for a, b in corners) + 'Z"/>'
+    }
+    return f'<path class="{kind}" d="M' + "L".join(f"{x + a:.1f} {y + b:.1f}" for a, b in corners[shape]) + 'Z"/>'
 
 
 @dataclass
@@ -111,7 +111,7 @@ def dot_panel(
         return left + (min(max(value, low), high) - low) / (high - low) * (width - left - right)
 
     parts = []
-    for tick in ticks(low, high, 4):
+    for tick in ticks(low, high, 4 if low == 0 and gutter < 110 else 3):
         parts.append(f'<path class="grid" d="M{x(tick):.1f} {top}V{bottom}"/>')
         parts.append(f'<text class="t mid" x="{x(tick):.1f}" y="{bottom + 16}">{show(tick)}</text>')
     if reference:
@@ -156,7 +156,7 @@ def _spread(places: list[float], gap: float, low: float, high: float) -> list[fl
     """Move labels apart, in order, so that none covers another."""
     order = sorted(range(len(places)), key=lambda i: places[i])
     moved = list(places)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in zip(order, order[1:], strict=False):  # noqa: RUF007
         moved[after] = max(moved[after], moved[before] + gap)
     if order and moved[order[-1]] > high:
         moved[order[-1]] = high
@@ -205,7 +205,9 @@ def line_panel(
     if reference:
         y = py(reference[0])
         parts.append(f'<path class="ref" d="M{left} {y:.1f}H{width - right}"/>')
-        parts.append(f'<text class="t" x="{left + 6}" y="{y + (14 if y < bottom - 18 else -5):.1f}">{esc(reference[1])}</text>')
+        parts.append(
+            f'<text class="t" x="{left + 6}" y="{y + (14 if y < bottom - 18 else -5):.1f}">{esc(reference[1])}</text>'
+        )
     if diagonal:
         parts.append(f'<path class="ref" d="M{px(x0):.1f} {py(x0):.1f}L{px(x1):.1f} {py(x1):.1f}"/>')
     ends = _spread([py(line.known[-1][1]) for line in lines], 15, top, bottom)
@@ -214,9 +216,7 @@ def line_panel(
     return frame(width, height, title, "".join(parts))
 
 
-def _line(
-    line: Line, px: Callable[[float], float], py: Callable[[float], float], end: float, right: float
-) -> str:
+def _line(line: Line, px: Callable[[float], float], py: Callable[[float], float], end: float, right: float) -> str:
     path, pen = [], "M"
     for x, y in line.points:
         if y is None or not math.isfinite(y) or not math.isfinite(x):
@@ -236,6 +236,8 @@ def _line(
         last = line.known[-1]
         start = px(last[0])
         lead = f'<path class="lead" d="M{start + 6:.1f} {py(last[1]):.1f}L{right + 4:.1f} {end:.1f}"/>'
-        label = (lead if right - start > 14 else "") + f'<text class="lab" x="{right + 8:.1f}" y="{end + 4:.1f}">{esc(line.label)}</text>'
+        label = (
+            lead if right - start > 14 else ""
+        ) + f'<text class="lab" x="{right + 8:.1f}" y="{end + 4:.1f}">{esc(line.label)}</text>'
     dash = " dash" if line.dash else ""
     return f'<g class="{esc(line.look)}"><path class="l{dash}" d="{"".join(path)}"/>{marks}{note}{label}</g>'
