@@ -27,6 +27,7 @@ def test_rl_form_by_hand():
         close(candidate(math.exp(0.35 / 0.12), 0.35, 0.12), 0.0)
         close(math.exp(0.35 / 0.12), 18.479586)
         close(candidate(0.0, 0.35, 0.12), 0.0)
+        close(candidate(0.5, 0.35, 0.12), 0.5 * (0.35 + 0.12 * 0.693147))
 
     holds_and_rejects(
         check,

@@ -30,13 +30,14 @@ def test_linear_to_zero():
     def check(candidate):
         for step, expected in [(0, 1.0), (25, 0.75), (50, 0.5), (100, 0.0), (150, 0.0)]:
             close(candidate(step, 100), expected)
+        close(candidate(50, 100, final_fraction=0.2), 0.6)
 
     holds_and_rejects(
         check,
         linear_to_fraction,
         {
-            "never ends": lambda step, total: 1 - step / total,
-            "to ten percent": lambda step, total: linear_to_fraction(step, total, final_fraction=0.1),
+            "never ends": lambda step, total, **options: 1 - step / total,
+            "to ten percent": lambda step, total, **options: linear_to_fraction(step, total, final_fraction=0.1),
         },
     )
 
@@ -66,6 +67,8 @@ def test_constant_after_warmup_from_a_tenth():
 
 def test_degenerate_lengths():
     assert constant_after_warmup(0, 0) == 1.0
+    assert constant_after_warmup(0, 1) == pytest.approx(0.1)
     assert cosine_to_fraction(0, 1) == 1.0
+    assert cosine_to_fraction(1, 1) == pytest.approx(0.1)
     assert cosine_to_fraction(3, 3, warmup=3) == 1.0
     assert linear_to_fraction(0, 0) == 1.0

@@ -48,6 +48,12 @@ def test_ema_by_hand():
     )
 
 
+def test_without_decay_the_average_is_the_last_weights():
+    averages = [f64(1.0, 2.0)]
+    ema_update(averages, [f64(3.0, 4.0)], 0.0)
+    close(averages[0], [3.0, 4.0])
+
+
 def test_ema_half_life():
     def check(candidate):
         close(candidate(0.992), 86.296360)
