@@ -136,7 +136,7 @@ def overoptimization(report: Report) -> str:
     title = "Without the penalty the reward model is exploited: its score rises while the judge's falls below the start"
     if not worst:
         title = "No run ends below where it began by the gold judge"
-    elif not worst[0][1].startswith("Without"):
+    elif not worst[0][1].startswith("Without") or not worst[0][2].startswith("Proxy rose"):
         title = f"{worst[0][1]}, gold ends below where it began"
     panels = []
     for key, heading, tiny in (("proxy", "Proxy: the reward model's score", "what PPO maximizes"),

@@ -91,8 +91,8 @@ def render(report: dict[str, Any], metrics: dict[str, list[dict[str, Any]]], tex
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{esc(title)} · Tutelage report</title><style>{style}</style></head><body>"
         f'<header class="top"><p class="mark"><b>Tutelage</b> · {esc(title)}</p><button type="button" id="theme">Theme</button></header>'  # noqa: E501
-        f'<main><h1>{esc(sentence)}</h1>{numbers}</main><nav class="toc" aria-label="Contents"><ul>{toc}</ul></nav>'
-        f"<main>{body}</main><script>{script}</script></body></html>"
+        f'<main><h1>{esc(sentence)}</h1>{numbers}<nav class="toc" aria-label="Contents"><ul>{toc}</ul></nav>'
+        f"{body}</main><script>{script}</script></body></html>"
     )
 
 

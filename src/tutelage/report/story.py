@@ -53,7 +53,7 @@ def pipeline(report: Report) -> str:
             ]
             source = (n.get("comparisons"), "comparisons" + (f" by {', '.join(more)}" if more else ""))
         elif stage.startswith("sft"):
-            source = (n.get("demonstrations"), "demonstrations written by people or labelers")
+            source = (n.get("demonstrations"), "demonstrations of good answers")
         elif stage.startswith("ppo"):
             source = (n.get("prompts"), "prompts, answered by the model and scored by the reward model")
         else:
@@ -62,8 +62,10 @@ def pipeline(report: Report) -> str:
                 "tokens of plain text",
             )
         cost = " · ".join(t for t in (_time(entry.get("seconds")), _tokens(entry.get("tokens"))) if t)
+        # A second PPO starts from the same SFT and reward models, not from the first.
+        alt = " alt" if stage.startswith("ppo-") else ""
         top = f"<b>{esc(source[0])}</b>" if source[0] else ""
-        items.append(f'<li class="{look(stage)[0]}"><p class="from">{top}{esc(source[1])}</p>'
+        items.append(f'<li class="{look(stage)[0]}{alt}"><p class="from">{top}{esc(source[1])}</p>'
                      f'<p class="model">{badge(stage)}{esc(name(stage))}</p><p class="tiny">{esc(cost)}</p></li>')  # fmt: skip  # noqa: E501
     return f'<ol class="pipe">{"".join(items)}</ol>'
 
