@@ -16,7 +16,7 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]
     if not order:
         return []
     fewest = len(_cut(order, lengths, budget))
-    low, high = lengths[order[0]], max(budget, lengths[order[0]])
+    low, high = min(lengths[order[0]], budget), budget
     while low < high:  # the smallest cap that needs no more micro-batches
         middle = (low + high) // 2
         if len(_cut(order, lengths, middle)) <= fewest:

@@ -346,7 +346,7 @@ def _comparison(
     all_bad: bool | None = None,
 ) -> list[Item]:
     prompt = _prompt(messages, row)
-    extras = {
+    extras: Row = {
         key: row[key]
         for key in ("rest_below", "labeler", "created", "seconds", "ratings", "note", "weight")
         if key in row

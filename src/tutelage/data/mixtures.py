@@ -39,7 +39,7 @@ def mixture_order(
     if any(size < 1 and weight > 0 for size, weight in zip(sizes, weights, strict=True)):
         raise ValueError("a source with a weight has no examples")
     slots = np.arange((step + 1) * batch_size)
-    shift = np.random.default_rng([seed, 0x3A17]).random()
+    shift = np.random.default_rng([seed % 2**32, 0x3A17]).random()
     edges = np.cumsum(np.asarray(weights, dtype=np.float64) / sum(weights))
     edges[-1] = 1.0
     sources = np.searchsorted(edges, (slots * _GOLDEN + shift) % 1.0, side="right")
@@ -57,4 +57,4 @@ def _positions(n: int, seed: int, positions: Sequence[int]) -> list[int]:
 
 @lru_cache(maxsize=8)
 def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(n)
+    return np.random.default_rng([seed % 2**32, epoch]).permutation(n)
