@@ -73,9 +73,8 @@ class Report:
             out.append("holds   " + ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count))
             out.append("splits  " + ", ".join(f"{name} {count:,}" for name, count in self.splits.items()) + " prompts")
         for name, value in self.statistics.items():
-            out.append(
-                f"  {name.replace('_', ' '):<32} {value:,.3f}".removesuffix("" if isinstance(value, float) else ".000")
-            )
+            shown = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
+            out.append(f"  {name.replace('_', ' '):<32} {shown}")
         out += [f"remark  {remark}" for remark in self.remarks]
         out.append("sound: training will accept it" if self.ok else "not sound: mend the faults above")
         return out

@@ -1,6 +1,7 @@
 """Records turned into rows of the formats that others read, and whole files from one format to another.
 
-What a format cannot hold (the second of two ties, a ranking's labeler in TRL's pairs) is counted, never lost in silence.
+A record that a format has no place for (a tie in TRL's pairs, a system message in hh-rlhf) is counted or refused,
+never lost in silence.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,35 +68,31 @@ def ranking_rows(comparison: Comparison, *, conversational: bool = True) -> list
 
 
 def unpaired_rows(comparison: Comparison, *, conversational: bool = True) -> list[Row]:
-    """TRL `prompt/completion/label` (KTO): a single completion's label; of a ranking the best is true, the worst false."""
+    """TRL `prompt/completion/label` (KTO): a single completion's label; of a ranking the best and the worst."""
     texts, prompt = _texts(comparison), _prompt(comparison.messages or [], conversational)
     if len(texts) == 1:
         labels = {0: not comparison.all_bad}
     else:
         worst = max(rank for rank in comparison.ranks if rank is not None)
-        labels = {
-            i: rank == 1 and not comparison.all_bad for i, rank in enumerate(comparison.ranks) if rank in (1, worst)
-        }
         if worst == 1 and not comparison.all_bad:
             return []  # all tie: neither good nor bad is said
-    return [
-        {"prompt": prompt, "completion": _answer(texts[i], conversational), "label": label}
-        for i, label in labels.items()
-    ]
+        ends = [i for i, rank in enumerate(comparison.ranks) if rank in (1, worst)]
+        labels = {i: comparison.ranks[i] == 1 and not comparison.all_bad for i in ends}
+    answers = {i: _answer(texts[i], conversational) for i in labels}
+    return [{"prompt": prompt, "completion": answers[i], "label": label} for i, label in labels.items()]
 
 
 def dialogue_rows(comparison: Comparison, *, conversational: bool = True) -> list[Row]:
     """hh-rlhf `chosen/rejected`: whole dialogues as text."""
     head = dialogue_text(comparison.messages or [])
+    pairs = preference_rows(comparison)
     return [
-        {key: f"{head}\n\nAssistant: {row[key]}" for key in ("chosen", "rejected")}
-        for row in preference_rows(comparison, conversational=False if _plain(comparison.messages or []) else True)
-        for row in [{key: _content(row[key]) for key in ("chosen", "rejected")}]
+        {key: f"{head}\n\nAssistant: {pair[key][0]['content']}" for key in ("chosen", "rejected")} for pair in pairs
     ]
 
 
 def dialogue_text(messages: list[Message]) -> str:
-    r"""Messages as "\n\nHuman: …\n\nAssistant: …"; UserError for a system message, which the format has no place for."""
+    r"""Messages as "\n\nHuman: …\n\nAssistant: …"; UserError for a system message, which has no place there."""
     names = {"user": "Human", "assistant": "Assistant"}
     for message in messages:
         if message["role"] not in names:
@@ -176,9 +173,7 @@ def export_data(spec: str, out: str, format: str, *, conversational: bool = True
 
 def _rows_of(spec: str, format: str, conversational: bool, split: Split) -> Iterator[list[Row]]:
     kind, make = EXPORTS[format]
-    if (
-        kind is StepLabel or format == "unpaired"
-    ):  # load_data pairs single labels up; these formats want them as they are
+    if kind is StepLabel or format == "unpaired":  # load_data pairs single labels up; here they stay as they are
         found = [item for file in data_files(spec) for _, item in read_file(file).items]
         prompts = {item.id: item for item in found if isinstance(item, Prompt)}
         chosen = [item for item in found if isinstance(item, kind)]
@@ -224,7 +219,3 @@ def _prompt(messages: list[Message], conversational: bool) -> list[Message] | st
 
 def _answer(text: str, conversational: bool) -> list[Message] | str:
     return [{"role": "assistant", "content": text}] if conversational else text
-
-
-def _content(answer: list[Message] | str) -> str:
-    return answer if isinstance(answer, str) else answer[0]["content"]
