@@ -57,10 +57,10 @@ def _storable(value: Any, name: str) -> Any:
     raise TypeError(f"{name} is a {type(value).__name__}; a state holds tensors, numbers, text, lists and dicts only")
 
 
-def write_manifest(folder: Path, *, best: bool) -> None:
-    """state/manifest.json: the size of every file of a checkpoint, and whether it was the best so far."""
+def write_manifest(folder: Path, *, best: bool, keep: int) -> None:
+    """state/manifest.json: the size of every file, whether the checkpoint was the best so far, how many were kept."""
     files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
-    atomic_write_json(folder / "state" / MANIFEST, {"files": files, "best": best})
+    atomic_write_json(folder / "state" / MANIFEST, {"files": files, "best": best, "keep": keep})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -99,39 +99,43 @@ class Run:
     # Opening
 
     def _create(self, config: dict[str, Any]) -> None:
-        try:
+        with self._writable():
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire()
             self._write_config(config)
             self._checkpoints.mkdir(exist_ok=True)
-        except OSError as error:
-            what = f"cannot be written ({error.strerror})"
-            raise UserError(what, where=str(self.path), mend="choose another --out") from error
 
     def _reopen(self, config: dict[str, Any]) -> None:
         stored = self._stored_config()
         self._check_same(stored, config)
-        try:
+        with self._writable():
             self._acquire()
             self._checkpoints.mkdir(exist_ok=True)
             self._find_checkpoint()
+            steps = config.get("max_steps")
+            if steps is not None and steps < self.start_step:
+                what = f"{self.start_step} steps are done already, more than --max-steps {steps}"
+                raise UserError(what, where=str(self.path), mend="give a larger --max-steps, or choose another --out")
+            if steps != stored.get("max_steps"):
+                (self.path / "summary.json").unlink(missing_ok=True)  # there is more to do than there was
+            if config != stored:
+                self._write_config(config)
+            for name in LOGS:
+                rows = self._drop_after(name, self.start_step)
+                if name == "metrics.jsonl" and rows:
+                    self.last_row = rows[-1]
+                    self._seconds_before = float(rows[-1].get("seconds", 0.0))
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """A folder that cannot be written is the user's to mend, a full disk apart."""
+        try:
+            with self._naming_full_disk(self.path):
+                yield
         except OSError as error:
             what = f"cannot be written ({error.strerror})"
-            raise UserError(what, where=str(self.path), mend="check the folder's permissions") from error
-        steps = config.get("max_steps")
-        if steps is not None and steps < self.start_step:
-            what = f"{self.start_step} steps are done already, more than --max-steps {steps}"
-            raise UserError(what, where=str(self.path), mend="give a larger --max-steps, or choose another --out")
-        if steps != stored.get("max_steps"):
-            (self.path / "summary.json").unlink(missing_ok=True)  # there is more to do than there was
-        if config != stored:
-            self._write_config(config)
-        for name in LOGS:
-            rows = self._drop_after(name, self.start_step)
-            if name == "metrics.jsonl" and rows:
-                self.last_row = rows[-1]
-                self._seconds_before = float(rows[-1].get("seconds", 0.0))
-        self._started = time.perf_counter()
+            raise UserError(what, where=str(self.path), mend="check permissions, or choose another --out") from error
 
     def _acquire(self) -> None:
         """Hold the run for this process; the system lets go when it ends, however it ends."""
@@ -192,9 +196,11 @@ class Run:
         for folder, _ in damaged:
             remove_folder(folder)
         if self.start_step:
+            manifest = read_manifest(self._step_folder(self.start_step))
             self._point("latest", self.start_step)
-            if read_manifest(self._step_folder(self.start_step))["best"]:
+            if manifest["best"]:
                 self._point("best", self.start_step)
+            self._prune(manifest["keep"])
         best = self._checkpoints / "best"
         if best.is_symlink() and not best.exists():
             best.unlink()
@@ -274,7 +280,7 @@ class Run:
                 write_model(temporary / "model")
                 if state is not None:
                     save_state(temporary / "state" / STATE, state)
-                write_manifest(temporary, best=best)
+                write_manifest(temporary, best=best, keep=keep)
                 sync_tree(temporary)
                 self._sync_logs()
                 replace_folder(temporary, final)
