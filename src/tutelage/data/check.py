@@ -25,6 +25,7 @@ from tutelage.errors import UserError
 from tutelage.records import Comparison, Dataset, Message
 
 MOST_FAULTS = 20
+WORLD_SAMPLE = 512
 
 
 @dataclass
@@ -88,20 +89,21 @@ class Report:
 
 
 def check(spec: str, tokenizer: Any = None, max_length: int | None = None) -> Report:
-    """Look at every row of a file or folder (or at the world). A tokenizer adds token counts and truncations."""
+    """Look at every row of a file or folder, or at a sample of the world; a tokenizer adds token counts."""
     report = Report(str(spec))
     if not is_world(spec):
         report.files = [_check_file(str(path)) for path in data_files(spec)]
         if not report.ok:
             return report
+    limit = WORLD_SAMPLE if is_world(spec) else None
     try:
-        dataset = load_data(spec, "all")
+        dataset = load_data(spec, "all", limit)
     except UserError as error:  # faults between rows and files: ids, missing completions
         report.files[-1].faults.append(error.message)
         report.files[-1].fault_count += 1
         return report
     report.counts = {name: len(value) for name, value in vars(dataset).items()}
-    parts = {split: load_data(spec, split) for split in ("train", "tune", "report")}
+    parts = {split: load_data(spec, split, limit) for split in ("train", "tune", "report")}
     report.splits = {split: len(part.prompts) for split, part in parts.items()}
     _describe(report, dataset)
     _leaks(report, parts)

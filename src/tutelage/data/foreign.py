@@ -51,15 +51,15 @@ def format_of(row: Row, where: str = "row") -> str:
 def _reader(row: Row, where: str) -> Callable[[Row, str], list[Item]]:
     if "schema" in row:
         return lambda present, place: [record_of(present, place)]
+    for field, partners in _PARTNERS.items():
+        if field in row and not any(partner in row for partner in partners):
+            near = did_you_mean(partners[0], list(row))
+            raise UserError(
+                f"has {field} but no {' or '.join(partners)}{near}", where=where, mend=f"add the field `{partners[0]}`"
+            )
     for fields, reader in FORMATS.values():
         if all(field in row for field in fields):
             return reader
-    # A row with some fields of a format has lost the others; say which.
-    for fields, _ in FORMATS.values():
-        missing = [field for field in fields if field not in row]
-        if len(fields) > 1 and missing and missing[0] != "prompt" and any(f in row for f in fields if f != "prompt"):
-            near = did_you_mean(missing[0], list(row))
-            raise UserError(f"has no {missing[0]}{near}", where=where, mend=f"this format has {', '.join(fields)}")
     if {"completions", "completion", "ranks", "labels"} & set(row):
         raise UserError("has no prompt", where=where, mend="add the field `prompt`: text or a list of messages")
     keys = ", ".join(map(str, row)) or "nothing"
@@ -204,6 +204,16 @@ FORMATS: dict[str, tuple[tuple[str, ...], Callable[[Row, str], list[Item]]]] = {
 }
 
 
+# A row with the one field and not the other has lost something; it is not a row of a simpler format.
+_PARTNERS = {
+    "chosen": ("rejected",),
+    "rejected": ("chosen",),
+    "completions": ("ranks", "labels"),
+    "ranks": ("completions",),
+    "instruction": ("output",),
+}
+
+
 # --- prompts and answers -------------------------------------------------------------------------------------------
 
 
@@ -222,7 +232,7 @@ def split_pair(row: Row, where: str) -> tuple[list[Message], str, str]:
     else:
         left = check_messages(chosen, f"{where}, field chosen")
         right = check_messages(rejected, f"{where}, field rejected")
-        if explicit is not None and len(left) == len(right) == 1:
+        if explicit is not None and left[0]["role"] == right[0]["role"] == "assistant":
             return explicit, _answer(left, f"{where}, field chosen"), _answer(right, f"{where}, field rejected")
     return _common_turns(left, right, where)
 
