@@ -26,7 +26,7 @@ _EXPORTS = {
     "EvalConfig": "tutelage.configs:EvalConfig",
     "UserError": "tutelage.errors:UserError",
 }
-__all__ = [*_EXPORTS, "__version__"]  # noqa: PLE0604
+__all__ = [*_EXPORTS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -92,23 +92,23 @@ def report() -> dict:
         }
     )
     return {
-        "version": "0.1.0", "name": "quickstart", "recipe": "quickstart", "seed": 1, "seconds": 512.0, "peak_rss_bytes": 2.1e9,  # noqa: E501
+        "version": "0.1.0", "name": "quickstart", "recipe": "quickstart", "seed": 1, "seconds": 512.0, "peak_rss_bytes": 2.1e9,
         "created": "2026-11-24 02:40", "command": "tutelage run recipes/quickstart.yaml --seed 1",
         "versions": {"tutelage": "0.1.0", "torch": "2.13"},
-        "data": {"prompts": 3200, "demonstrations": 1500, "comparisons": 9000, "labelers": 5, "rankings_k": 4, "completions": 6000},  # noqa: E501
+        "data": {"prompts": 3200, "demonstrations": 1500, "comparisons": 9000, "labelers": 5, "rankings_k": 4, "completions": 6000},
         "stages": [{"name": n, "checkpoint": f"{n}/model", "seconds": t, "tokens": k} for n, t, k in
-                   (("base", 120, 2.1e6), ("sft", 60, 3.1e5), ("reward", 88, 9e5), ("ppo", 140, 1.2e6), ("ppo-no-kl", 130, 1.4e6))],  # noqa: E501
+                   (("base", 120, 2.1e6), ("sft", 60, 3.1e5), ("reward", 88, 9e5), ("ppo", 140, 1.2e6), ("ppo-no-kl", 130, 1.4e6))],
         "win_rates": wins, "behaviours": behaviours,
-        "reward_model": {"accuracy": 0.724, "ci95": [0.70, 0.748], "labeler_agreement": 0.735, "ceiling": 0.83, "gold_accuracy": 0.81,  # noqa: E501
+        "reward_model": {"accuracy": 0.724, "ci95": [0.70, 0.748], "labeler_agreement": 0.735, "ceiling": 0.83, "gold_accuracy": 0.81,
                          "calibration_error": 0.021, "length_correlation": 0.18, "pairs": 1800, "length_accuracy": 0.54,
-                         "accuracy_by_category": {c: {"value": v, "pairs": 200} for c, v in (("open QA", 0.74), ("generation", 0.7), ("rewrite", 0.69), ("harmful", 0.82))},  # noqa: E501
-                         "calibration": [{"predicted": p / 10, "observed": p / 10 + 0.02 * math.sin(p), "pairs": 180} for p in range(1, 10)],  # noqa: E501
-                         "best_of_n": [{"n": n, "gold": 0.55 + 0.06 * math.log2(n), "proxy": math.log2(n)} for n in (1, 2, 4, 8, 16)]},  # noqa: E501
+                         "accuracy_by_category": {c: {"value": v, "pairs": 200} for c, v in (("open QA", 0.74), ("generation", 0.7), ("rewrite", 0.69), ("harmful", 0.82))},
+                         "calibration": [{"predicted": p / 10, "observed": p / 10 + 0.02 * math.sin(p), "pairs": 180} for p in range(1, 10)],
+                         "best_of_n": [{"n": n, "gold": 0.55 + 0.06 * math.log2(n), "proxy": math.log2(n)} for n in (1, 2, 4, 8, 16)]},
         "overoptimization": [{"kl_coef": 0.1, "curve": good}, {"kl_coef": 0.0, "curve": bad}],
         "samples": samples,
         "exploited": {"sentence": "Of the late answers, 71% end with “i hope this helps” (was 3%).",
                       "early": [{"prompt": "Where is the mill?", "text": "On the river.", "proxy": 0.2, "gold": 0.7}],
-                      "late": [{"prompt": "Where is the mill?", "text": "A fine question! I hope this helps! I hope this helps!", "proxy": 3.1, "gold": 0.1}]},  # noqa: E501
+                      "late": [{"prompt": "Where is the mill?", "text": "A fine question! I hope this helps! I hope this helps!", "proxy": 3.1, "gold": 0.1}]},
         "alarms": [{"stage": "ppo-no-kl", "step": 120, "message": "Rewards rise, quality falls."}],
         "corpus_loss": {"base": 1.21, "ppo": 1.34},
     }  # fmt: skip

@@ -132,7 +132,9 @@ def _coerce(value: Any, hint: Any, *, where: str) -> Any:
     if origin is Literal:
         if value not in options:
             near = did_you_mean(str(value), [str(o) for o in options])
-            raise UserError(f"{value!r} is not known{near}", where=where, mend=f"use one of: {', '.join(map(str, options))}")
+            raise UserError(
+                f"{value!r} is not known{near}", where=where, mend=f"use one of: {', '.join(map(str, options))}"
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):

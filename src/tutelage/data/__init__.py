@@ -1,1 +1,1 @@
-"""Data in and out: formats, checks, the one tokenization path, mixtures and batch plans."""
+"""Data in and out, and the one path from conversations to tokens."""

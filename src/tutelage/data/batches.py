@@ -1,38 +1,39 @@
-"""Cutting a batch into micro-batches by tokens: nothing is padded, so tokens are what memory and time depend on."""
+"""Which examples make a step, and how a step is cut to fit: pure functions, so that resuming is exact."""
 
+import hashlib
+import random
 from collections.abc import Sequence
 
 
+def step_seed(seed: int, *names: object) -> int:
+    """A seed for one purpose at one step, independent of all that ran before."""
+    digest = hashlib.blake2b(repr((seed, names)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def batch_order(count: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Examples of a step (from 0): epochs are shuffled anew and batches run on across their borders."""
+    batch_size = min(batch_size, count)
+    chosen: list[int] = []
+    position = step * batch_size
+    while len(chosen) < batch_size:
+        epoch, start = divmod(position, count)
+        order = list(range(count))
+        random.Random(step_seed(seed, "epoch", epoch)).shuffle(order)
+        part = order[start : start + batch_size - len(chosen)]
+        chosen += part
+        position += len(part)
+    return chosen
+
+
 def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of `lengths` in micro-batches of at most `budget` tokens each, longest sequences first.
-
-    Neighbors in length share a micro-batch. The number of micro-batches is the least that the order allows, and
-    the fullest of them is as small as that number allows. A sequence longer than the budget gets one by itself.
-    Deterministic: equal lengths keep their order.
-    """
-    if budget < 1:
-        raise ValueError(f"budget must be at least 1 token, got {budget}")
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    if not order:
-        return []
-    fewest = len(_cut(order, lengths, budget))
-    low, high = min(lengths[order[0]], budget), budget
-    while low < high:  # the smallest cap that needs no more micro-batches
-        middle = (low + high) // 2
-        if len(_cut(order, lengths, middle)) <= fewest:
-            high = middle
-        else:
-            low = middle + 1
-    return _cut(order, lengths, low)
-
-
-def _cut(order: Sequence[int], lengths: Sequence[int], cap: int) -> list[list[int]]:
+    """Indices in micro-batches of at most `budget` tokens, like lengths together; one over it stands alone."""
     batches: list[list[int]] = []
-    room = 0
-    for i in order:
-        if not batches or lengths[i] > room:
+    total = budget + 1
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if total + lengths[index] > budget:
             batches.append([])
-            room = cap
-        batches[-1].append(i)
-        room -= lengths[i]
+            total = 0
+        batches[-1].append(index)
+        total += lengths[index]
     return batches

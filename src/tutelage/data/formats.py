@@ -1,242 +1,323 @@
-"""Files of rows, in and out: JSON Lines, JSON, parquet and plain text, each also gzipped where that is usual.
-
-A row that cannot be read is a UserError which names the file and the row (rows count from 1).
-"""
+"""Files in and out: JSON Lines (plain or .gz), JSON, parquet, plain text; rows become records or an error that names the row."""
 
 import gzip
+import hashlib
 import json
-import os
+import math
 from collections.abc import Iterable, Iterator
-from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tutelage.errors import UserError, did_you_mean
+from tutelage.errors import UserError
+from tutelage.records import RECORDS, Comparison, Dataset, Demonstration, Message, Prompt, Record
 
-Row = dict[str, Any]
-
-EXTENSIONS = [".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz", ".parquet", ".txt", ".txt.gz"]
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-DOCUMENT_CHARACTERS = 2000
-"""A plain text file becomes documents of whole paragraphs, about this long: a file is rarely one document."""
+ROLES = ("system", "user", "assistant")
+SHAPES = (
+    "prompt+chosen+rejected, chosen+rejected, prompt+completions+ranks, prompt+completion, messages, prompt, or text"
+)
 
 
-def extension_of(path: Path) -> str:
-    """The known extension that the file's name ends with; UserError for another."""
-    for extension in EXTENSIONS:
-        if path.name.lower().endswith(extension):
-            return extension
-    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    raise UserError(
-        f"{suffix or 'no extension'} is not a format we read{did_you_mean(suffix, EXTENSIONS) if suffix else ''}",
-        where=str(path),
-        mend=f"convert it to one of {', '.join(EXTENSIONS)}",
+class Degenerate(Exception):
+    """A row that is well formed but teaches nothing (equal answers, an empty one)."""
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """(row number from 1, value) of each row of a file."""
+    name = path.name
+    if not path.exists():
+        raise UserError("there is no such file", where=str(path), mend="check the path")
+    try:
+        if name.endswith(".parquet"):
+            import pyarrow.parquet as parquet
+
+            yield from enumerate(parquet.read_table(path).to_pylist(), 1)
+        elif name.endswith((".jsonl", ".jsonl.gz", ".json")):
+            text = (gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()).decode(
+                "utf-8-sig"
+            )
+            if name.endswith(".json") and text.lstrip().startswith("["):
+                yield from enumerate(json.loads(text), 1)
+                return
+            for number, line in enumerate(text.splitlines(), 1):
+                if line.strip():
+                    yield number, _parse(path, number, line)
+        else:
+            raise UserError(
+                "is of no known kind", where=str(path), mend="give .jsonl, .jsonl.gz, .json, .parquet or .txt"
+            )
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8 text (byte {error.start})", where=str(path), mend="save it as UTF-8") from error
+    except (OSError, EOFError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot be read ({error})", where=str(path), mend="check that the file is whole") from error
+
+
+def _parse(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UserError(
+            f"is not JSON ({error})", where=f"{path}, row {number}", mend="one JSON object a line; is the file cut off?"
+        ) from error
+
+
+def read_dataset(path: Path) -> tuple[Dataset, list[str]]:
+    """All records of a file, and warnings about rows that were left out."""
+    data, warnings, dropped, rows = Dataset(), [], [], 0
+    for number, row in read_rows(path):
+        rows += 1
+        where = f"{path}, row {number}"
+        if not isinstance(row, dict):
+            raise UserError(f"is {_kind(row)}, not an object", where=where, mend=f"give an object with {SHAPES}")
+        try:
+            _add(data, row, where)
+        except Degenerate as reason:
+            dropped.append((where, str(reason)))
+    if rows == 0:
+        raise UserError("is empty", where=str(path), mend=f"give rows with {SHAPES}")
+    if dropped and (rows < 100 or len(dropped) > 0.1 * rows):
+        raise UserError(dropped[0][1], where=dropped[0][0], mend="mend or remove the row")
+    if dropped:
+        warnings.append(
+            f"{path.name}: {len(dropped)} of {rows} rows left out, the first: {dropped[0][0]}: {dropped[0][1]}"
+        )
+    return data, warnings
+
+
+def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+    from tutelage.runs import write_text
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in records))
+
+
+def _add(data: Dataset, row: dict[str, Any], where: str) -> None:
+    schema = row.get("schema")
+    if schema is not None:
+        _add_record(data, row, where)
+    elif "ranks" in row or "completions" in row:
+        messages = _prompt(row, where)
+        data.comparisons.append(_comparison(messages, _texts(row, where), row.get("ranks"), where))
+    elif "chosen" in row or "rejected" in row:
+        _add_pair(data, row, where)
+    elif "messages" in row:
+        messages = _messages(row["messages"], where, "messages")
+        if messages[-1]["role"] == "assistant":
+            data.demonstrations.append(_demonstration(messages, where))
+        else:
+            data.prompts.append(Prompt(id=_id(messages), messages=messages))
+    elif "completion" in row:
+        messages = [*_prompt(row, where), _answer(row["completion"], where, "completion")]
+        data.demonstrations.append(_demonstration(messages, where))
+    elif "prompt" in row:
+        messages = _prompt(row, where)
+        data.prompts.append(Prompt(id=_id(messages), messages=messages))
+    elif "text" in row:
+        data.texts.append(_string(row["text"], where, "text"))
+    else:
+        raise UserError(
+            f"has none of the known fields (it has {', '.join(map(str, row)) or 'none'})",
+            where=where,
+            mend=f"give {SHAPES}",
+        )
+
+
+def _add_record(data: Dataset, row: dict[str, Any], where: str) -> None:
+    cls = RECORDS.get(str(row["schema"]))
+    if cls is None:
+        raise UserError(
+            f"unknown schema {row['schema']!r}",
+            where=f"{where}, field schema",
+            mend=f"use one of: {', '.join(RECORDS)}",
+        )
+    if cls is Comparison and row.get("messages") and row.get("completions"):
+        messages = _messages(row["messages"], where, "messages")
+        checked = _comparison(messages, _texts(row, where), row.get("ranks"), where)
+        record: Record = Comparison.from_json(
+            {**row, "messages": messages, "ranks": checked.ranks, "completions": checked.completions}
+        )
+    else:
+        try:
+            record = cls.from_json(row)
+        except TypeError as error:
+            raise UserError(
+                f"lacks a field ({error})", where=where, mend=f"see {cls.__name__} in the records' reference"
+            ) from error
+    for kind, place in ((Comparison, data.comparisons), (Demonstration, data.demonstrations), (Prompt, data.prompts)):
+        if isinstance(record, kind):
+            place.append(record)  # type: ignore[arg-type]
+
+
+def _add_pair(data: Dataset, row: dict[str, Any], where: str) -> None:
+    for key in ("chosen", "rejected"):
+        if key not in row:
+            raise UserError(
+                f"has no field {key}", where=f"{where}, field {key}", mend="a pair needs chosen and rejected"
+            )
+    if "prompt" in row:
+        messages = _prompt(row, where)
+        answers = [_answer(row[key], where, key) for key in ("chosen", "rejected")]
+    else:
+        dialogs = [_dialog(row[key], where, key) for key in ("chosen", "rejected")]
+        if any(d[-1]["role"] != "assistant" for d in dialogs):
+            raise Degenerate("the dialog does not end with the assistant's answer")
+        if dialogs[0][:-1] != dialogs[1][:-1]:
+            raise Degenerate("chosen and rejected differ before the last turn")
+        messages, answers = dialogs[0][:-1], [d[-1] for d in dialogs]
+    chosen, rejected = (a["content"] for a in answers)
+    if not chosen.strip() or not rejected.strip():
+        raise Degenerate(f"field {'chosen' if not chosen.strip() else 'rejected'} is empty")
+    data.comparisons.append(_comparison(messages, [chosen, rejected], [1, 2], where))
+
+
+def _comparison(messages: list[Message], texts: list[str], ranks: Any, where: str) -> Comparison:
+    k = len(texts)
+    if not isinstance(ranks, list) or len(ranks) != k:
+        count = len(ranks) if isinstance(ranks, list) else _kind(ranks)
+        raise UserError(
+            f"ranks has {count} entries for {k} completions",
+            where=f"{where}, field ranks",
+            mend="give one rank, or null, for each",
+        )
+    if k < 2:
+        raise UserError("a ranking needs two completions", where=f"{where}, field completions", mend="give two or more")
+    for rank in ranks:
+        if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
+            raise UserError(
+                f"{rank!r} is not a rank", where=f"{where}, field ranks", mend="ranks are 1 (best), 2, … or null"
+            )
+    given = sorted({r for r in ranks if r is not None})
+    if sum(r is not None for r in ranks) < 2:
+        raise UserError("fewer than two completions are ranked", where=f"{where}, field ranks", mend="rank two or more")
+    if given != list(range(1, len(given) + 1)):
+        raise UserError(
+            f"ranks {ranks} leave a gap",
+            where=f"{where}, field ranks",
+            mend="use 1, 2, 3 without gaps; equal ranks tie",
+        )
+    for i in range(k):
+        for j in range(i):
+            if texts[i] == texts[j] and ranks[i] and ranks[j] and ranks[i] != ranks[j]:
+                raise Degenerate("chosen and rejected are the same text")
+    name = _id(messages)
+    ids = [f"{name}-{hashlib.blake2b(t.encode(), digest_size=4).hexdigest()}" for t in texts]
+    number = hashlib.blake2b(repr((name, texts, ranks)).encode(), digest_size=6).hexdigest()
+    return Comparison(
+        id=f"c-{number}", prompt_id=name, completion_ids=ids, ranks=ranks, messages=messages, completions=texts
     )
 
 
-def data_files(spec: str | Path) -> list[Path]:
-    """The data files that a path names: the file, or those in the folder (not its sub-folders), sorted by name."""
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and p.name.lower().endswith(tuple(EXTENSIONS)))
-        if not files:
+def _demonstration(messages: list[Message], where: str) -> Demonstration:
+    if not messages[-1]["content"].strip():
+        raise Degenerate("the answer is empty")
+    if not any(m["role"] == "user" for m in messages):
+        raise UserError("has no user turn", where=where, mend="a conversation begins with what the user asks")
+    return Demonstration(id=f"d-{_id(messages)}", prompt_id=_id(messages[:-1]), messages=messages)
+
+
+def _id(messages: list[Message]) -> str:
+    return "p-" + hashlib.blake2b(json.dumps(messages, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+def _prompt(row: dict[str, Any], where: str) -> list[Message]:
+    if "prompt" not in row and "messages" not in row:
+        raise UserError("has no prompt", where=f"{where}, field prompt", mend="give what the user asks")
+    value = row.get("prompt", row.get("messages"))
+    if isinstance(value, str) and "\n\nHuman:" in value:
+        value = _hh(value)
+    if isinstance(value, str):
+        if not value.strip():
+            raise UserError("the prompt is empty", where=f"{where}, field prompt", mend="give what the user asks")
+        return [{"role": "user", "content": value}]
+    messages = _messages(value, where, "prompt")
+    if messages[-1]["role"] != "user":
+        raise UserError(
+            "the prompt does not end with the user's turn",
+            where=f"{where}, field prompt",
+            mend="leave the assistant's turn to the answer",
+        )
+    return messages
+
+
+def _answer(value: Any, where: str, field: str) -> Message:
+    if isinstance(value, list):
+        messages = _messages(value, where, field)
+        if messages[-1]["role"] != "assistant":
             raise UserError(
-                "the folder holds no data file",
-                where=str(spec),
-                mend=f"put files there that end in {', '.join(EXTENSIONS)}",
+                "does not end with the assistant's turn",
+                where=f"{where}, field {field}",
+                mend="give the assistant's answer",
             )
-        return files
-    if not path.exists():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
-        raise UserError(
-            f"there is no such file{near}", where=str(spec), mend="give the path of a data file, or `world`"
-        )
-    extension_of(path)
-    return [path]
+        return messages[-1]
+    return {"role": "assistant", "content": _string(value, where, field)}
 
 
-def read_rows(path: str | Path) -> Iterator[tuple[int, Row]]:
-    """(row number from 1, row) for each row of a file; blank lines are passed over."""
-    file = Path(path)
-    extension = extension_of(file)
-    if file.is_dir() or not file.exists():
-        raise UserError("is a folder, not a file" if file.is_dir() else "there is no such file", where=str(path))
-    try:
-        if extension == ".parquet":
-            yield from _read_parquet(file)
-        elif extension.startswith(".txt"):
-            yield from _read_text(file)
-        elif extension.startswith(".json") and "jsonl" not in extension:
-            yield from _read_json(file)
-        else:
-            yield from _read_lines(file)
-    except (EOFError, gzip.BadGzipFile) as error:
-        fault = "the gzip file is cut off" if isinstance(error, EOFError) else "is not a sound gzip file"
-        raise UserError(fault, where=str(path), mend="copy or download the file again") from error
-    except OSError as error:
-        raise UserError(
-            f"cannot be read ({error.strerror or error})", where=str(path), mend="check the file"
-        ) from error
-
-
-def write_rows(path: str | Path, rows: Iterable[Row]) -> int:
-    """Write rows in the format of the file's extension, whole or not at all; the number of rows."""
-    file = Path(path).expanduser()
-    extension = extension_of(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary name keeps the extension out of sight of a reader of the folder.
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        count = _write(temporary, extension, rows)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
-
-
-def _open(file: Path) -> BufferedIOBase:
-    """Bytes of the file, unpacked where it is gzip whatever its name says."""
-    with open(file, "rb") as head:
-        packed = head.read(2) == b"\x1f\x8b"
-    if not packed and file.name.lower().endswith(".gz") and file.stat().st_size:
-        raise UserError(
-            "is not a gzip file, although its name ends in .gz", where=str(file), mend="rename it, or gzip it"
-        )
-    return gzip.open(file, "rb") if packed else open(file, "rb")
-
-
-def _read_lines(file: Path) -> Iterator[tuple[int, Row]]:
-    with _open(file) as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{file}, row {number}"
-            text = _decode(line, where)
-            if text.strip():
-                yield number, _row(_parse(text, where), where)
-
-
-def _read_json(file: Path) -> Iterator[tuple[int, Row]]:
-    with _open(file) as stream:
-        text = _decode(stream.read(), str(file))
-    if not text.strip():
-        return
-    try:
-        value = _parse(text, str(file))
-    except UserError:
-        # Many a ".json" holds JSON Lines; if its first line is not a row by itself, the first error stands.
-        lines = text.strip().splitlines()
-        if len(lines) < 2 or not _is_object(lines[0]):
-            raise
-        yield from _read_lines(file)
-        return
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        value = value["data"]
-    if isinstance(value, dict):
-        value = [value]
+def _texts(row: dict[str, Any], where: str) -> list[str]:
+    value = row.get("completions")
     if not isinstance(value, list):
-        raise UserError(f"holds {_named(value)}, not a list of rows", where=str(file), mend="write [{...}, {...}]")
-    for number, item in enumerate(value, start=1):
-        yield number, _row(item, f"{file}, row {number}")
-
-
-def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"is not a sound parquet file ({reason})", where=str(file), mend="write the file again"
-        ) from error
-
-
-def _read_text(file: Path) -> Iterator[tuple[int, Row]]:
-    with _open(file) as stream:
-        text = _decode(stream.read(), str(file))
-    number, document = 0, ""
-    for paragraph in text.replace("\r\n", "\n").split("\n\n"):
-        if document and len(document) + len(paragraph) > DOCUMENT_CHARACTERS:
-            number += 1
-            yield number, {"text": document}
-            document = ""
-        if paragraph.strip():
-            document = f"{document}\n\n{paragraph.strip()}".strip()
-    if document:
-        yield number + 1, {"text": document}
-
-
-def _decode(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        mend = "save the file as UTF-8" + (
-            " (this looks like UTF-16)" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+            f"completions is {_kind(value)}, not a list",
+            where=f"{where}, field completions",
+            mend="give a list of answers",
         )
-        raise UserError(f"is not UTF-8 (byte {error.start + 1})", where=where, mend=mend) from error
+    return [_answer(v, where, "completions")["content"] for v in value]
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        cut = error.pos >= len(text.rstrip()) or "Unterminated" in error.msg
-        fault = "is cut off in the middle" if cut else f"is not JSON ({error.msg}, column {error.colno})"
-        raise UserError(fault, where=where, mend="each row is one JSON object on one line") from error
-    except (ValueError, RecursionError) as error:
-        fault = str(error) if isinstance(error, ValueError) else "is nested too deeply"
-        raise UserError(fault, where=where, mend="write numbers and null as JSON has them") from error
+def _dialog(value: Any, where: str, field: str) -> list[Message]:
+    if isinstance(value, str):
+        if "\n\nHuman:" not in value:
+            raise UserError(
+                "there is no prompt",
+                where=f"{where}, field {field}",
+                mend="add a field prompt, or write the dialog as \\n\\nHuman: … \\n\\nAssistant: …",
+            )
+        return _hh(value)
+    return _messages(value, where, field)
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number that JSON has")
+def _hh(text: str) -> list[Message]:
+    """hh-rlhf's dialogs: `\\n\\nHuman: … \\n\\nAssistant: …`."""
+    messages: list[Message] = []
+    for turn in text.split("\n\nHuman:")[1:]:
+        user, *answers = turn.split("\n\nAssistant:")
+        messages.append({"role": "user", "content": user.strip()})
+        messages += [{"role": "assistant", "content": a.strip()} for a in answers]
+    return messages
 
 
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+def _messages(value: Any, where: str, field: str) -> list[Message]:
+    place = f"{where}, field {field}"
+    if not isinstance(value, list) or not value:
+        raise UserError(
+            f"is {_kind(value)}, not a list of messages", where=place, mend='give [{"role": "user", "content": "…"}]'
+        )
+    messages = []
+    for message in value:
+        if not isinstance(message, dict) or "role" not in message or "content" not in message:
+            raise UserError("a message lacks role or content", where=place, mend='give {"role": …, "content": …}')
+        if message["role"] not in ROLES:
+            raise UserError(f"unknown role {message['role']!r}", where=place, mend=f"use one of: {', '.join(ROLES)}")
+        messages.append({"role": message["role"], "content": _string(message["content"], where, field)})
+    return messages
 
 
-def _row(value: Any, where: str) -> Row:
-    if not isinstance(value, dict):
-        raise UserError(f"is {_named(value)}, not an object", where=where, mend='write {"prompt": ..., ...}')
+def _string(value: Any, where: str, field: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"is {_kind(value)}, not text", where=f"{where}, field {field}", mend="give text")
     return value
 
 
-def _named(value: Any) -> str:
-    names = {list: "a list", dict: "an object", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return "null" if value is None else names.get(type(value), type(value).__name__)
-
-
-def _write(file: Path, extension: str, rows: Iterable[Row]) -> int:
-    if extension == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        listed = list(rows)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(listed), file)
-        return len(listed)
-    count = 0
-    with open(file, "wb") as raw:
-        # No name and no time in the gzip header: equal rows give equal bytes.
-        packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if extension.endswith(".gz") else None
-        stream: IO[bytes] = packed or raw  # type: ignore[assignment]
-        whole = extension.startswith(".json") and "jsonl" not in extension
-        for row in rows:
-            if extension.startswith(".txt"):
-                line = str(row["text"]) + "\n\n"
-            else:
-                line = json.dumps(row, ensure_ascii=False, allow_nan=False) + ("" if whole else "\n")
-            stream.write((("[\n" if count == 0 else ",\n") + line if whole else line).encode())
-            count += 1
-        if whole:
-            stream.write(b"\n]\n" if count else b"[]\n")
-        if packed:
-            packed.close()
-    return count
+def _kind(value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
+    names = {
+        type(None): "null or missing",
+        bool: "true/false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), type(value).__name__)

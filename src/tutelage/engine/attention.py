@@ -69,7 +69,9 @@ class PackedLayout:
         outputs, places = [], []
         for index, real in self.buckets:
             q, k, v = (x[index].transpose(1, 2) for x in (query, key, value))
-            out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+            out = scaled_dot_product_attention(
+                q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            )
             outputs.append(out.transpose(1, 2)[real])
             places.append(index[real])
         # One gather puts every token's output back in its place.

@@ -18,7 +18,9 @@ class _FusedLogprobs(torch.autograd.Function):
     """logits = h W' / temperature; returns log softmax at the target and the entropy (no gradient)."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_MH: Tensor, weight_VH: Tensor, targets_M: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden_MH: Tensor, weight_VH: Tensor, targets_M: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
         logprobs_M = torch.empty(len(targets_M), dtype=torch.float32)
         entropy_M = torch.empty_like(logprobs_M)
         log_z_M = torch.empty_like(logprobs_M)
@@ -61,7 +63,9 @@ def _chunks(count: int, vocabulary: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def fused_logprobs(hidden_MH: Tensor, weight_VH: Tensor, targets_M: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def fused_logprobs(
+    hidden_MH: Tensor, weight_VH: Tensor, targets_M: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Log-probability [M] of each target token and entropy [M] (nats, detached) at each position.
 
     hidden_MH: [M, H] last hidden states, at the position *before* each target. weight_VH: [V, H].

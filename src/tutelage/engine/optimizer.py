@@ -20,7 +20,9 @@ class MasterAdam:
         decayed = [m for m in self.masters if m.dim() > 1]
         plain = [m for m in self.masters if m.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=(0.9, 0.95), eps=eps, fused=True)
+        self.adam = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=0.0, betas=(0.9, 0.95), eps=eps, fused=True
+        )
 
     def collect(self) -> None:
         """Move what one micro-batch's backward pass left into the float32 gradients."""

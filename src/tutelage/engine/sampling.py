@@ -137,7 +137,9 @@ def sample(
     return decoder.results
 
 
-def stream(policy: Any, prompt_ids: list[int], params: SamplingParams, end_tokens: Sequence[int], seed: int) -> Iterator[int]:
+def stream(
+    policy: Any, prompt_ids: list[int], params: SamplingParams, end_tokens: Sequence[int], seed: int
+) -> Iterator[int]:
     """The tokens of one sample as they come, the end token left out."""
     decoder = _Decoder(policy.model.eval(), [prompt_ids], [[seed]], params, end_tokens, 1)
     sent = 0
@@ -162,7 +164,9 @@ class _Decoder:
         self.results = [[Sample([], [], "length") for _ in row] for row in seeds]
         # Longest prompts first: rows of like length share a batch.
         self.waiting = sorted(
-            ((p, s) for p, row in enumerate(seeds) for s in range(len(row))), key=lambda ps: (-len(prompts[ps[0]]), ps), reverse=True
+            ((p, s) for p, row in enumerate(seeds) for s in range(len(row))),
+            key=lambda ps: (-len(prompts[ps[0]]), ps),
+            reverse=True,
         )
         self.seeds = seeds
         slots = min(batch_size, len(self.waiting))

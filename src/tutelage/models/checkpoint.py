@@ -33,7 +33,9 @@ def resolve(model: str) -> Path:
         latest = path / "checkpoints" / "latest"
         if (latest / "config.json").exists():
             return latest.resolve()
-        raise UserError("is not a model folder: it has no config.json", where=model, mend="give a Hugging Face model folder")
+        raise UserError(
+            "is not a model folder: it has no config.json", where=model, mend="give a Hugging Face model folder"
+        )
     try:
         json.loads((path / "config.json").read_text())
     except ValueError as error:
@@ -64,7 +66,9 @@ def load_tokenizer(path: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:
-        raise UserError(f"the tokenizer does not load ({error})", where=str(path), mend="save the tokenizer again") from error
+        raise UserError(
+            f"the tokenizer does not load ({error})", where=str(path), mend="save the tokenizer again"
+        ) from error
     if not tokenizer.chat_template:
         raise UserError(
             "the tokenizer has no chat template", where=str(path), mend="set tokenizer.chat_template and save it again"
@@ -76,10 +80,14 @@ def _load(auto: Any, path: Path, dtype: str, **kwargs: Any) -> Any:
     try:
         model = auto.from_pretrained(path, dtype=compute_dtype(dtype), attn_implementation=NAME, **kwargs)
     except Exception as error:
-        raise UserError(f"the model does not load ({str(error).splitlines()[0]})", where=str(path), mend="check the folder") from error
+        raise UserError(
+            f"the model does not load ({str(error).splitlines()[0]})", where=str(path), mend="check the folder"
+        ) from error
     broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
     if broken:
-        raise UserError(f"weight {broken[0]} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint")
+        raise UserError(
+            f"weight {broken[0]} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint"
+        )
     return model.eval()
 
 
@@ -94,16 +102,18 @@ def load_scalar(model: str | Path, dtype: str = "auto", *, trained: bool = True)
     config = AutoConfig.from_pretrained(path)
     has_head = any("ForSequenceClassification" in name for name in (config.architectures or []))
     if trained and not has_head:
-        raise UserError("is not a reward model", where=str(model), mend="give a checkpoint that `tutelage reward` wrote")
+        raise UserError(
+            "is not a reward model", where=str(model), mend="give a checkpoint that `tutelage reward` wrote"
+        )
     tokenizer = load_tokenizer(path)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    loaded = _load(
-        AutoModelForSequenceClassification, path, dtype, num_labels=1, pad_token_id=pad_token_id(tokenizer)
-    )
+    loaded = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1, pad_token_id=pad_token_id(tokenizer))
     transformers_logging.set_verbosity(verbosity)
     if not hasattr(loaded, "score"):
-        raise UserError("this architecture has no scalar head named `score`", where=str(model), mend="use a decoder model")
+        raise UserError(
+            "this architecture has no scalar head named `score`", where=str(model), mend="use a decoder model"
+        )
     if not has_head:
         torch.nn.init.normal_(loaded.score.weight, std=(loaded.score.in_features + 1) ** -0.5)
     return ScalarModel(loaded, tokenizer, float(getattr(config, "reward_bias", 0.0)))
@@ -153,8 +163,11 @@ def reload_and_compare(folder: Path, role: Policy | ScalarModel) -> None:
     if isinstance(role, ScalarModel):
         ours = role.model.score(hidden[-1:]).float().flatten()
     else:
-        ours = role.model.lm_head(hidden).float().flatten() if hasattr(role.model, "lm_head") else (
-            hidden @ role.model.get_output_embeddings().weight.t()).float().flatten()
+        ours = (
+            role.model.lm_head(hidden).float().flatten()
+            if hasattr(role.model, "lm_head")
+            else (hidden @ role.model.get_output_embeddings().weight.t()).float().flatten()
+        )
     role.model.train(training)
     # Another attention kernel rounds otherwise: a few units in the last place of bfloat16 over the layers.
     tolerance = 0.05 if role.model.dtype == torch.bfloat16 else 1e-3

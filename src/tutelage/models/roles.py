@@ -6,7 +6,6 @@ Suffixes: _T packed tokens, _M selected positions, _N sequences, _H hidden.
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tutelage.engine.attention import PackedLayout, attending
@@ -60,9 +59,3 @@ class ScalarModel:
         """[N] head output at each sequence's last token, float32."""
         hidden = hidden_states(self.model, packed)[packed.last]
         return self.model.score(hidden)[:, 0].float() - self.bias
-
-
-@torch.no_grad()
-def ema_update(averages: list[Tensor], current: list[Tensor], decay: float) -> None:
-    """averages <- decay * averages + (1 - decay) * current, in place."""
-    torch._foreach_lerp_(averages, current, 1.0 - decay)

@@ -69,12 +69,23 @@ def win_rates(report: Report) -> str:
     below = data(
         "win-rates",
         ["policy", "baseline", "judge", "win rate", "low", "high", "prompts"],
-        [[r["policy"], r["baseline"], r["judge"], r["win_rate"], *(interval(r.get("ci95")) or (None, None)),
-          r.get("prompts")] for r in rows],
-    )  # fmt: skip
+        [
+            [
+                r["policy"],
+                r["baseline"],
+                r["judge"],
+                r["win_rate"],
+                *(interval(r.get("ci95")) or (None, None)),
+                r.get("prompts"),
+            ]
+            for r in rows
+        ],
+    )
     sub = "The same prompts for both, none of them trained on; ties count a half. Grey: not decided."
-    return (f"<figure><figcaption><h3>{title}</h3><p class='sub'>{sub}</p></figcaption>"
-            f"<div class='matrices'>{''.join(made)}</div>{below}</figure>")  # fmt: skip
+    return (
+        f"<figure><figcaption><h3>{title}</h3><p class='sub'>{sub}</p></figcaption>"
+        f"<div class='matrices'>{''.join(made)}</div>{below}</figure>"
+    )
 
 
 def behaviors(report: Report) -> str:
@@ -98,13 +109,22 @@ def behaviors(report: Report) -> str:
         panels.append(panel(heading, chart, better))
         if len(dots) > 1 and not length and stages[0] == "base":
             ppo = next((d for d in dots if d.label == "PPO"), dots[-1])
-            moves.append((abs(ppo.value - dots[0].value), f"“{heading}” went from {percent(dots[0].value)} ({dots[0].label}) "  # noqa: E501
-                          f"to {percent(ppo.value)} ({ppo.label})"))  # fmt: skip
+            moves.append(
+                (
+                    abs(ppo.value - dots[0].value),
+                    f"“{heading}” went from {percent(dots[0].value)} ({dots[0].label}) "
+                    f"to {percent(ppo.value)} ({ppo.label})",
+                )
+            )
     if not panels:
         return ""
     title = max(moves)[1] if moves else "Behaviors of each stage"
-    return figure(title, "Bars are 95 % intervals over held-out prompts.", panels,
-                  data("behaviors", ["behavior", "stage", "value", "low", "high", "prompts"], rows))  # fmt: skip
+    return figure(
+        title,
+        "Bars are 95 % intervals over held-out prompts.",
+        panels,
+        data("behaviors", ["behavior", "stage", "value", "low", "high", "prompts"], rows),
+    )
 
 
 def overoptimization(report: Report) -> str:
@@ -139,8 +159,10 @@ def overoptimization(report: Report) -> str:
     elif not worst[0][1].startswith("Without") or not worst[0][2].startswith("Proxy rose"):
         title = f"{worst[0][1]}, gold ends below where it began"
     panels = []
-    for key, heading, tiny in (("proxy", "Proxy: the reward model's score", "what PPO maximizes"),
-                               ("gold", "Gold: the judge's score", "what it was meant to maximize")):  # fmt: skip
+    for key, heading, tiny in (
+        ("proxy", "Proxy: the reward model's score", "what PPO maximizes"),
+        ("gold", "Gold: the judge's score", "what it was meant to maximize"),
+    ):
         if any(line.known for line in lines[key]):
             ref = (start, "where PPO began") if key == "gold" and start is not None else None
             panels.append(
@@ -196,8 +218,16 @@ def reward_model(report: Report) -> str:
     ]
     if bins:
         line = Line("", [(b["predicted"], b["observed"]) for b in bins], "s-rm", "diamond")
-        chart = line_panel([line], "Calibration", x_label="predicted chance that A wins", x_limits=(0, 1), y_limits=(0, 1),  # noqa: E501
-                           show=percent, show_x=percent, diagonal=True)  # fmt: skip
+        chart = line_panel(
+            [line],
+            "Calibration",
+            x_label="predicted chance that A wins",
+            x_limits=(0, 1),
+            y_limits=(0, 1),
+            show=percent,
+            show_x=percent,
+            diagonal=True,
+        )
         panels.append(
             panel("Calibration", chart, f"expected error {percent(n.get('calibration_error'))}; dotted: perfect")
         )
@@ -220,8 +250,21 @@ def reward_model(report: Report) -> str:
     return figure(title, sub, panels, data("reward-model", ["what", "group", "value", "pairs"], parts))
 
 
-FIRST = ("loss", "accuracy", "reward", "proxy", "gold", "kl", "length", "entropy", "clip_fraction", "explained_variance",  # noqa: E501
-         "value_loss", "grad_norm", "learning_rate")  # fmt: skip
+FIRST = (
+    "loss",
+    "accuracy",
+    "reward",
+    "proxy",
+    "gold",
+    "kl",
+    "length",
+    "entropy",
+    "clip_fraction",
+    "explained_variance",
+    "value_loss",
+    "grad_norm",
+    "learning_rate",
+)
 
 
 def curves(metrics: dict[str, list[dict[str, Any]]], most: int) -> str:
@@ -243,6 +286,8 @@ def curves(metrics: dict[str, list[dict[str, Any]]], most: int) -> str:
         if panels:
             head = ["step", *keys[:9]]
             below = data(f"{stage}-metrics", head, [[r.get(k) for k in head] for r in thin], shown=12)
-            made.append(f'<details class="curves"><summary>{esc(name(stage))}: {len(rows)} steps</summary>'
-                        f'<div class="panels">{"".join(panels)}</div>{below}</details>')  # fmt: skip
+            made.append(
+                f'<details class="curves"><summary>{esc(name(stage))}: {len(rows)} steps</summary>'
+                f'<div class="panels">{"".join(panels)}</div>{below}</details>'
+            )
     return "".join(made)

@@ -62,8 +62,13 @@ def _hash(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
-def render(report: dict[str, Any], metrics: dict[str, list[dict[str, Any]]], texts: dict[str, dict[str, Any]],
-           samples: int = 40, points: int = 200) -> str:  # fmt: skip
+def render(
+    report: dict[str, Any],
+    metrics: dict[str, list[dict[str, Any]]],
+    texts: dict[str, dict[str, Any]],
+    samples: int = 40,
+    points: int = 200,
+) -> str:
     """The page; sections without data are left out."""
     sentence, numbers = story.headline(report)
     hacking = measured.overoptimization(report) + story.exploited(report)
@@ -83,14 +88,14 @@ def render(report: dict[str, Any], metrics: dict[str, list[dict[str, Any]]], tex
     toc = "".join(f'<li><a href="#{i}">{esc(title)}</a></li>' for i, title, _ in kept)
     body = "".join(f'<section id="{i}"><h2>{esc(title)}</h2>{inner}</section>' for i, title, inner in kept)
     style, script = ((HERE / f).read_text("utf-8") for f in ("style.css", "script.js"))
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"  # noqa: E501
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     title = str(report.get("name") or report.get("recipe") or "run")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{esc(policy).replace("&#x27;", "&#39;")}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{esc(title)} · Tutelage report</title><style>{style}</style></head><body>"
-        f'<header class="top"><p class="mark"><b>Tutelage</b> · {esc(title)}</p><button type="button" id="theme">Theme</button></header>'  # noqa: E501
+        f'<header class="top"><p class="mark"><b>Tutelage</b> · {esc(title)}</p><button type="button" id="theme">Theme</button></header>'
         f'<main><h1>{esc(sentence)}</h1>{numbers}<nav class="toc" aria-label="Contents"><ul>{toc}</ul></nav>'
         f"{body}</main><script>{script}</script></body></html>"
     )

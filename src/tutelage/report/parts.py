@@ -10,8 +10,16 @@ from urllib.parse import quote
 
 from tutelage.report.svg import Pair, esc, marker, short
 
-NAMES = {"base": "Base", "sft": "SFT", "ppo": "PPO", "ppo-no-kl": "PPO, no KL", "ppo-ptx": "PPO-ptx",
-         "reward": "Reward model", "pretrain": "Base", "dpo": "DPO"}  # fmt: skip
+NAMES = {
+    "base": "Base",
+    "sft": "SFT",
+    "ppo": "PPO",
+    "ppo-no-kl": "PPO, no KL",
+    "ppo-ptx": "PPO-ptx",
+    "reward": "Reward model",
+    "pretrain": "Base",
+    "dpo": "DPO",
+}
 ORDER = ["base", "pretrain", "sft", "reward", "ppo", "ppo-ptx", "ppo-no-kl"]
 
 

@@ -65,8 +65,10 @@ def pipeline(report: Report) -> str:
         # A second PPO starts from the same SFT and reward models, not from the first.
         alt = " alt" if stage.startswith("ppo-") else ""
         top = f"<b>{esc(source[0])}</b>" if source[0] else ""
-        items.append(f'<li class="{look(stage)[0]}{alt}"><p class="from">{top}{esc(source[1])}</p>'
-                     f'<p class="model">{badge(stage)}{esc(name(stage))}</p><p class="tiny">{esc(cost)}</p></li>')  # fmt: skip  # noqa: E501
+        items.append(
+            f'<li class="{look(stage)[0]}{alt}"><p class="from">{top}{esc(source[1])}</p>'
+            f'<p class="model">{badge(stage)}{esc(name(stage))}</p><p class="tiny">{esc(cost)}</p></li>'
+        )
     return f'<ol class="pipe">{"".join(items)}</ol>'
 
 
@@ -98,8 +100,10 @@ def exploited(report: Report) -> str:
 def _scored(row: dict[str, Any] | str) -> str:
     row = {"text": row} if isinstance(row, str) else row
     scores = facts([("proxy", short(number(row.get("proxy")))), ("gold", short(number(row.get("gold"))))])
-    return (f'<div class="answer"><p class="tiny">{esc(str(row.get("prompt", ""))[:600])}</p>'
-            f'<p class="text">{_text(row.get("text"))}</p>{scores}</div>')  # fmt: skip
+    return (
+        f'<div class="answer"><p class="tiny">{esc(str(row.get("prompt", ""))[:600])}</p>'
+        f'<p class="text">{_text(row.get("text"))}</p>{scores}</div>'
+    )
 
 
 def _text(value: Any) -> str:
@@ -122,10 +126,12 @@ def samples(report: Report, most: int) -> str:
         answers = "".join(_answer(stage, a, low, high) for stage, a in sample["answers"].items())
         category = f'<p class="tiny">{esc(sample["category"])}</p>' if sample.get("category") else ""
         made.append(
-            f'<div class="one">{category}<div class="prompt">{_text(sample.get("prompt"))}</div><div class="cols">{answers}</div></div>'  # noqa: E501
+            f'<div class="one">{category}<div class="prompt">{_text(sample.get("prompt"))}</div><div class="cols">{answers}</div></div>'
         )
-    pick = ('<div class="pick"><button type="button" value="-1">Previous</button><select aria-label="Prompt">'
-            f'{"".join(options)}</select><button type="button" value="1">Next</button></div>')  # fmt: skip
+    pick = (
+        '<div class="pick"><button type="button" value="-1">Previous</button><select aria-label="Prompt">'
+        f'{"".join(options)}</select><button type="button" value="1">Next</button></div>'
+    )
     return f'<div class="picker">{pick}{"".join(made)}</div>'
 
 
@@ -134,13 +140,17 @@ def _answer(stage: str, answer: dict[str, Any], low: float, high: float) -> str:
     bar = ""
     if gold is not None:
         width = 100 * (gold - low) / (high - low)
-        bar = (f'<svg class="strip" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect class="bg" width="100" height="6"/>'  # noqa: E501
-               f'<rect class="fg" width="{width:.1f}" height="6"/></svg>')  # fmt: skip
+        bar = (
+            f'<svg class="strip" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect class="bg" width="100" height="6"/>'
+            f'<rect class="fg" width="{width:.1f}" height="6"/></svg>'
+        )
     pairs = [("gold", gold), ("proxy", number(answer.get("proxy"))), ("tokens", number(answer.get("tokens")))]
     pairs += [(str(k), number(v)) for k, v in (answer.get("facets") or {}).items()]
     lines = "".join(f"<dt>{esc(k)}</dt><dd>{short(v)}</dd>" for k, v in pairs if v is not None)
-    return (f'<div class="answer {look(stage)[0]}"><p class="who">{badge(stage)}{esc(name(stage))}</p>'
-            f'<p class="text">{_text(answer.get("text"))}</p>{bar}<dl class="facets">{lines}</dl></div>')  # fmt: skip
+    return (
+        f'<div class="answer {look(stage)[0]}"><p class="who">{badge(stage)}{esc(name(stage))}</p>'
+        f'<p class="text">{_text(answer.get("text"))}</p>{bar}<dl class="facets">{lines}</dl></div>'
+    )
 
 
 def alarms(report: Report) -> str:
@@ -149,19 +159,32 @@ def alarms(report: Report) -> str:
     rows = report["alarms"] or []
     if not rows:
         return "<p>No alarm was raised.</p>"
-    return "".join(f'<p class="callout"><b>{esc(name(str(a.get("stage", ""))))}, step {esc(a.get("step", "?"))}.</b> '
-                   f'{esc(a.get("message", ""))}</p>' for a in rows)  # fmt: skip
+    return "".join(
+        f'<p class="callout"><b>{esc(name(str(a.get("stage", ""))))}, step {esc(a.get("step", "?"))}.</b> '
+        f"{esc(a.get('message', ''))}</p>"
+        for a in rows
+    )
 
 
 def lineage(report: Report, folders: dict[str, dict[str, Any]]) -> str:
     rss = number(report.get("peak_rss_bytes"))
-    made = [facts([
-        ("recipe", report.get("recipe")), ("seed", report.get("seed")), ("made", report.get("created")),
-        ("took", _time(report.get("seconds"))), ("peak memory", f"{rss / 2**30:.2f} GiB" if rss else None),
-        ("versions", ", ".join(f"{k} {v}" for k, v in (report.get("versions") or {}).items())),
-        *((f"corpus loss, {name(k)}", short(number(v), 4)) for k, v in (report.get("corpus_loss") or {}).items()),
-        *((f"{name(str(s.get('name')))} checkpoint", s.get("checkpoint")) for s in report.get("stages") or []),
-    ])]  # fmt: skip
+    made = [
+        facts(
+            [
+                ("recipe", report.get("recipe")),
+                ("seed", report.get("seed")),
+                ("made", report.get("created")),
+                ("took", _time(report.get("seconds"))),
+                ("peak memory", f"{rss / 2**30:.2f} GiB" if rss else None),
+                ("versions", ", ".join(f"{k} {v}" for k, v in (report.get("versions") or {}).items())),
+                *(
+                    (f"corpus loss, {name(k)}", short(number(v), 4))
+                    for k, v in (report.get("corpus_loss") or {}).items()
+                ),
+                *((f"{name(str(s.get('name')))} checkpoint", s.get("checkpoint")) for s in report.get("stages") or []),
+            ]
+        )
+    ]
     if report.get("command"):
         made.append(f"<pre>{esc(report['command'])}</pre>")
     for stage, files in folders.items():
@@ -173,12 +196,12 @@ def lineage(report: Report, folders: dict[str, dict[str, Any]]) -> str:
 def limits(report: Report) -> str:
     lines = [
         "One run with one seed: the intervals are over prompts, not over seeds. Another seed moves every number.",
-        "The gold judge is a program. It rewards what it was written to see; a person may weigh the same answers otherwise.",  # noqa: E501
+        "The gold judge is a program. It rewards what it was written to see; a person may weigh the same answers otherwise.",
         "Simulated labelers err in the ways they were given. People err in others, and disagree for reasons.",
     ]
     if report.get("overoptimization"):
         lines.append(
-            "Gold is known here because the world is built. On real data nobody sees that curve; watch held-out people instead."  # noqa: E501
+            "Gold is known here because the world is built. On real data nobody sees that curve; watch held-out people instead."
         )
     lines.append(
         "Held-out prompts come from the same distribution as the training prompts; other requests may go otherwise."

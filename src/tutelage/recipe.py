@@ -1,0 +1,164 @@
+"""A recipe: the ordered list of a run's stages, each with its departures from the defaults.
+
+A stage's name may stand wherever a checkpoint or a data file is expected (`model: sft`); it is replaced
+by what that stage writes. Torch-free: a recipe can be checked without loading anything.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tutelage.configs import STAGES, EvalConfig, StageConfig, TrainingConfig, from_mapping
+from tutelage.errors import UserError, did_you_mean
+
+TOP_KEYS = ("version", "name", "seed", "model", "data", "stages")
+OUTPUT_FILES = {"sample": "completions.jsonl", "label": "comparisons.jsonl"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Resolved: each stage has its name, its verb and its config with every path filled in."""
+
+    name: str
+    path: str
+    seed: int
+    model: str
+    data: str
+    out: Path
+    stages: list[tuple[str, str, StageConfig]]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping."""
+    if not path.exists():
+        raise UserError("there is no such file", where=str(path), mend="check the path; recipes are in recipes/")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"is not YAML ({' '.join(str(error).split())})", where=str(path), mend="mend the line it names"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError("does not hold a mapping", where=str(path), mend="write key: value lines")
+    return content
+
+
+def load_recipe(
+    path: Path,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    out: str | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    max_steps: int | None = None,
+) -> Recipe:
+    """Parse and resolve a recipe; the options replace its own model, data and seed."""
+    content = read_yaml(path)
+    for key in content:
+        if key not in TOP_KEYS:
+            raise UserError(
+                f"unknown key {key!r}{did_you_mean(str(key), list(TOP_KEYS))}",
+                where=str(path),
+                mend=f"use one of: {', '.join(TOP_KEYS)}",
+            )
+    entries = content.get("stages")
+    if not isinstance(entries, list) or not entries:
+        raise UserError("has no stages", where=f"{path}, key stages", mend="list them: - sft: {epochs: 2}")
+    name = str(content.get("name", path.stem))
+    recipe = Recipe(
+        name=name,
+        path=str(path),
+        seed=seed if seed is not None else int(content.get("seed", 0)),
+        model=model or str(content.get("model", "world")),
+        data=data or str(content.get("data", "world")),
+        out=Path(out or f"runs/{name}"),
+        stages=[],
+    )
+    produced: dict[str, str] = {}
+    for number, entry in enumerate(entries, 1):
+        where = f"{path}, stage {number}"
+        verb, values = _entry(entry, where)
+        stage = str(values.pop("name", verb))
+        if stage in produced:
+            raise UserError(f"two stages are called {stage}", where=where, mend="give one another name")
+        recipe.stages.append((stage, verb, _resolve(recipe, stage, verb, values, produced, where, resume, max_steps)))
+        folder = recipe.out / stage
+        produced[stage] = str(folder / OUTPUT_FILES[verb] if verb in OUTPUT_FILES else folder)
+    return recipe
+
+
+def _entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise UserError("is not `verb: {options}`", where=where, mend="write - sft: {epochs: 2}")
+    verb, values = next(iter(entry.items()))
+    if verb not in STAGES:
+        raise UserError(
+            f"unknown stage {verb!r}{did_you_mean(str(verb), list(STAGES))}",
+            where=where,
+            mend=f"use one of: {', '.join(STAGES)}",
+        )
+    if values is not None and not isinstance(values, dict):
+        raise UserError("its options are no mapping", where=where, mend="write - sft: {epochs: 2}")
+    return verb, dict(values or {})
+
+
+def _resolve(
+    recipe: Recipe,
+    stage: str,
+    verb: str,
+    values: dict[str, Any],
+    produced: dict[str, str],
+    where: str,
+    resume: bool,
+    max_steps: int | None,
+) -> StageConfig:
+    """Fill in what the recipe gives every stage, and replace names of stages by what they write."""
+    cls = STAGES[verb]
+    explicit = from_mapping(cls, values, where=f"{where} ({verb})")
+    given = {key.replace("-", "_") for key in values}
+    folder = recipe.out / stage
+    changes: dict[str, Any] = {"out": str(folder / OUTPUT_FILES[verb] if verb in OUTPUT_FILES else folder)}
+    defaults: dict[str, Any] = {"seed": recipe.seed, "model": recipe.model, "data": recipe.data}
+    names = {f.name for f in fields(cls)}
+    if verb in ("sample", "ppo") and "sft" in produced:
+        defaults["model"] = produced["sft"]
+    if verb == "label" and "sample" in produced:
+        defaults["data"] = produced["sample"]
+    if verb == "reward" and "label" in produced and recipe.data == "world":
+        defaults["data"] = produced["label"]
+    if verb in ("ppo", "eval") and "reward" in produced:
+        defaults["reward_model"] = produced["reward"]
+    if verb == "eval":
+        policies = [s for s, v, _ in recipe.stages if v in ("sft", "ppo")]
+        defaults["models"] = (f"base={recipe.model}", *(f"{s}={produced[s]}" for s in policies))
+    changes |= {key: value for key, value in defaults.items() if key in names and key not in given}
+    for key in given & {"model", "data", "reward_model"}:
+        value = getattr(explicit, key)
+        if value in produced:
+            changes[key] = produced[value]
+    if issubclass(cls, TrainingConfig):
+        changes["resume"] = resume
+        if max_steps is not None:
+            changes["max_steps"] = max_steps
+    return replace(explicit, **changes)
+
+
+def skips(recipe: Recipe) -> set[str]:
+    """Stages that the data makes needless: with comparisons of one's own nothing is sampled for labeling."""
+    return set() if recipe.data == "world" else {stage for stage, verb, _ in recipe.stages if verb in OUTPUT_FILES}
+
+
+def stage_function(verb: str) -> Callable[[Any], dict[str, Any]]:
+    """The function that runs a stage; torch is loaded here and not before."""
+    from importlib import import_module
+
+    return import_module(f"tutelage.stages.{'evaluate' if verb == 'eval' else verb}").run
+
+
+__all__ = ["EvalConfig", "Recipe", "load_recipe", "read_yaml", "skips", "stage_function"]

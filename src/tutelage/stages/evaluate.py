@@ -1,0 +1,171 @@
+"""Measure what training changed: win rates and behaviors on held-out prompts, with the reward model's card.
+
+The gold judge and the held-out labelers exist in the embedded world only; on other data the reward model
+judges, and says so.
+"""
+
+import random
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from tutelage.algorithms.best_of_n import best_of_n
+from tutelage.configs import EvalConfig
+from tutelage.data.sources import prompts
+from tutelage.engine.sampling import SamplingParams
+from tutelage.errors import UserError
+from tutelage.evaluation.behaviors import behaviors
+from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
+from tutelage.models import load_policy, load_scalar, resolve
+from tutelage.records import Prompt
+from tutelage.runs import Progress, write_json
+from tutelage.stages.rollout import score_answers
+from tutelage.stages.sample import draw, text_of
+
+SUITES = dict.fromkeys(("harmful", "benign_lookalike", "opinion", "instruction"), 120)
+SHOWN = 12  # prompts shown side by side in the report
+
+
+def run(config: EvalConfig) -> dict[str, Any]:
+    """Compare models; returns (and with --out writes) the measurements."""
+    # 1. The models, each with its name, and the prompts that none has seen.
+    models = dict(_named(spec) for spec in config.models)
+    if len(models) < 2:
+        raise UserError(
+            "needs two models to compare", where="option --models (models)", mend="give base=FOLDER sft=FOLDER …"
+        )
+    world = config.data == "world"
+    asked = prompts(config.data, config.split, config.prompts, seed=77)[: config.prompts]
+    suites = _suites(config.split) if world else {}
+    reward = load_scalar(config.reward_model, config.dtype) if config.reward_model else None
+    params = SamplingParams(config.max_new_tokens, 0, config.temperature)
+
+    # 2. One answer of each model to each prompt.
+    answers: dict[str, list[dict[str, Any]]] = {}
+    findings: dict[str, list[dict[str, Any]]] = {}
+    with Progress(len(models), "eval", unit="model") as bar:
+        for number, (name, path) in enumerate(models.items(), 1):
+            policy = load_policy(path, config.dtype)
+            answers[name] = _answers(policy, asked, params, config, reward)
+            findings[name] = [
+                f for some in suites.values() for f in _judged(some, _answers(policy, some, params, config, None))
+            ]
+            bar.update(number)
+
+    # 3. Win rates of each later model over each earlier one, by each judge.
+    result: dict[str, Any] = {"stage": "eval", "win_rates": [], "behaviours": {}, "samples": []}
+    for baseline, policy_name in combinations(models, 2):
+        pair = {"policy": policy_name, "baseline": baseline}
+        if world:
+            scores = [[a["gold"] for a in answers[n]] for n in (policy_name, baseline)]
+            result["win_rates"].append({**pair, "judge": "gold", **win_rate(*scores)})
+            result["win_rates"].append(
+                {
+                    **pair,
+                    "judge": "held-out-labelers",
+                    **_votes(asked, answers[policy_name], answers[baseline], config.seed),
+                }
+            )
+        elif reward is not None:
+            scores = [[a["proxy"] for a in answers[n]] for n in (policy_name, baseline)]
+            result["win_rates"].append({**pair, "judge": "reward-model", **win_rate(*scores)})
+
+    # 4. Behaviors on prompts made for each, and mean length on the common ones.
+    for name in models:
+        lengths = behaviors([{"tokens": a["tokens"]} for a in answers[name]])
+        result["behaviours"][name] = {**(behaviors(findings[name]) if world else {}), **lengths}
+        if world:
+            result["behaviours"][name]["gold"] = sum(a["gold"] for a in answers[name]) / len(asked)
+    for i, prompt in enumerate(asked[:SHOWN]):
+        shown = {name: {k: v for k, v in answers[name][i].items() if k != "finish"} for name in models}
+        result["samples"].append(
+            {
+                "prompt_id": prompt.id,
+                "category": prompt.category,
+                "prompt": prompt.messages[-1]["content"],
+                "answers": shown,
+            }
+        )
+    if config.out:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        write_json(Path(config.out) / "eval.json", result)
+    return result
+
+
+def _named(spec: str) -> tuple[str, str]:
+    name, separator, path = spec.partition("=")
+    if not separator:
+        name, path = Path(spec).name, spec
+    resolve(path)
+    return name, path
+
+
+def _suites(split: str) -> dict[str, list[Prompt]]:
+    from tutelage import world
+
+    return {name: world.suite(name, split, n) for name, n in SUITES.items()}
+
+
+def _answers(
+    policy: Any, asked: list[Prompt], params: SamplingParams, config: EvalConfig, reward: Any
+) -> list[dict[str, Any]]:
+    samples = [row[0] for row in draw(policy, asked, 1, params, config.seed, config.max_length)]
+    rows = [{"text": text_of(policy, s), "tokens": len(s.tokens), "finish": s.finish} for s in samples]
+    if reward is not None:
+        for row, score in zip(
+            rows, score_answers(reward, policy, asked, samples, config.max_length, 16384).tolist(), strict=True
+        ):
+            row["proxy"] = score
+    if config.data == "world":
+        from tutelage.world import gold
+
+        for row, prompt in zip(rows, asked, strict=True):
+            judged = gold.score(prompt, row["text"], row["finish"])
+            row |= {"gold": judged.total, "facets": judged.facets}
+    return rows
+
+
+def _judged(asked: list[Prompt], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from tutelage.world import gold
+
+    return [gold.behavior(p, r["text"], r["finish"]) for p, r in zip(asked, rows, strict=True)]
+
+
+def _votes(asked: list[Prompt], ours: list[dict[str, Any]], theirs: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """One vote a prompt, each by a labeler of the panel that no training data came from."""
+    from tutelage.world.labelers import panel
+
+    labelers, rng, votes = panel("held-out"), random.Random(f"votes {seed}"), []
+    for prompt, a, b in zip(asked, ours, theirs, strict=True):
+        ranks = rng.choice(labelers).rank(prompt, [a["text"], b["text"]], [a["finish"], b["finish"]], rng)
+        votes.append(1.0 if ranks[0] < ranks[1] else 0.5 if ranks[0] == ranks[1] else 0.0)
+    return win_rate_from_votes(votes)
+
+
+def reward_model_against_gold(
+    reward_path: str, policy_path: str, dtype: str, prompts_count: int = 150, samples: int = 8
+) -> dict[str, Any]:
+    """The reward model within one policy's samples on the world's tuning prompts: gold order and best-of-n."""
+    from tutelage.world import gold
+    from tutelage.world import prompts as world_prompts
+
+    policy, reward = load_policy(policy_path, dtype), load_scalar(reward_path, dtype)
+    asked = world_prompts("tune", prompts_count, seed=5)
+    drawn = draw(policy, asked, samples, SamplingParams(64), 11, 1024)
+    right = pairs = 0.0
+    import torch
+
+    by_n: dict[int, list[tuple[float, float]]] = {n: [] for n in (1, 2, 4, samples)}
+    for prompt, row in zip(asked, drawn, strict=True):
+        proxy = score_answers(reward, policy, [prompt] * samples, row, 1024, 16384)
+        golds = torch.tensor([gold.score(prompt, text_of(policy, s), s.finish).total for s in row])
+        for i, j in combinations(range(samples), 2):
+            if golds[i] != golds[j]:
+                pairs += 1
+                right += float((proxy[i] > proxy[j]) == (golds[i] > golds[j])) if proxy[i] != proxy[j] else 0.5
+        for n, found in by_n.items():
+            found.append((best_of_n(proxy, golds, n), best_of_n(proxy, proxy, n)))
+    table = [
+        {"n": n, "gold": sum(g for g, _ in f) / len(f), "proxy": sum(p for _, p in f) / len(f)} for n, f in by_n.items()
+    ]
+    return {"gold_accuracy": right / pairs, "best_of_n": table}

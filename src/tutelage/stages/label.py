@@ -1,0 +1,85 @@
+"""Labels for completions: a panel of the world's simulated labelers ranks the K completions of each prompt."""
+
+import random
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from tutelage.configs import LabelConfig
+from tutelage.data.formats import read_rows, write_jsonl
+from tutelage.errors import UserError
+from tutelage.records import Comparison, Completion, Prompt
+
+
+def run(config: LabelConfig) -> dict[str, Any]:
+    """Rank a file of prompts and completions (`tutelage sample` writes one); returns counts and agreement."""
+    kind, _, spec = config.by.partition(":")
+    if kind != "world":
+        raise UserError(
+            f"unknown labeler {config.by!r}",
+            where="option --by (by)",
+            mend="use world:fair, world:length, world:flattered, world:careless or world:held-out",
+        )
+    from tutelage.world.labelers import panel
+
+    labelers = panel(spec or "fair")
+    prompts, groups = read_completions(Path(config.data))
+    rng = random.Random(f"label {config.seed}")
+    records: list[Comparison] = []
+    agreed = compared = 0
+    for prompt_id, group in groups.items():
+        prompt = prompts[prompt_id]
+        texts, finishes = [c.text for c in group], [c.finish for c in group]
+        first, second = rng.sample(labelers, 2)
+        ranks = first.rank(prompt, texts, finishes, rng)
+        records.append(
+            Comparison(
+                id=f"{prompt_id}-{first.id}",
+                prompt_id=prompt_id,
+                completion_ids=[c.id for c in group],
+                ranks=list(ranks),
+                labeler=first.id,
+                messages=prompt.messages,
+                completions=texts,
+                category=prompt.category,
+            )
+        )
+        if rng.random() < config.overlap:  # agreement is measured on prompts that two labelers rank
+            again = second.rank(prompt, texts, finishes, rng)
+            for i, j in combinations(range(len(group)), 2):
+                if ranks[i] != ranks[j] and again[i] != again[j]:
+                    compared += 1
+                    agreed += (ranks[i] < ranks[j]) == (again[i] < again[j])
+    out = Path(config.out or "runs/comparisons.jsonl")
+    write_jsonl(out, records)
+    agreement = agreed / compared if compared else None
+    return {
+        "stage": "label",
+        "out": str(out),
+        "comparisons": len(records),
+        "labelers": len(labelers),
+        "agreement": agreement,
+        "agreement_pairs": compared,
+    }
+
+
+def read_completions(path: Path) -> tuple[dict[str, Prompt], dict[str, list[Completion]]]:
+    """Prompts by id, and the completions of each, of a file that `tutelage sample` wrote."""
+    prompts: dict[str, Prompt] = {}
+    groups: dict[str, list[Completion]] = {}
+    for number, row in read_rows(path):
+        schema = row.get("schema") if isinstance(row, dict) else None
+        if schema == Prompt.schema_name:
+            prompts[row["id"]] = Prompt.from_json(row)
+        elif schema == Completion.schema_name:
+            groups.setdefault(row["prompt_id"], []).append(Completion.from_json(row))
+        else:
+            raise UserError(
+                "is neither a prompt nor a completion",
+                where=f"{path}, row {number}",
+                mend="give a file that `tutelage sample` wrote",
+            )
+    groups = {name: group for name, group in groups.items() if len(group) > 1}
+    if not groups or not groups.keys() <= prompts.keys():
+        raise UserError("has no prompt with two completions", where=str(path), mend="sample with --samples 4")
+    return prompts, groups

@@ -1,0 +1,147 @@
+"""Run a recipe's stages in order, and put what they measured into report.json and report.html."""
+
+import datetime
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tutelage import __version__
+from tutelage.configs import EvalConfig, PPOConfig, to_mapping
+from tutelage.engine.memory import peak_rss_bytes
+from tutelage.evaluation.overoptimization import curve, exploited
+from tutelage.recipe import Recipe, skips, stage_function
+from tutelage.report import write_report
+from tutelage.runs import write_json, write_text
+from tutelage.runs.folder import finished
+from tutelage.runs.lineage import environment
+
+
+def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
+    """Run what is not finished; returns the report."""
+    started = time.perf_counter()
+    left_out = skips(recipe)
+    recipe.out.mkdir(parents=True, exist_ok=True)
+    write_text(recipe.out / "recipe.yaml", Path(recipe.path).read_text(encoding="utf-8"))
+    results: dict[str, dict[str, Any]] = {}
+    for stage, verb, config in recipe.stages:
+        folder = recipe.out / stage
+        done = finished(folder)
+        if stage in left_out:
+            print(f"{stage}: left out, {recipe.data} holds comparisons already", file=sys.stderr)
+            continue
+        if done is None:
+            before = time.perf_counter()
+            done = stage_function(verb)(config)
+            done = {"seconds": round(time.perf_counter() - before, 2), **done}
+            write_json(folder / "summary.json", done)
+        results[stage] = done
+    report = _report(recipe, results, command)
+    report["seconds"] = round(sum(r["seconds"] for r in results.values()), 1)
+    report["wall_seconds"] = round(time.perf_counter() - started, 1)
+    write_json(recipe.out / "report.json", report)
+    write_report(recipe.out)
+    return report
+
+
+def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) -> dict[str, Any]:
+    """report.json out of what the stages returned."""
+    verbs = {stage: verb for stage, verb, _ in recipe.stages}
+    world = recipe.data == "world"
+    report: dict[str, Any] = {
+        "version": __version__,
+        "recipe": recipe.path,
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "seconds": 0.0,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "versions": environment(),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "model": recipe.model,
+        "stages": [
+            {
+                "name": s,
+                "checkpoint": r.get("checkpoint") or r.get("out"),
+                "seconds": r["seconds"],
+                "tokens": r.get("tokens", 0),
+            }
+            for s, r in results.items()
+        ],
+        "win_rates": [],
+        "overoptimization": [],
+        "behaviours": {},
+        "samples": [],
+        "alarms": [{"stage": s, **alarm} for s, r in results.items() for alarm in r.get("alarms", [])],
+    }
+    report["data"] = {
+        "demonstrations": sum(r.get("demonstrations", 0) for r in results.values()),
+        "completions": sum(r.get("completions", 0) for r in results.values()),
+        "comparisons": sum(r.get("comparisons", 0) for s, r in results.items() if verbs[s] == "reward"),
+        "labelers": sum(r.get("labelers", 0) for r in results.values()),
+    }
+    for stage, result in results.items():
+        if verbs[stage] == "eval":
+            for key in ("win_rates", "behaviours", "samples"):
+                report[key] = result[key]
+        elif verbs[stage] == "reward":
+            report["reward_model"] = _reward_card(recipe, results, stage, result)
+    if world:
+        _add_overoptimization(report, recipe, results)
+    return report
+
+
+def _reward_card(
+    recipe: Recipe, results: dict[str, dict[str, Any]], stage: str, result: dict[str, Any]
+) -> dict[str, Any]:
+    """The reward stage's card, with the labelers' agreement and, in the world, the truth."""
+    from tutelage.stages.evaluate import reward_model_against_gold
+
+    card = {"labeler_agreement": None, "ceiling": None, "gold_accuracy": None, **result["reward_model"]}
+    for label in results.values():
+        if label.get("stage") == "label":
+            card |= {"labeler_agreement": label["agreement"], "ceiling": label.get("ceiling")}
+    sft = next((r["checkpoint"] for r in results.values() if r.get("stage") == "sft"), None)
+    if recipe.data == "world" and sft:
+        card |= reward_model_against_gold(result["checkpoint"], sft, "auto")
+    return card
+
+
+def _add_overoptimization(report: dict[str, Any], recipe: Recipe, results: dict[str, dict[str, Any]]) -> None:
+    """Proxy and gold against KL for every PPO run, judged after the fact from its held-out samples."""
+    from tutelage.world import gold
+    from tutelage.world import prompts as world_prompts
+
+    for stage, verb, config in recipe.stages:
+        if verb != "ppo" or stage not in results or not isinstance(config, PPOConfig):
+            continue
+        asked = {p.id: p for p in world_prompts("tune", config.eval_prompts, config.seed)}
+        rows = [json.loads(line) for line in (recipe.out / stage / "samples.jsonl").read_text().splitlines()]
+        for row in rows:
+            row["gold"] = gold.score(asked[row["prompt_id"]], row["text"], row["finish"]).total
+        report["overoptimization"].append(
+            {"stage": stage, "kl_coef": config.kl_coef, "curve": curve(rows, lambda r: r["gold"])}
+        )
+        if config.kl_coef == 0:
+            first, last = (step([r["step"] for r in rows]) for step in (min, max))
+            early, late = ([r for r in rows if r["step"] == s] for s in (first, last))
+            late_worst = sorted(late, key=lambda r: r["gold"] - r["proxy"])[:6]
+            before = {r["prompt_id"]: r for r in early}
+
+            def show(row: dict[str, Any]) -> dict[str, Any]:
+                return {
+                    "prompt": asked[row["prompt_id"]].messages[-1]["content"],
+                    "text": row["text"],
+                    "proxy": row["proxy"],
+                    "gold": row["gold"],
+                }
+
+            report["exploited"] = {
+                "sentence": exploited([r["text"] for r in early], [r["text"] for r in late]),
+                "early": [show(before[r["prompt_id"]]) for r in late_worst],
+                "late": [show(r) for r in late_worst],
+            }
+
+
+__all__ = ["EvalConfig", "run_recipe", "to_mapping"]

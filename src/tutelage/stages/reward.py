@@ -1,0 +1,185 @@
+"""The reward model on rankings (Ouyang et al. 2022, section 3.5 and appendix C.2).
+
+All completions of a prompt are one batch element; the loss divides by C(K, 2) as printed, though ties are
+dropped. After training a bias makes the mean reward of demonstrations 0.
+
+Departures from the paper:
+1. A report card on held-out comparisons, and a gate that `ppo` reads.
+2. The gradient's norm is clipped (max_grad_norm).
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tutelage.algorithms.ranking import davidson_loss, pairwise_ranking_loss, rao_kupper_loss
+from tutelage.algorithms.schedules import cosine_to_fraction
+from tutelage.configs import RewardConfig
+from tutelage.data.batches import batch_order, token_budget_batches
+from tutelage.data.sources import comparisons, data_hash, load_data
+from tutelage.data.templates import Rendered, preflight, render, render_completion
+from tutelage.engine.optimizer import MasterAdam
+from tutelage.engine.packing import offsets_of, pack
+from tutelage.errors import UserError
+from tutelage.evaluation.reward_card import Ranking, report_card
+from tutelage.models import ScalarModel, load_scalar, resolve, save_model
+from tutelage.records import Comparison
+from tutelage.stages.session import Session
+
+LOSSES = {"drop": pairwise_ranking_loss, "davidson": davidson_loss, "rao-kupper": rao_kupper_loss}
+
+
+def run(config: RewardConfig) -> dict[str, Any]:
+    """Train a reward model; returns the run's summary with its report card."""
+    # 1. Rankings to learn from and to be tested on.
+    train, held_out = _rankings(config)
+    source = resolve(config.model)
+    model = load_scalar(source, config.dtype, trained=False)
+    examples = [_render(model, c, config.max_length) for c in train]
+    flat = [r for example in examples for r in example]
+    report = preflight(model.tokenizer, flat, config.max_length, [c.messages or [] for c in train for _ in c.ranks])
+    print("\n".join(f"reward: {line}" for line in report.lines()), file=sys.stderr)
+
+    total = config.max_steps or max(1, round(config.epochs * len(train) / config.batch_size))
+    with Session(config, "reward", total) as session:
+        if session.run.resume_model():
+            model = load_scalar(session.run.resume_model() or "", config.dtype)
+            model.bias = 0.0
+        model.model.train()
+        optimizer = MasterAdam(model.model.parameters())
+        if session.state:
+            optimizer.load(session.state["optimizer"])
+        card: dict[str, Any] = {}
+
+        # 2. -1/C(K,2) sum log sigma(r_w - r_l), all pairs of a prompt in one batch element.
+        for step in session.steps():
+            chosen = batch_order(len(train), config.batch_size, config.seed, step - 1)
+            rate = config.learning_rate * cosine_to_fraction(step - 1, total, final_fraction=config.final_fraction)
+            row = _backward(model, optimizer, [examples[i] for i in chosen], [train[i] for i in chosen], config)
+            row |= {"grad_norm": optimizer.step(rate, config.max_grad_norm), "learning_rate": rate}
+            session.tokens += sum(len(r.input_ids) for i in chosen for r in examples[i])
+            # 3. The bias, the report card and the gate, before the last save.
+            if step == total:
+                model.bias = _demonstration_mean(model, config)
+                card = report_card(_score(model, held_out or train[:64], config))
+                row |= {"eval/accuracy": card["accuracy"]}
+            elif held_out and step % config.eval_every == 0:
+                row["eval/accuracy"] = report_card(_score(model, held_out, config))["accuracy"]
+                model.model.train()
+            about = {
+                "role": "reward",
+                "stage": "reward",
+                "parent": str(source),
+                "data": data_hash(config.data),
+                "template": report.template,
+                "card": card,
+            }
+            session.done(
+                step,
+                row,
+                lambda path, verify: save_model(path, model, about, verify=verify),
+                {"optimizer": optimizer.state()},
+                ("loss", "accuracy", "eval/accuracy"),
+            )
+        print(
+            f"reward: held-out accuracy {card.get('accuracy', float('nan')):.3f}, gate {card.get('gate')}",
+            file=sys.stderr,
+        )
+        return session.finish({"model": source, "data": config.data}, reward_model=card, comparisons=len(train))
+
+
+def _rankings(config: RewardConfig) -> tuple[list[Comparison], list[Comparison]]:
+    if config.data == "world":
+        raise UserError(
+            "the world has no comparisons by itself",
+            where="option --data (data)",
+            mend="sample and label first (tutelage sample, tutelage label), or give a file of comparisons",
+        )
+    train = comparisons(config.data, "train")[: config.comparisons]
+    held_out = comparisons(config.data, "tune") + comparisons(config.data, "report")
+    trained = {c.prompt_id for c in train}
+    return train, [c for c in held_out if c.prompt_id not in trained]
+
+
+def _render(model: ScalarModel, comparison: Comparison, max_length: int) -> list[Rendered]:
+    """Each completion with the prompt; a long one loses its beginning, never its end, where the score is read."""
+    rendered = [
+        render_completion(model.tokenizer, comparison.messages or [], text) for text in comparison.completions or []
+    ]
+    return [Rendered(r.input_ids[-max_length:], r.loss_mask[-max_length:]) for r in rendered]
+
+
+def _backward(
+    model: ScalarModel,
+    optimizer: MasterAdam,
+    examples: list[list[Rendered]],
+    batch: list[Comparison],
+    config: RewardConfig,
+) -> dict[str, float]:
+    """Gradient of the weighted mean loss over the prompts of a batch, in micro-batches of whole prompts."""
+    lengths = [sum(len(r.input_ids) for r in example) for example in examples]
+    loss_sum, right, pairs = 0.0, 0.0, 0
+    everything: list[float] = []
+    for micro in token_budget_batches(lengths, config.micro_tokens):
+        scores = model.scores(pack([r.input_ids for i in micro for r in examples[i]]))
+        ranks = torch.tensor([rank or 0 for i in micro for rank in batch[i].ranks])
+        offsets = offsets_of(torch.tensor([len(batch[i].ranks) for i in micro]))
+        weights = torch.tensor([1.0 if batch[i].weight is None else float(batch[i].weight or 0) for i in micro])
+        loss_P = LOSSES[config.ties](scores, ranks, offsets) * weights
+        (loss_P.sum() / len(batch)).backward()
+        optimizer.collect()
+        loss_sum += float(loss_P.detach().sum())
+        detached = scores.detach()
+        better = (ranks[:, None] > 0) & (ranks[None, :] > 0) & (ranks[:, None] < ranks[None, :])
+        number = torch.arange(len(micro)).repeat_interleave(offsets.diff())
+        better &= number[:, None] == number[None, :]
+        right += float((detached[:, None] > detached[None, :])[better].sum())
+        pairs += int(better.sum())
+        everything += detached.tolist()
+    return {
+        "loss": loss_sum / len(batch),
+        "accuracy": right / max(pairs, 1),
+        "min_reward": min(everything),
+        "mean_reward": sum(everything) / len(everything),
+        "max_reward": max(everything),
+    }
+
+
+@torch.no_grad()
+def score_rendered(model: ScalarModel, rendered: Sequence[Rendered], micro_tokens: int = 16384) -> list[float]:
+    """Reward of each conversation, in order."""
+    model.model.eval()
+    scores = [0.0] * len(rendered)
+    for micro in token_budget_batches([len(r.input_ids) for r in rendered], micro_tokens):
+        for i, value in zip(micro, model.scores(pack([rendered[i].input_ids for i in micro])).tolist(), strict=True):
+            scores[i] = value
+    return scores
+
+
+def _score(model: ScalarModel, held_out: list[Comparison], config: RewardConfig) -> list[Ranking]:
+    rendered = [_render(model, c, config.max_length) for c in held_out]
+    flat = score_rendered(model, [r for example in rendered for r in example])
+    rankings, start = [], 0
+    for comparison in held_out:
+        k = len(comparison.ranks)
+        rankings.append(
+            Ranking(
+                comparison.ranks,
+                flat[start : start + k],
+                [len(t) for t in comparison.completions or []],
+                comparison.category,
+            )
+        )
+        start += k
+    return rankings
+
+
+def _demonstration_mean(model: ScalarModel, config: RewardConfig) -> float:
+    """Mean reward of demonstrations (or of the best completions), to be the new zero."""
+    data = load_data(config.data)
+    rendered = [render(model.tokenizer, d.messages) for d in data.demonstrations[:256]]
+    cut = [Rendered(r.input_ids[-config.max_length :], r.loss_mask[-config.max_length :]) for r in rendered]
+    scores = score_rendered(model, cut)
+    return sum(scores) / len(scores)

@@ -1,0 +1,125 @@
+"""One iteration's experience: answers to a batch of prompts, with everything that the update needs.
+
+Suffixes: _T response tokens of all episodes end to end, _N episodes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tutelage.algorithms.rewards import terminal_scores
+from tutelage.configs import PPOConfig
+from tutelage.data.batches import step_seed, token_budget_batches
+from tutelage.data.templates import Rendered, end_token_id, render_completion, render_prompt
+from tutelage.engine.packing import offsets_of, pack, positions_in
+from tutelage.engine.sampling import Sample, SamplingParams
+from tutelage.models import Policy, ScalarModel
+from tutelage.records import Prompt
+from tutelage.stages.sample import draw, text_of
+
+
+@dataclass
+class Rollout:
+    """sequences: prompt and response ids of each episode; starts: where its response begins."""
+
+    prompts: list[Prompt]
+    samples: list[Sample]
+    sequences: list[list[int]]
+    starts: list[int]
+    offsets: Tensor  # [N+1] of the response tokens
+    scores: Tensor  # [N] reward-model scores, missing end tokens penalized
+    raw_scores: Tensor  # [N] before that penalty
+    ended: Tensor  # [N]
+    logprobs: Tensor  # [T] under the policy that sampled, recomputed by the trainer
+    reference_logprobs: Tensor  # [T]
+    values: Tensor  # [T] of the state before each response token
+    entropy: Tensor  # [T]
+
+    def part(self, episodes: list[int]) -> tuple[list[list[int]], list[int], Tensor]:
+        """Sequences and starts of some episodes, and the indices of their response tokens on the [T] axis."""
+        spans = [torch.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in episodes]
+        return [self.sequences[i] for i in episodes], [self.starts[i] for i in episodes], torch.cat(spans)
+
+
+def response_indices(sequences: list[list[int]], starts: list[int]) -> tuple[Tensor, Tensor]:
+    """Packed index of each response token [T], and the offsets [N+1] of the responses."""
+    totals = torch.tensor([len(s) for s in sequences])
+    lengths = totals - torch.tensor(starts)
+    offsets = offsets_of(lengths)
+    begin = offsets_of(totals)[:-1] + torch.tensor(starts)
+    return begin.repeat_interleave(lengths) + positions_in(offsets), offsets
+
+
+@dataclass
+class Models:
+    """The four models of PPO; the reference and the reward model are frozen."""
+
+    policy: Policy
+    reference: Policy
+    reward: ScalarModel
+    value: ScalarModel
+
+
+def collect(models: Models, asked: list[Prompt], config: PPOConfig, *, seed: int, step: int) -> Rollout:
+    """Sample an answer to each prompt and score it with every model (no gradient)."""
+    policy, reference, reward, value = models.policy, models.reference, models.reward, models.value
+    params = SamplingParams(config.max_new_tokens, 0, config.temperature)
+    samples = [row[0] for row in draw(policy, asked, 1, params, step_seed(seed, "rollout", step), config.max_length)]
+    prompt_ids = [render_prompt(policy.tokenizer, p.messages) for p in asked]
+    sequences = [ids + one.tokens for ids, one in zip(prompt_ids, samples, strict=True)]
+    starts = [len(ids) for ids in prompt_ids]
+    _, offsets = response_indices(sequences, starts)
+
+    logprobs, reference_logprobs, values, entropy = (torch.zeros(int(offsets[-1])) for _ in range(4))
+    with torch.no_grad():
+        for micro in token_budget_batches([len(s) for s in sequences], config.micro_tokens):
+            packed = pack([sequences[i] for i in micro])
+            targets, _ = response_indices([sequences[i] for i in micro], [starts[i] for i in micro])
+            where = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in micro])
+            logprobs[where], entropy[where] = policy.logprobs(packed, targets, params.temperature)
+            reference_logprobs[where], _ = reference.logprobs(packed, targets, params.temperature)
+            values[where] = value.per_token(packed)[targets - 1]
+    raw = score_answers(reward, policy, asked, samples, config.max_length, config.micro_tokens)
+    ended = torch.tensor([one.finish == "stop" for one in samples])
+    scores = terminal_scores(raw, ended, config.missing_eos_penalty)
+    return Rollout(
+        asked, samples, sequences, starts, offsets, scores, raw, ended, logprobs, reference_logprobs, values, entropy
+    )
+
+
+@torch.no_grad()
+def score_answers(
+    reward: ScalarModel, policy: Policy, asked: list[Prompt], samples: list[Sample], max_length: int, micro_tokens: int
+) -> Tensor:
+    """[N] reward of each answer, rendered anew from its text with the reward model's own template and tokenizer."""
+    rendered: list[Rendered] = [
+        render_completion(reward.tokenizer, p.messages, text_of(policy, s)) for p, s in zip(asked, samples, strict=True)
+    ]
+    sequences = [r.input_ids[-max_length:] for r in rendered]
+    scores = torch.zeros(len(sequences))
+    for micro in token_budget_batches([len(s) for s in sequences], micro_tokens):
+        scores[micro] = reward.scores(pack([sequences[i] for i in micro]))
+    return scores
+
+
+def check_first_rollout(rollout: Rollout, policy: Policy) -> list[str]:
+    """The step-0 invariants of PPO; returns what is broken, in plain words."""
+    broken = []
+    kl = float((rollout.logprobs - rollout.reference_logprobs).abs().max())
+    if kl > 0.05:
+        broken.append(
+            f"policy and reference differ before training (largest log-prob difference {kl:.3g}): are they the same checkpoint?"
+        )
+    sampled = torch.cat([torch.tensor(s.logprobs) for s in rollout.samples])
+    gap = float((sampled - rollout.logprobs).abs().mean())
+    if gap > 0.1:
+        broken.append(
+            f"sampler and trainer disagree on log-probs (mean {gap:.3g} nats): temperature or template differ"
+        )
+    end = end_token_id(policy.tokenizer)
+    if not any(s.tokens[-1] == end for s in rollout.samples):
+        broken.append("no answer ended with the end token: was it trained in SFT? is --max-new-tokens too small?")
+    if float(rollout.raw_scores.std()) == 0:
+        broken.append("the reward model gives every answer the same score")
+    return broken

@@ -1,0 +1,92 @@
+"""Draw completions of prompts from a checkpoint into a file of completion records."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tutelage.configs import SampleConfig
+from tutelage.data.formats import write_jsonl
+from tutelage.data.sources import prompts
+from tutelage.data.templates import end_token_id, render_prompt
+from tutelage.engine.sampling import Sample, SamplingParams, row_seed, sample
+from tutelage.errors import UserError
+from tutelage.models import Policy, load_policy
+from tutelage.records import Completion, Prompt
+from tutelage.runs import Progress
+
+
+def run(config: SampleConfig) -> dict[str, Any]:
+    """Sample; returns counts and the rate (without loading)."""
+    policy = load_policy(config.model, config.dtype)
+    asked = prompts(config.data, config.split, config.prompts, config.seed)
+    out = Path(config.out or "runs/completions.jsonl")
+    params = SamplingParams(config.max_new_tokens, config.min_new_tokens, config.temperature, config.top_p)
+
+    started = time.perf_counter()
+    with Progress(len(asked) * config.samples, out.stem, unit="answer") as bar:
+        samples = draw(policy, asked, config.samples, params, config.seed, config.max_length, config.batch_size, bar)
+    seconds = time.perf_counter() - started
+    new_tokens = sum(len(s.tokens) for row in samples for s in row)
+
+    records = [
+        Completion(
+            id=f"{prompt.id}-{number}",
+            prompt_id=prompt.id,
+            text=text_of(policy, one),
+            model=config.model,
+            sampling={"temperature": config.temperature, "top_p": config.top_p, "seed": config.seed},
+            logprob_sum=round(sum(one.logprobs), 4),
+            finish=one.finish,
+        )
+        for prompt, row in zip(asked, samples, strict=True)
+        for number, one in enumerate(row)
+    ]
+    write_jsonl(out, [*asked, *records])
+    rate = new_tokens / seconds
+    return {
+        "stage": "sample",
+        "out": str(out),
+        "prompts": len(asked),
+        "completions": len(records),
+        "new_tokens": new_tokens,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(rate, 1),
+    }
+
+
+def draw(
+    policy: Policy,
+    asked: list[Prompt],
+    count: int,
+    params: SamplingParams,
+    seed: int,
+    max_length: int,
+    batch_size: int = 256,
+    bar: Progress | None = None,
+) -> list[list[Sample]]:
+    """`count` samples for each prompt, seeded by (seed, prompt, number)."""
+    ids = [render_prompt(policy.tokenizer, p.messages) for p in asked]
+    for prompt, one in zip(asked, ids, strict=True):
+        if len(one) >= max_length:
+            raise UserError(
+                f"prompt {prompt.id} has {len(one)} tokens",
+                where="option --max-length (max_length)",
+                mend="raise it, or leave long prompts out",
+            )
+    seeds = [[row_seed(seed, p.id, number) for number in range(count)] for p in asked]
+    ends = [end_token_id(policy.tokenizer)]
+    return sample(
+        policy.model,
+        ids,
+        seeds,
+        params,
+        ends,
+        batch_size=batch_size,
+        progress=None if bar is None else (lambda done: bar.update(done)),
+    )
+
+
+def text_of(policy: Policy, one: Sample) -> str:
+    """The answer's text, without its end token."""
+    tokens = one.tokens[:-1] if one.finish == "stop" else one.tokens
+    return policy.tokenizer.decode(tokens, skip_special_tokens=False)

@@ -1,0 +1,91 @@
+"""What every training stage does around its steps: the run folder, resuming, logging, saving, stopping."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from tutelage.configs import TrainingConfig, to_mapping
+from tutelage.data.batches import step_seed
+from tutelage.engine.memory import peak_rss_bytes
+from tutelage.runs import Interrupt, Interrupted, Progress, Run
+from tutelage.runs.lineage import write_lineage
+
+Save = Callable[[Path], None]
+
+
+class Session:
+    """`for step in session.steps(): ...; session.done(step, row, save)`.
+
+    Everything random in step k is seeded from (seed, k), so that a resumed run repeats the numbers.
+    """
+
+    def __init__(self, config: TrainingConfig, stage: str, total: int, label: str | None = None):
+        self.config, self.total = config, total
+        self.run = Run.open(config.out or f"runs/{stage}", stage=stage, config=to_mapping(config), resume=config.resume)
+        self.progress = Progress(total, label or self.run.path.name, done=self.run.start_step)
+        self.interrupt = Interrupt()
+        self.state = self.run.load_state() or {}
+        self.tokens = int(self.state.get("num_tokens", 0))
+        self.best = float(self.state.get("best", float("-inf")))
+        self.checkpoint: Path | None = self.run.resume_model()
+
+    def __enter__(self) -> Self:
+        self.interrupt.__enter__()
+        self.progress.__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.__exit__(kind, error, trace)
+        self.interrupt.__exit__(kind, error, trace)
+
+    def steps(self) -> Iterator[int]:
+        """Numbers of the steps still to do, from 1."""
+        for step in range(self.run.start_step + 1, self.total + 1):
+            torch.manual_seed(step_seed(self.config.seed, "torch", step))
+            yield step
+
+    def done(
+        self,
+        step: int,
+        row: dict[str, Any],
+        write_model: Callable[[Path, bool], None],
+        state: dict[str, Any],
+        show: tuple[str, ...] = ("loss",),
+        held_out: float | None = None,
+    ) -> None:
+        """Log a step; save when due, at the end, when the user wants to stop, and when `held_out` is the best so far."""
+        self.run.log({"step": step, "num_tokens": self.tokens, **row})
+        self.progress.update(step, **{name.split("/")[-1]: row[name] for name in show if name in row})
+        last = step == self.total
+        best = held_out is not None and held_out > self.best
+        if best and held_out is not None:
+            self.best = held_out
+        if last or best or step % self.config.save_every == 0 or self.interrupt.requested:
+            verify = last or self.checkpoint is None
+            self.checkpoint = self.run.save(
+                step,
+                lambda folder: write_model(folder, verify),
+                {**state, "num_tokens": self.tokens, "best": self.best},
+            )
+        if best:
+            self.run.mark_best(step)
+        if self.interrupt.requested and not last:
+            raise Interrupted(self.run.path, step)
+
+    def finish(self, inputs: dict[str, Path | str | None], **summary: Any) -> dict[str, Any]:
+        """Write lineage and summary; returns the summary."""
+        assert self.checkpoint is not None
+        output = self.run.best() or self.checkpoint
+        write_lineage(self.run.path, inputs=inputs, output=output)
+        return self.run.finish(
+            {
+                "checkpoint": str(output),
+                "steps": self.total,
+                "tokens": self.tokens,
+                "peak_rss_bytes": peak_rss_bytes(),
+                **summary,
+            }
+        )

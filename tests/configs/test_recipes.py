@@ -1,0 +1,65 @@
+"""Every recipe is parsed by the classes it names; names of stages become paths."""
+
+from pathlib import Path
+
+import pytest
+
+from tutelage.configs import STAGES, PPOConfig, SFTConfig, from_mapping
+from tutelage.configs.base import StageConfig, TrainingConfig
+from tutelage.errors import UserError
+from tutelage.recipe import load_recipe, skips
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_recipe_resolves(path, tmp_path):
+    recipe = load_recipe(path, out=str(tmp_path))
+    configs = {stage: config for stage, _, config in recipe.stages}
+    assert configs["ppo"].model == str(tmp_path / "sft") and configs["ppo"].reward_model == str(tmp_path / "reward")
+    assert configs["reward"].data == str(tmp_path / "label" / "comparisons.jsonl")
+    assert configs["eval"].models[0] == "base=world" and f"ppo={tmp_path / 'ppo'}" in configs["eval"].models
+
+
+def test_own_comparisons_leave_sampling_and_labeling_out(tmp_path):
+    recipe = load_recipe(RECIPES[0], data="pairs.jsonl", model="some/model", out=str(tmp_path))
+    configs = {stage: config for stage, _, config in recipe.stages}
+    assert (
+        skips(recipe) == {"sample", "label"}
+        and configs["reward"].data == "pairs.jsonl"
+        and configs["sft"].model == "some/model"
+    )
+
+
+def test_the_papers_numbers_are_the_defaults():
+    sft, ppo = SFTConfig(), PPOConfig()
+    assert (sft.learning_rate, sft.batch_size, sft.epochs, sft.dropout, sft.final_fraction) == (
+        9.65e-6,
+        32,
+        16,
+        0.2,
+        0.1,
+    )
+    assert (ppo.batch_size, ppo.minibatch_size, ppo.inner_epochs, ppo.kl_coef, ppo.clip, ppo.ema, ppo.warmup_steps) == (
+        512,
+        64,
+        1,
+        0.02,
+        0.2,
+        0.992,
+        10,
+    )
+    assert ppo.batch_size * (ppo.max_steps or 0) == 256_000 and ppo.temperature == 1.0
+
+
+def test_unknown_keys_and_wrong_types_are_errors():
+    with pytest.raises(UserError, match="did you mean learning_rate"):
+        from_mapping(SFTConfig, {"lerning_rate": 1}, where="x.yaml")
+    with pytest.raises(UserError, match="epochs"):
+        from_mapping(SFTConfig, {"epochs": "many"}, where="x.yaml")
+    assert from_mapping(SFTConfig, {"learning-rate": "1e-4"}, where="x").learning_rate == 1e-4
+
+
+def test_no_stage_has_more_than_25_options_of_its_own():
+    shared = set(TrainingConfig.__dataclass_fields__) | set(StageConfig.__dataclass_fields__)
+    assert all(len(set(cls.__dataclass_fields__) - shared) <= 25 for cls in STAGES.values())

@@ -1,0 +1,196 @@
+"""The whole loop on a nano model: every stage runs, what it writes loads elsewhere, and a resumed run repeats the numbers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tutelage.configs import EvalConfig, LabelConfig, PPOConfig, RewardConfig, SampleConfig, SFTConfig
+from tutelage.errors import UserError
+from tutelage.stages import evaluate, label, ppo, reward, sample, sft
+
+TIMES = ("seconds", "time/rollout", "time/update")
+
+
+@pytest.fixture(scope="module")
+def loop(nano, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("loop")
+    common = {"seed": 3, "max_length": 96, "dtype": "float32"}
+    sft.run(
+        SFTConfig(
+            model=str(nano),
+            out=str(out / "sft"),
+            max_steps=4,
+            demonstrations=60,
+            learning_rate=1e-3,
+            dropout=0.1,
+            **common,
+        )
+    )
+    model = str(out / "sft")
+    sample.run(
+        SampleConfig(model=model, out=str(out / "completions.jsonl"), prompts=60, samples=3, max_new_tokens=8, **common)
+    )
+    label.run(LabelConfig(data=str(out / "completions.jsonl"), out=str(out / "comparisons.jsonl"), overlap=1.0))
+    reward.run(
+        RewardConfig(
+            model=str(nano),
+            data=str(out / "comparisons.jsonl"),
+            out=str(out / "reward"),
+            max_steps=3,
+            batch_size=8,
+            learning_rate=1e-3,
+            **common,
+        )
+    )
+    return out
+
+
+def ppo_config(loop, out, **changes):
+    values = {
+        "model": str(loop / "sft"), "reward_model": str(loop / "reward"), "out": str(out), "max_steps": 4, "batch_size": 8, "minibatch_size": 4,
+        "max_new_tokens": 8, "learning_rate": 1e-3, "eval_every": 2, "eval_prompts": 4, "save_every": 2, "force": True, "seed": 3, "max_length": 96, "dtype": "float32",
+    }  # fmt: skip
+    return PPOConfig(**{**values, **changes})
+
+
+def rows(run: Path) -> list[dict]:
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in TIMES}
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def weights(run: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(run / "checkpoints" / "latest" / "model.safetensors")
+
+
+def test_checkpoints_load_in_plain_transformers_with_the_same_scores(loop):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    from tutelage.data.templates import render_completion
+    from tutelage.models import load_scalar
+    from tutelage.stages.reward import score_rendered
+
+    AutoModelForCausalLM.from_pretrained(loop / "sft/checkpoints/latest")
+    folder = loop / "reward/checkpoints/latest"
+    plain, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ours = load_scalar(folder, "float32")
+    rendered = render_completion(tokenizer, [{"role": "user", "content": "Name two towns."}], "Oakton and Selby.")
+    theirs = float(plain(input_ids=torch.tensor([rendered.input_ids])).logits)
+    assert plain.config.num_labels == 1
+    assert abs(score_rendered(ours, [rendered])[0] - (theirs - plain.config.reward_bias)) < 1e-4
+
+
+def test_ppo_starts_at_no_kl_and_ratio_one(loop, tmp_path):
+    ppo.run(ppo_config(loop, tmp_path / "ppo", minibatch_size=8, max_steps=1))
+    first = rows(tmp_path / "ppo")[0]
+    assert abs(first["objective/kl"]) < 1e-4 and abs(first["val/ratio"] - 1) < 1e-4
+
+
+def test_ppo_refuses_a_reward_model_that_failed_its_gate(loop, tmp_path):
+    about = loop / "reward/checkpoints/latest/tutelage.json"
+    assert "gate" in json.loads(about.read_text())["card"]
+    if json.loads(about.read_text())["card"]["gate"] != "passed":
+        with pytest.raises(UserError, match="gate"):
+            ppo.run(ppo_config(loop, tmp_path / "refused", force=False))
+        assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_killed_and_resumed_equals_uninterrupted(loop, nano, tmp_path, stage):
+    def command(out, *more):
+        words = [
+            sys.executable,
+            "-m",
+            "tutelage",
+            stage,
+            "--out",
+            str(out),
+            "--seed",
+            "3",
+            "--dtype",
+            "float32",
+            "--max-length",
+            "96",
+            "--save-every",
+            "2",
+            "--max-steps",
+            "8",
+            "--learning-rate",
+            "1e-3",
+        ]
+        if stage == "sft":
+            words += ["--model", str(nano), "--batch-size", "4", "--demonstrations", "40"]
+        else:
+            words += [
+                "--model",
+                str(loop / "sft"),
+                "--reward-model",
+                str(loop / "reward"),
+                "--force",
+                "--batch-size",
+                "8",
+                "--minibatch-size",
+                "4",
+                "--max-new-tokens",
+                "8",
+                "--eval-prompts",
+                "4",
+                "--ema",
+                "0.9",
+            ]
+        return [*words, *more]
+
+    environment = {**os.environ, "TUTELAGE_QUIET": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    process = subprocess.Popen(
+        command(tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    log = tmp_path / "killed" / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 5):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    subprocess.run(command(tmp_path / "killed", "--resume"), check=True, env=environment, capture_output=True)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+    ours, theirs = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_a_finished_folder_is_not_overwritten(loop, nano):
+    with pytest.raises(UserError, match="--resume"):
+        sft.run(SFTConfig(model=str(nano), out=str(loop / "sft"), max_steps=1))
+
+
+def test_evaluation_has_both_judges_and_all_behaviors(loop, nano, monkeypatch):
+    monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 5))
+    result = evaluate.run(
+        EvalConfig(models=(f"base={nano}", f"sft={loop / 'sft'}"), prompts=12, max_new_tokens=6, dtype="float32")
+    )
+    assert {w["judge"] for w in result["win_rates"]} == {"gold", "held-out-labelers"}
+    assert {"instruction_following", "harmful_refusal", "over_refusal", "sycophancy", "length_tokens"} <= result[
+        "behaviours"
+    ]["sft"].keys()
+
+
+def test_training_runs_on_foreign_pairs(nano, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(
+        "".join(
+            json.dumps({"prompt": f"Say {i}", "chosen": f"It is {i}.", "rejected": "No."}) + "\n" for i in range(50)
+        )
+    )
+    done = reward.run(
+        RewardConfig(
+            model=str(nano), data=str(pairs), out=str(tmp_path / "rm"), max_steps=2, batch_size=4, dtype="float32"
+        )
+    )
+    assert done["comparisons"] > 30 and done["reward_model"]["pairs"] > 0

@@ -1,0 +1,54 @@
+"""Budgets of size, and imports that follow the house's order."""
+
+import ast
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "tutelage"
+FILES = sorted(SOURCE.rglob("*.py"))
+# package -> packages of ours that it may import
+MAY_IMPORT = {
+    "algorithms": set(),
+    "configs": {"errors"},
+    "runs": {"errors", "records"},
+    "data": {"errors", "records", "runs", "world"},
+    "world": {"errors", "records", "configs", "models", "engine", "stages"},
+    "engine": {"errors"},
+    "models": {"errors", "engine", "world"},
+    "evaluation": {"errors", "records", "algorithms", "world"},
+    "report": {"errors", "records", "runs", "evaluation"},
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tutelage."):
+            yield node.module.split(".")[1]
+
+
+def test_sizes():
+    for path in FILES:
+        assert path.read_text().count("\n") <= 500, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 80, (path, node.name)
+
+
+def test_imports_follow_the_order():
+    for path in FILES:
+        package = path.relative_to(SOURCE).parts[0]
+        if package in MAY_IMPORT:
+            assert set(imports(path)) <= MAY_IMPORT[package] | {package}, path
+
+
+def test_training_never_imports_the_judge():
+    training = [
+        SOURCE / "stages" / f"{name}.py"
+        for name in ("sft", "reward", "ppo", "rollout", "sample", "label", "pretrain", "session", "language_modeling")
+    ]
+    for path in [
+        *training,
+        *(SOURCE / "engine").glob("*.py"),
+        *(SOURCE / "data").glob("*.py"),
+        SOURCE / "world" / "corpus.py",
+    ]:
+        assert "gold" not in path.read_text().replace("never the gold judge", ""), path
