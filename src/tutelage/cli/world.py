@@ -5,6 +5,7 @@ from typing import Any
 
 import tyro
 
+from tutelage.configs.base import Dtype
 from tutelage.errors import UserError
 
 
@@ -18,7 +19,7 @@ class BuildOptions:
     seed: int = 0
     tokens: int | None = None
     """Tokens to train on in place of the size's own number."""
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     json: bool = False
 
 

@@ -110,7 +110,9 @@ def _answers(
     policy: Any, asked: list[Prompt], params: SamplingParams, config: EvalConfig, reward: Any
 ) -> list[dict[str, Any]]:
     samples = [row[0] for row in draw(policy, asked, 1, params, config.seed, config.max_length)]
-    rows = [{"text": text_of(policy, s), "tokens": len(s.tokens), "finish": s.finish} for s in samples]
+    rows: list[dict[str, Any]] = [
+        {"text": text_of(policy, s), "tokens": len(s.tokens), "finish": s.finish} for s in samples
+    ]
     if reward is not None:
         for row, score in zip(
             rows, score_answers(reward, policy, asked, samples, config.max_length, 16384).tolist(), strict=True

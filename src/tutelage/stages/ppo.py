@@ -112,7 +112,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
             if step % config.eval_every == 0 or step in (1, session.total):
                 row |= _evaluate(session, config, models, held_out, step)
                 objective = row["eval/scores"] - config.kl_coef * row["eval/kl"]
-            state = {"optimizer": adam.policy.state(), "value_optimizer": adam.value.state()}
+            state: dict[str, Any] = {"optimizer": adam.policy.state(), "value_optimizer": adam.value.state()}
             state |= {"averages": averages, "kl_coef": kl_coef}
             write = partial(_save_average, policy, adam.policy, averages, about)
             session.done(step, row, write, state, SHOWN, objective)

@@ -9,10 +9,11 @@ Departures from the paper:
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tutelage.algorithms.ranking import davidson_loss, pairwise_ranking_loss, rao_kupper_loss
 from tutelage.algorithms.schedules import cosine_to_fraction
@@ -28,7 +29,11 @@ from tutelage.models import ScalarModel, load_scalar, resolve, save_model
 from tutelage.records import Comparison
 from tutelage.stages.session import Session
 
-LOSSES = {"drop": pairwise_ranking_loss, "davidson": davidson_loss, "rao-kupper": rao_kupper_loss}
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "drop": pairwise_ranking_loss,
+    "davidson": davidson_loss,
+    "rao-kupper": rao_kupper_loss,
+}
 
 
 def run(config: RewardConfig) -> dict[str, Any]:

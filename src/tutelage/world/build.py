@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutelage.configs.base import Dtype
 from tutelage.errors import UserError, did_you_mean
 from tutelage.world.corpus import ASSISTANT, END, USER, documents
 
@@ -81,13 +82,14 @@ def make_model(size: Size, tokenizer: Any, seed: int, dtype: str) -> Any:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation=NAME,
     )
-    return LlamaForCausalLM(config).to(compute_dtype(dtype))
+    config._attn_implementation = NAME
+    model: Any = LlamaForCausalLM(config)
+    return model.to(compute_dtype(dtype))
 
 
 def build(
-    size: str = "small", out: str | Path = "runs/world", seed: int = 0, dtype: str = "auto", tokens: int | None = None
+    size: str = "small", out: str | Path = "runs/world", seed: int = 0, dtype: Dtype = "auto", tokens: int | None = None
 ) -> dict[str, Any]:
     """Pretrain a base model of the world into `out`; returns the run's summary (its loss, its checkpoint)."""
     if size not in SIZES:
