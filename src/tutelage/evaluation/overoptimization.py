@@ -127,23 +127,27 @@ def verdict(points: Sequence[Mapping[str, Any]]) -> str:
         return "One evaluation only: no curve to judge."
     first, top, last = found.gold
     rose = found.proxy[1] > found.proxy[0]
-    proxies = f"{found.proxy[0]:.2f} → {found.proxy[1]:.2f}"
+    proxies = _path(*found.proxy)
     at = f"KL {float(points[found.peak]['kl']):.1f} (step {int(points[found.peak]['step'])})"
-    ends = f"{first:.2f} → {top:.2f} → {last:.2f}"
+    ends = _path(first, top, last)
     below = ""
     if last < first:
         below = ", clearly below where it began" if found.sure else ", below where it began"
     if found.kind in ("exploited", "turned"):
         if found.peak == 0:
             while_ = f"Proxy rose ({proxies}) while gold" if rose else "Gold"
-            return f"{while_} fell from the start ({first:.2f} → {last:.2f})."
+            return f"{while_} fell from the start ({_path(first, last)})."
         if rose:
             return f"Proxy rose ({proxies}); gold peaked at {at} and then fell{below} ({ends})."
         return f"Gold peaked at {at} and then fell{below} ({ends}); the proxy did not rise ({proxies})."
     if found.kind == "rose":
         follows = "Gold rose with the proxy" if rose else "Gold rose though the proxy did not"
-        return f"{follows}: gold {first:.2f} → {last:.2f}, proxy {proxies}, KL {float(points[-1]['kl']):.1f}."
-    return f"Gold did not rise ({first:.2f} → {last:.2f}); proxy {proxies}."
+        return f"{follows}: gold {_path(first, last)}, proxy {proxies}, KL {float(points[-1]['kl']):.1f}."
+    return f"Gold did not rise ({_path(first, last)}); proxy {proxies}."
+
+
+def _path(*values: float) -> str:
+    return " → ".join(f"{value:.2f}" for value in values).replace("-", "−")
 
 
 def _words(text: str) -> list[str]:

@@ -20,13 +20,15 @@ def run(config: LabelConfig) -> dict[str, Any]:
             where="option --by (by)",
             mend="use world:fair, world:length, world:flattered, world:careless or world:held-out",
         )
-    from tutelage.world.labelers import panel
+    from tutelage.world.labelers import Labeler, Tastes, panel
 
     labelers = panel(spec or "fair")
     prompts, groups = read_completions(Path(config.data))
     rng = random.Random(f"label {config.seed}")
     records: list[Comparison] = []
-    agreed = compared = 0
+    agreements: list[bool] = []
+    known: list[bool] = []  # whether a labeler without noise or tastes would have said the same
+    truth = Labeler("truth", Tastes(noise=0.0))
     for prompt_id, group in groups.items():
         prompt = prompts[prompt_id]
         texts, finishes = [c.text for c in group], [c.finish for c in group]
@@ -45,22 +47,25 @@ def run(config: LabelConfig) -> dict[str, Any]:
             )
         )
         if rng.random() < config.overlap:  # agreement is measured on prompts that two labelers rank
-            again = second.rank(prompt, texts, finishes, rng)
-            for i, j in combinations(range(len(group)), 2):
-                if ranks[i] != ranks[j] and again[i] != again[j]:
-                    compared += 1
-                    agreed += (ranks[i] < ranks[j]) == (again[i] < again[j])
+            agreements += _same_order(ranks, second.rank(prompt, texts, finishes, rng))
+            known += _same_order(ranks, truth.rank(prompt, texts, finishes, random.Random(0)))
     out = Path(config.out or "runs/comparisons.jsonl")
     write_jsonl(out, records)
-    agreement = agreed / compared if compared else None
     return {
         "stage": "label",
         "out": str(out),
         "comparisons": len(records),
         "labelers": len(labelers),
-        "agreement": agreement,
-        "agreement_pairs": compared,
+        "agreement": sum(agreements) / len(agreements) if agreements else None,
+        "ceiling": sum(known) / len(known) if known else None,
+        "agreement_pairs": len(agreements),
     }
+
+
+def _same_order(a: list[int], b: list[int]) -> list[bool]:
+    """For each pair that both order: whether they order it alike."""
+    pairs = combinations(range(len(a)), 2)
+    return [(a[i] < a[j]) == (b[i] < b[j]) for i, j in pairs if a[i] != a[j] and b[i] != b[j]]
 
 
 def read_completions(path: Path) -> tuple[dict[str, Prompt], dict[str, list[Completion]]]:
