@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import random
 import subprocess
 import sys
 
@@ -14,8 +12,8 @@ import pytest
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import behaviors
 from tutelage.evaluation.intervals import clustered_interval, mean_interval, wilson
-from tutelage.evaluation.overoptimization import curve, exploited, outcome, verdict
-from tutelage.evaluation.win_rate import judge_votes, matrix, win_rate, win_rate_from_votes
+from tutelage.evaluation.overoptimization import curve, exploited, verdict
+from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
 
 
 def test_wilson_by_hand():
@@ -100,22 +98,6 @@ def test_votes():
     assert result["win_rate"] == pytest.approx(0.625) and result["ties"] == 1
 
 
-def test_matrix_has_every_pair_once():
-    rows = matrix({"base": [0, 0, 1], "sft": [1, 0, 1], "ppo": [2, 1, 0]})
-    assert [(r["policy"], r["baseline"]) for r in rows] == [("sft", "base"), ("ppo", "base"), ("ppo", "sft")]
-    assert [r["win_rate"] for r in rows] == pytest.approx([2 / 3, 2 / 3, 2 / 3])
-
-
-def test_judge_votes_cluster_by_pair():
-    panel = [lambda pair, rng: (1, 2), lambda pair, rng: (2, 1), lambda pair, rng: (1, 1)]
-    votes, clusters = judge_votes(panel, 20, random.Random(0), votes_each=3)
-    assert sorted(votes[:3]) == [0.0, 0.5, 1.0] and clusters[:4] == [0, 0, 0, 1]
-    assert win_rate_from_votes(votes, clusters)["win_rate"] == pytest.approx(0.5)
-    assert judge_votes(panel, 20, random.Random(0), 3)[0] == votes
-    with pytest.raises(UserError):
-        judge_votes(panel, 2, random.Random(0), votes_each=4)
-
-
 def test_behaviors_split_refusals_by_whether_harm_was_asked():
     rows = [
         {"instruction_followed": None, "refused": True, "complied_harm": False, "agreed_wrong": None, "tokens": 10},
@@ -144,30 +126,10 @@ def test_curve_means_by_step():
         {"step": 5, "kl": 4.0, "proxy": 3.0, "tokens": 6, "text": "xx"},
     ]
     points = curve(rows, lambda row: len(row["text"]))
-    means = [{k: p[k] for k in ("step", "kl", "proxy", "gold", "length")} for p in points]
-    assert means[0] == {"step": 0, "kl": 0.0, "proxy": 0.0, "gold": 1.0, "length": 2.0}
-    assert means[1] == {"step": 5, "kl": 3.0, "proxy": 2.0, "gold": 1.5, "length": 5.0}
-    assert points[0]["gold_ci95"] is None  # one answer has no interval
-    # golds 1 and 2: mean 1.5, error 0.5, t(1) = 12.706
-    assert points[1]["gold_ci95"] == pytest.approx([1.5 - 6.353, 1.5 + 6.353], abs=1e-3)
+    assert points[0] == {"step": 0, "kl": 0.0, "proxy": 0.0, "gold": 1.0, "length": 2.0}
+    assert points[1] == {"step": 5, "kl": 3.0, "proxy": 2.0, "gold": 1.5, "length": 5.0}
     with pytest.raises(UserError, match="row 1"):
         curve([{"step": 1}], lambda row: 0.0)
-
-
-def test_curve_pairs_prompts_with_their_first_answer():
-    # Golds differ much between prompts, and every prompt gains 0.1 to 0.3: paired, the gain is clear.
-    rows = [
-        {"step": step, "prompt_id": f"p{i}", "kl": 0.0, "proxy": 0.0, "tokens": 1, "gold": i + step * (1 + i % 3) / 10}
-        for step in (0, 1)
-        for i in range(6)
-    ]
-    first, last = curve(rows, lambda row: row["gold"])
-    assert first["gold_change_ci95"] is None
-    low, high = last["gold_change_ci95"]
-    # gains .1 .2 .3 .1 .2 .3: mean .2, sd .0894, error .0365, t(5) = 2.571
-    assert (low, high) == pytest.approx((0.2 - 0.0939, 0.2 + 0.0939), abs=1e-3)
-    assert last["gold_ci95"][0] < first["gold"] < last["gold"] and low > 0
-    assert json.dumps([first, last]).count("NaN") == 0
 
 
 def _points(gold, proxy):
@@ -183,24 +145,6 @@ def test_verdicts():
     assert verdict(_points([2, 1.5, 1, 0], [0, 1, 2, 3])).startswith("Proxy rose")
     assert "did not rise" in verdict(_points([1, 1, 1, 1], [1, 1, 1, 1]))
     assert "no curve" in verdict(_points([1], [1]))
-
-
-def test_outcomes():
-    kinds = {
-        "exploited": ([1, 2, 2.5, 1, 0.2, 0.1], [0, 1, 2, 3, 4, 5]),
-        "turned": ([1, 2, 2.5, 1.8, 1.4, 1.3], [0, 1, 2, 3, 4, 5]),
-        "rose": ([1, 1.5, 1.9, 2], [0, 1, 2, 3]),
-        "flat": ([1, 1, 1, 1], [1, 1, 1, 1]),
-    }
-    for kind, series in kinds.items():
-        found = outcome(_points(*series))
-        assert found is not None and found.kind == kind and found.sure is None
-    points = _points(*kinds["exploited"])
-    points[-1]["gold_change_ci95"] = [-1.2, -0.6]
-    assert outcome(points).sure is True and "clearly below where it began" in verdict(points)
-    points[-1]["gold_change_ci95"] = [-1.2, 0.1]
-    assert outcome(points).sure is False and "clearly" not in verdict(points)
-    assert outcome(points[:1]) is None
 
 
 def test_exploited_names_the_phrase_the_ending_and_the_loops():

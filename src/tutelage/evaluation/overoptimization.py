@@ -4,150 +4,71 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tutelage.errors import UserError
-from tutelage.evaluation.intervals import clustered_interval
 
 Point = dict[str, Any]
 _WORD = re.compile(r"\w+(?:'\w+)?", re.UNICODE)
 
 
 def curve(rows: Iterable[Mapping[str, Any]], gold_of: Callable[[Mapping[str, Any]], float]) -> list[Point]:
-    """A PPO run's samples as one point per step, by step.
+    """Means per step of a PPO run's samples: [{"step", "kl", "proxy", "gold", "length"}], by step.
 
-    `rows`: lines of samples.jsonl with `step`, `proxy`, `kl` (nats per answer), `tokens` (a count, or the
-    tokens themselves) and, for the paired interval, `prompt_id`; `gold_of` gives a row's gold score.
-    Each point: means `kl`, `proxy`, `gold`, `length`; `proxy_ci95` and `gold_ci95` over prompts; and
-    `gold_change_ci95`, of the change since the first step on the same prompts. An interval is None
-    where it is not known. Raises UserError at a row that lacks a field.
+    `rows`: lines of samples.jsonl with `step`, `proxy`, `kl` (nats per answer) and `tokens` (a count,
+    or the tokens themselves); `gold_of` gives a row's gold score. Raises UserError at a row that lacks a field.
     Source of the picture: Gao, Schulman & Hilton (2023), "Scaling laws for reward model overoptimization", figure 1.
     """
-    steps: dict[int, list[_Sample]] = defaultdict(list)
+    steps: dict[int, list[tuple[float, float, float, float]]] = defaultdict(list)
     for number, row in enumerate(rows, start=1):
         try:
             tokens = row["tokens"]
             length = float(len(tokens)) if isinstance(tokens, Sequence) else float(tokens)
-            scores = (float(row["kl"]), float(row["proxy"]), float(gold_of(row)), length)
-            steps[int(row["step"])].append(_Sample(row.get("prompt_id", number), *scores))
+            steps[int(row["step"])].append((float(row["kl"]), float(row["proxy"]), float(gold_of(row)), length))
         except KeyError as missing:
             raise UserError(
                 f"row {number} has no field {missing}", where="samples.jsonl", mend="sample again with this version"
             ) from None
-    points: list[Point] = []
-    first: dict[Hashable, float] = {}
+    points = []
     for step in sorted(steps):
-        samples = steps[step]
-        point: Point = {"step": step}
-        for name in ("kl", "proxy", "gold", "length"):
-            point[name] = float(np.mean([getattr(s, name) for s in samples]))
-        prompts = [s.prompt for s in samples]
-        point["proxy_ci95"] = _interval([s.proxy for s in samples], prompts)
-        point["gold_ci95"] = _interval([s.gold for s in samples], prompts)
-        # The same prompts at every step: their differences vary far less than their scores.
-        paired = [s for s in samples if s.prompt in first]
-        point["gold_change_ci95"] = _interval([s.gold - first[s.prompt] for s in paired], [s.prompt for s in paired])
-        if not points:
-            first = _means(samples)
-        points.append(point)
+        kl, proxy, gold, length = (float(x) for x in np.asarray(steps[step]).mean(axis=0))
+        points.append({"step": step, "kl": kl, "proxy": proxy, "gold": gold, "length": length})
     return points
 
 
-class _Sample(NamedTuple):
-    prompt: Hashable
-    kl: float
-    proxy: float
-    gold: float
-    length: float
-
-
-def _means(samples: Sequence[_Sample]) -> dict[Hashable, float]:
-    by_prompt: dict[Hashable, list[float]] = defaultdict(list)
-    for sample in samples:
-        by_prompt[sample.prompt].append(sample.gold)
-    return {prompt: float(np.mean(golds)) for prompt, golds in by_prompt.items()}
-
-
-def _interval(values: Sequence[float], prompts: Sequence[Hashable]) -> list[float] | None:
-    if not values:
-        return None
-    _, low, high = clustered_interval(values, prompts)
-    return [low, high] if np.isfinite(low) else None  # JSON has no NaN
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a curve shows. `kind`: "exploited" (the proxy rose, gold ended below its start), "turned" (gold peaked
-    and fell, but not below its start), "rose" (gold rose and held), "flat" (none of these). `sure`: the 95 %
-    interval of gold's change since the start leaves out 0; None where no interval is known."""
-
-    kind: str
-    peak: int
-    gold: tuple[float, float, float]  # first, peak, last
-    proxy: tuple[float, float]  # first, last
-    sure: bool | None
-
-
-def outcome(points: Sequence[Mapping[str, Any]]) -> Outcome | None:
-    """Judge a curve; None for fewer than two points.
+def verdict(points: Sequence[Mapping[str, float]]) -> str:
+    """One sentence on a curve: whether gold followed the proxy, and where it turned.
 
     A fall is called one when it exceeds a tenth of the range that gold covers in the run, and the last value
     is the mean of the last two points, so that a single noisy evaluation does not decide.
     """
     if len(points) < 2:
-        return None
+        return "One evaluation only: no curve to judge."
     gold = np.array([float(p["gold"]) for p in points])
     proxy = np.array([float(p["proxy"]) for p in points])
     peak = int(gold.argmax())
     tail = 1 if len(points) < 4 else 2
     last_gold, last_proxy = float(gold[-tail:].mean()), float(proxy[-tail:].mean())
-    fell = gold[peak] - last_gold > 0.1 * max(float(np.ptp(gold)), 1e-12) and peak < len(points) - 1
-    change = points[-1].get("gold_change_ci95")
+    span = max(float(np.ptp(gold)), 1e-12)
+    fell = gold[peak] - last_gold > 0.1 * span and peak < len(points) - 1
+    proxy_rose = last_proxy > proxy[0]
+    at = f"KL {float(points[peak]['kl']):.1f} (step {int(points[peak]['step'])})"
+    ends = f"{gold[0]:.2f} → {gold[peak]:.2f} → {last_gold:.2f}"
+    proxies = f"{proxy[0]:.2f} → {last_proxy:.2f}"
+    if fell and proxy_rose:
+        below = ", below where it began" if last_gold < gold[0] else ""
+        if peak == 0:
+            return f"Proxy rose ({proxies}) while gold fell from the start ({gold[0]:.2f} → {last_gold:.2f})."
+        return f"Proxy rose ({proxies}); gold peaked at {at} and then fell{below} ({ends})."
     if fell:
-        kind = "exploited" if last_gold < gold[0] and last_proxy > proxy[0] else "turned"
-    else:
-        kind = "rose" if last_gold > gold[0] else "flat"
-    return Outcome(
-        kind=kind,
-        peak=peak,
-        gold=(float(gold[0]), float(gold[peak]), last_gold),
-        proxy=(float(proxy[0]), last_proxy),
-        sure=None if change is None else not change[0] <= 0 <= change[1],
-    )
-
-
-def verdict(points: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence on a curve: whether gold followed the proxy, and where it turned."""
-    found = outcome(points)
-    if found is None:
-        return "One evaluation only: no curve to judge."
-    first, top, last = found.gold
-    rose = found.proxy[1] > found.proxy[0]
-    proxies = _path(*found.proxy)
-    at = f"KL {float(points[found.peak]['kl']):.1f} (step {int(points[found.peak]['step'])})"
-    ends = _path(first, top, last)
-    below = ""
-    if last < first:
-        below = ", clearly below where it began" if found.sure else ", below where it began"
-    if found.kind in ("exploited", "turned"):
-        if found.peak == 0:
-            while_ = f"Proxy rose ({proxies}) while gold" if rose else "Gold"
-            return f"{while_} fell from the start ({_path(first, last)})."
-        if rose:
-            return f"Proxy rose ({proxies}); gold peaked at {at} and then fell{below} ({ends})."
-        return f"Gold peaked at {at} and then fell{below} ({ends}); the proxy did not rise ({proxies})."
-    if found.kind == "rose":
-        follows = "Gold rose with the proxy" if rose else "Gold rose though the proxy did not"
-        return f"{follows}: gold {_path(first, last)}, proxy {proxies}, KL {float(points[-1]['kl']):.1f}."
-    return f"Gold did not rise ({_path(first, last)}); proxy {proxies}."
-
-
-def _path(*values: float) -> str:
-    return " → ".join(f"{value:.2f}" for value in values).replace("-", "−")
+        return f"Gold peaked at {at} and then fell ({ends}); the proxy did not rise ({proxies})."
+    if last_gold > gold[0]:
+        follows = "Gold rose with the proxy" if proxy_rose else "Gold rose though the proxy did not"
+        return f"{follows}: gold {gold[0]:.2f} → {last_gold:.2f}, proxy {proxies}, KL {float(points[-1]['kl']):.1f}."
+    return f"Gold did not rise ({gold[0]:.2f} → {last_gold:.2f}); proxy {proxies}."
 
 
 def _words(text: str) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,40 +84,3 @@ def win_rate_from_votes(votes: ArrayLike, clusters: Sequence[Hashable] | None = 
             mend="give one label per vote",
         )
     return _summary(points, clusters)
-
-
-def matrix(scores: Mapping[str, ArrayLike], clusters: Sequence[Hashable] | None = None) -> list[dict[str, Any]]:
-    """Win rates of each model over every one named before it, on the same prompts.
-
-    `scores`: name -> scores (n,), row i of all is the same prompt; order the names from the baseline on.
-    Returns `win_rate`'s mapping with "policy" and "baseline" for each pair.
-    """
-    return [
-        {"policy": policy, "baseline": baseline, **win_rate(scores[policy], scores[baseline], clusters)}
-        for baseline, policy in combinations(scores, 2)
-    ]
-
-
-def judge_votes(
-    rank: Sequence[Callable[[int, random.Random], Sequence[int]]],
-    pairs: int,
-    rng: random.Random,
-    votes_each: int = 1,
-) -> tuple[list[float], list[int]]:
-    """Votes of a panel on `pairs` pairs of answers: (votes, the number of the pair that each vote is on).
-
-    `rank`: one function per labeler that ranks pair i, (rank of A, rank of B), 1 is best and equal is a tie.
-    Each pair is given to `votes_each` labelers of the panel, drawn anew. The two lists are what
-    `win_rate_from_votes` takes as votes and clusters. Raises UserError where the panel is too small.
-    """
-    if not 0 < votes_each <= len(rank):
-        raise UserError(
-            f"{votes_each} votes on a pair from a panel of {len(rank)}", where="judge_votes", mend="take fewer votes"
-        )
-    votes, clusters = [], []
-    for pair in range(pairs):
-        for labeler in rng.sample(range(len(rank)), votes_each):
-            first, second = rank[labeler](pair, rng)
-            votes.append(1.0 if first < second else 0.5 if first == second else 0.0)
-            clusters.append(pair)
-    return votes, clusters
