@@ -4,7 +4,7 @@ A stage's name may stand wherever a checkpoint or a data file is expected (`mode
 by what that stage writes. Torch-free: a recipe can be checked without loading anything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import yaml
 from tutelage.configs import STAGES, EvalConfig, StageConfig, TrainingConfig, from_mapping
 from tutelage.errors import UserError, did_you_mean
 
-TOP_KEYS = ("version", "name", "seed", "model", "data", "stages")
+TOP_KEYS = ("version", "name", "seed", "model", "data", "out", "stages")
 OUTPUT_FILES = {"sample": "completions.jsonl", "label": "comparisons.jsonl"}
 
 
@@ -55,8 +55,12 @@ def load_recipe(
     seed: int | None = None,
     resume: bool = False,
     max_steps: int | None = None,
+    stage_options: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Recipe:
-    """Parse and resolve a recipe; the options replace its own model, data and seed."""
+    """Parse and resolve a recipe; the options replace its own model, data, out and seed.
+
+    stage_options: {stage: {option: text}}, as typed on a command line, on top of the stages' own options.
+    """
     content = read_yaml(path)
     for key in content:
         if key not in TOP_KEYS:
@@ -65,6 +69,12 @@ def load_recipe(
                 where=str(path),
                 mend=f"use one of: {', '.join(TOP_KEYS)}",
             )
+    if content.get("version", 1) != 1:
+        raise UserError(f"version {content['version']!r} is not known", where=str(path), mend="write version: 1")
+    for key, kind in (("name", str), ("seed", int), ("model", str), ("data", str), ("out", str)):
+        if not isinstance(content.get(key, kind()), kind):
+            what = f"{content[key]!r} is not of type {kind.__name__}"
+            raise UserError(what, where=f"{path}, key {key}", mend=f"give a {kind.__name__}")
     entries = content.get("stages")
     if not isinstance(entries, list) or not entries:
         raise UserError("has no stages", where=f"{path}, key stages", mend="list them: - sft: {epochs: 2}")
@@ -72,23 +82,43 @@ def load_recipe(
     recipe = Recipe(
         name=name,
         path=str(path),
-        seed=seed if seed is not None else int(content.get("seed", 0)),
-        model=model or str(content.get("model", "world")),
-        data=data or str(content.get("data", "world")),
-        out=Path(out or f"runs/{name}"),
+        seed=seed if seed is not None else content.get("seed", 0),
+        model=model or content.get("model", "world"),
+        data=data or content.get("data", "world"),
+        out=Path(out or content.get("out") or f"runs/{name}").expanduser(),
         stages=[],
     )
+    asked = {stage: dict(options) for stage, options in (stage_options or {}).items()}
     produced: dict[str, str] = {}
     for number, entry in enumerate(entries, 1):
         where = f"{path}, stage {number}"
         verb, values = _entry(entry, where)
         stage = str(values.pop("name", verb))
+        if not stage or set(stage) & set("/\\= ") or stage.startswith("."):
+            raise UserError(f"{stage!r} cannot name a folder", where=f"{where}, key name", mend="use letters and -")
         if stage in produced:
             raise UserError(f"two stages are called {stage}", where=where, mend="give one another name")
+        values |= {key: from_text(text) for key, text in asked.pop(stage, {}).items()}
         recipe.stages.append((stage, verb, _resolve(recipe, stage, verb, values, produced, where, resume, max_steps)))
         folder = recipe.out / stage
         produced[stage] = str(folder / OUTPUT_FILES[verb] if verb in OUTPUT_FILES else folder)
+    if asked:
+        stage = next(iter(asked))
+        near = did_you_mean(stage, list(produced))
+        raise UserError(
+            f"has no stage {stage!r}{near}, so --{stage}.… sets nothing",
+            where=str(path),
+            mend=f"its stages are: {', '.join(produced)}",
+        )
     return recipe
+
+
+def from_text(text: str) -> Any:
+    """A value as typed on a command line, read as YAML reads it."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
@@ -138,15 +168,25 @@ def _resolve(
         policies = [s for s, v, _ in recipe.stages if v in ("sft", "ppo")]
         defaults["models"] = (f"base={recipe.model}", *(f"{s}={produced[s]}" for s in policies))
     changes |= {key: value for key, value in defaults.items() if key in names and key not in given}
-    for key in given & {"model", "data", "reward_model"}:
+    for key in given & {"model", "data", "reward_model", "ptx_data"}:
         value = getattr(explicit, key)
         if value in produced:
             changes[key] = produced[value]
+    if isinstance(explicit, EvalConfig) and explicit.models:
+        changes["models"] = tuple(_member(one, recipe.model, produced) for one in explicit.models)
     if issubclass(cls, TrainingConfig):
         changes["resume"] = resume
         if max_steps is not None:
             changes["max_steps"] = max_steps
     return replace(explicit, **changes)
+
+
+def _member(one: str, base: str, produced: dict[str, str]) -> str:
+    """`ppo` and `mine=ppo` → `ppo=FOLDER` and `mine=FOLDER`; `base` is the recipe's model."""
+    name, equals, place = one.partition("=")
+    place = place if equals else name
+    known = {"base": base, **produced}
+    return f"{name}={known.get(place, place)}"
 
 
 def skips(recipe: Recipe) -> set[str]:

@@ -2,8 +2,14 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
+import yaml
+
+from tutelage.cli.main import main
+from tutelage.errors import UserError
+from tutelage.runs import Interrupted
 
 
 def run(*words):
@@ -66,3 +72,61 @@ def test_model_folders_that_are_none(tmp_path):
     (tmp_path / "modelless").mkdir()
     done = run("sft", "--model", tmp_path / "modelless", "--max-steps", "1", "--out", tmp_path / "out")
     assert done.returncode == 2 and "modelless" in done.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["world"], ["chat", "--help"], ["run", "--help"], ["world", "show", "--help"]])
+def test_help_of_the_other_verbs(words):
+    done = run(*words)
+    assert done.returncode == 0 and "usage" in done.stdout
+
+
+def test_the_front_answers_at_once():
+    """Best of three, so that a busy machine does not fail it: half a second, nothing heavy loaded."""
+
+    def seconds():
+        start = time.perf_counter()
+        assert run("--help").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_dry_run_prints_what_config_reads(tmp_path):
+    shown = run("sft", "--dry-run", "--max_steps", "3", "--learning-rate=2e-5").stdout
+    assert yaml.safe_load(shown)["max_steps"] == 3
+    (tmp_path / "sft.yaml").write_text(shown)
+    again = run("sft", "--dry-run", "--config", tmp_path / "sft.yaml", "--max-steps", "4").stdout
+    assert yaml.safe_load(again) == {**yaml.safe_load(shown), "max_steps": 4}
+    (tmp_path / "sft.yaml").write_text("lerning_rate: 1\n")
+    bad = run("sft", "--config", tmp_path / "sft.yaml")
+    assert bad.returncode == 2 and "sft.yaml" in bad.stderr and "learning_rate" in bad.stderr
+
+
+def test_any_option_of_a_recipe_can_be_set(tmp_path):
+    words = ["run", "quickstart", "--dry-run", "--label.by", "world:length", "--ppo.kl_coef=1e-1"]
+    shown = dict(part.split("\n", 1) for part in run(*words).stdout.removeprefix("# ").split("\n# "))
+    assert yaml.safe_load(shown["label: label"])["by"] == "world:length"
+    assert yaml.safe_load(shown["ppo: ppo"])["kl_coef"] == 0.1
+    assert yaml.safe_load(shown["ppo-no-kl: ppo"])["kl_coef"] == 0
+    for wrong, mention in (("--lable.by", "label"), ("--label.bye", "by")):
+        done = run("run", "quickstart", "--dry-run", wrong, "world:length")
+        assert done.returncode == 2 and f"did you mean {mention}?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (Interrupted("runs/x", 7), 130, "stopped at step 7; go on with:\n  tutelage world show --resume"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (UserError("is wrong", where="x.jsonl, row 2", mend="mend it"), 2, "x.jsonl, row 2: is wrong\n  mend: mend it"),
+    ],
+)
+def test_what_went_wrong_is_one_message_and_a_status(monkeypatch, capsys, error, status, said):
+    def fail(verb, words):
+        raise error
+
+    monkeypatch.setattr("tutelage.cli.world.main", fail)
+    with pytest.raises(SystemExit) as left:
+        main(["world", "show"])
+    err = capsys.readouterr().err
+    assert left.value.code == status and said in err and "Traceback" not in err

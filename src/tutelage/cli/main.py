@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def _guarded(verb: str, words: list[str]) -> int:
     try:
         result = import_module(VERBS[verb][0]).main(verb, words[1:])
         if "--json" in words and result is not None:
-            print(json.dumps(result, default=str))
+            print(json.dumps(result, default=str, ensure_ascii=False), flush=True)
         return 0
     except UserError as error:
         print(f"error: {error.message}", file=sys.stderr)
@@ -76,5 +77,6 @@ def _guarded(verb: str, words: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader (head, less) has had enough; nothing may be flushed to it on leaving
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

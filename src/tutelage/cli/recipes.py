@@ -5,20 +5,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-import yaml
 
-from tutelage.cli.options import show
-from tutelage.configs import to_mapping
+from tutelage.cli.options import as_yaml, option, parse_words, show
 from tutelage.errors import UserError
 from tutelage.recipe import load_recipe
 
 
 @dataclass(kw_only=True)
 class RunOptions:
-    """Run a recipe's stages one after another, then write report.json and report.html."""
+    """Run a recipe's stages one after another, then write report.json and report.html.
+
+    Any option of any stage can be set too: --STAGE.OPTION VALUE, as in --ppo.kl-coef 0.1 or --label.by world:length.
+    """
 
     recipe: Annotated[str, tyro.conf.Positional]
-    """The recipe file."""
+    """The recipe: a YAML file, or the name of one that comes with the program (quickstart)."""
     model: str | None = None
     """A Hugging Face folder in place of the recipe's model."""
     data: str | None = None
@@ -38,11 +39,12 @@ class RunOptions:
 
 
 def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
-    if verb == "quickstart":
-        arguments = [str(Path(__file__).parents[1] / "recipes" / "quickstart.yaml"), *arguments]
-    options = tyro.cli(RunOptions, prog=f"tutelage {verb}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    words = ["quickstart", *arguments] if verb == "quickstart" else arguments
+    stage_options, words = split_dotted(words)
+    options = parse_words(RunOptions, verb, words)
     recipe = load_recipe(
-        Path(options.recipe),
+        find_recipe(options.recipe),
+        stage_options=stage_options,
         model=options.model,
         data=options.data,
         out=options.out,
@@ -51,7 +53,8 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
         max_steps=options.max_steps,
     )
     if options.dry_run:
-        print(yaml.safe_dump({stage: {"verb": v, **to_mapping(c)} for stage, v, c in recipe.stages}, sort_keys=False))
+        for stage, name, config in recipe.stages:
+            print(f"# {stage}: {name}\n{as_yaml(config)}")
         return None
     if (recipe.out / "recipe.yaml").exists() and not options.resume:
         raise UserError(
@@ -62,3 +65,30 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     report = run_recipe(recipe, command=f"tutelage {verb} {' '.join(arguments)}")
     show(f"\nthe report is {recipe.out / 'report.html'}")
     return report
+
+
+def find_recipe(name: str) -> Path:
+    """The file, or else the recipe of that name that comes with the program."""
+    path = Path(name)
+    shipped = Path(__file__).parents[3] / "recipes" / f"{name}.yaml"
+    return shipped if not path.exists() and path.suffix == "" and shipped.exists() else path
+
+
+def split_dotted(words: list[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """`--ppo.kl-coef 0` → {"ppo": {"kl_coef": "0"}}, and the other words. Without a value it is a flag: true."""
+    found: dict[str, dict[str, str]] = {}
+    rest: list[str] = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.partition("=")
+        stage, dot, key = name.removeprefix("--").partition(".")
+        if not word.startswith("--") or not dot:
+            rest.append(word)
+            continue
+        if not stage or not key:
+            raise UserError(f"unknown option {word}", mend="write --STAGE.OPTION VALUE, as in --ppo.kl-coef 0.1")
+        if not equals:
+            value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"
+        found.setdefault(stage, {})[option(key)] = value
+    return found, rest

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import tyro
-
+from tutelage.cli.options import parse_words
 from tutelage.configs.base import Dtype
-from tutelage.errors import UserError
+from tutelage.errors import UserError, did_you_mean
 
 
 @dataclass(kw_only=True)
@@ -31,17 +30,28 @@ class ShowOptions:
     seed: int = 0
 
 
+ACTIONS = {
+    "show": "print prompts with good and bad answers and their facet scores",
+    "build": "train the world's tokenizer and a base model",
+}
+
+
 def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     action = arguments[0] if arguments else ""
+    if action in ("", "-h", "--help"):
+        print("usage: tutelage world ACTION [options]\n")
+        print("\n".join(f"  {name:<7} {about}" for name, about in ACTIONS.items()))
+        return None
     if action == "build":
         from tutelage.world.build import build
 
-        options = tyro.cli(BuildOptions, prog="tutelage world build", args=arguments[1:])
+        options = parse_words(BuildOptions, "world build", arguments[1:])
         return build(options.size, options.out, options.seed, options.dtype, options.tokens)
     if action == "show":
         from tutelage.world.show import show
 
-        shown = tyro.cli(ShowOptions, prog="tutelage world show", args=arguments[1:])
+        shown = parse_words(ShowOptions, "world show", arguments[1:])
         print(show(shown.prompts, shown.seed))
         return None
-    raise UserError(f"unknown action {action!r}", where="tutelage world", mend="use show or build")
+    near = did_you_mean(action, list(ACTIONS))
+    raise UserError(f"unknown action {action!r}{near}", where="tutelage world", mend="use show or build")
