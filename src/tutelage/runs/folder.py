@@ -125,7 +125,7 @@ class Run:
             if not path.exists():
                 continue
             rows = []
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8").split("\n"):
                 try:
                     row = json.loads(line)
                 except ValueError:
