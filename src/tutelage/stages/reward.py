@@ -56,7 +56,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
         optimizer = MasterAdam(model.model.parameters())
         if session.state:
             optimizer.load(session.state["optimizer"])
-        card: dict[str, Any] = {}
+        card: dict[str, Any] = session.state.get("card", {})
 
         # 2. -1/C(K,2) sum log sigma(r_w - r_l), all pairs of a prompt in one batch element.
         for step in session.steps():
@@ -85,7 +85,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
                 step,
                 row,
                 lambda path, verify: save_model(path, model, about, verify=verify),
-                {"optimizer": optimizer.state()},
+                {"optimizer": optimizer.state(), "card": card},
                 ("loss", "accuracy", "eval/accuracy"),
             )
         print(
