@@ -31,7 +31,6 @@ from tutelage.runs.files import (
     write_json,
     write_text,
 )
-from tutelage.runs.metrics import check_names
 
 # What may differ between a run and its resumption: these change when it stops, what it prints, whether it may
 # start or how it fits into memory, not what it computes.
@@ -140,6 +139,8 @@ class Run:
     def log(self, row: dict[str, Any]) -> None:
         """Append one step's metrics. A number that is not finite stops the run and names the metric."""
         if os.environ.get(STRICT):
+            from tutelage.runs.metrics import check_names
+
             check_names(row, self.stage)
         for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -160,8 +161,6 @@ class Run:
         write_model fills a folder. `best` marks the step as the best so far in the same move, so that a kill
         cannot part the two. Whatever fails, the checkpoints before are untouched and nothing half-written stays.
         """
-        import torch
-
         temporary, final = self.checkpoints / f".tmp-step-{step}", self.checkpoints / f"step-{step}"
         with naming_full_disk(final):
             shutil.rmtree(temporary, ignore_errors=True)
@@ -170,6 +169,8 @@ class Run:
                     (temporary / part).mkdir(parents=True)
                 write_model(temporary / "model")
                 if state is not None:
+                    import torch
+
                     torch.save(state, temporary / "state" / "state.pt")
                 if best:
                     (temporary / "state" / "best").touch()
