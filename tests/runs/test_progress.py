@@ -81,7 +81,9 @@ def test_on_a_terminal_bars_follow_each_other_and_standard_output_stays_clean():
     main, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     environment.pop("TUTELAGE_QUIET", None)
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=terminal, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=terminal, env=environment
+    )
     os.close(terminal)
     shown = b""
     while True:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tutelage.algorithms.ranking import davidson_loss, pairwise_ranking_loss, rao_kupper_loss
 from tutelage.algorithms.schedules import cosine_to_fraction
 from tutelage.configs import RewardConfig
-from tutelage.data.batches import batch_order, token_budget_batches
+from tutelage.data.batches import batch_order, step_seed, token_budget_batches
 from tutelage.data.sources import comparisons, data_hash, load_data
 from tutelage.data.templates import Rendered, preflight, render, render_completion
 from tutelage.engine.optimizer import MasterAdam
@@ -41,6 +41,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
     # 1. Rankings to learn from and to be tested on.
     train, held_out = _rankings(config)
     source = resolve(config.model)
+    torch.manual_seed(step_seed(config.seed, "head"))
     model = load_scalar(source, config.dtype, trained=False)
     examples = [_render(model, c, config.max_length) for c in train]
     flat = [r for example in examples for r in example]
