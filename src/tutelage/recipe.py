@@ -116,8 +116,8 @@ def load_recipe(
 def check_models(recipe: Recipe) -> None:
     """Every model is there or made by an earlier stage: better known now than after the hours before its stage."""
     for stage, _, config in recipe.stages:
-        named = {"model": config.model, "reward_model": getattr(config, "reward_model", None)}
-        for key, value in named.items():
+        for key in ("model", "reward_model"):
+            value = getattr(config, key, None)
             made = value is not None and recipe.out in Path(value).parents
             if value is not None and value != "world" and not made and not Path(value).expanduser().exists():
                 where, mend = (

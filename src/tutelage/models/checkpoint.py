@@ -4,6 +4,8 @@ Beside the weights stands `tutelage.json`: role, parent, hashes, config, version
 """
 
 import json
+import os
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from tutelage.engine.attention import NAME
 from tutelage.engine.packing import pack
 from tutelage.errors import UserError
 from tutelage.models.roles import Policy, ScalarModel, hidden_states
+from tutelage.runs import check_folder
+from tutelage.runs.files import naming_full_disk, sync_tree
 
 transformers_logging.disable_progress_bar()
 
@@ -145,6 +149,29 @@ def save_model(folder: Path, role: Policy | ScalarModel, about: dict[str, Any], 
     (folder / "tutelage.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
     if verify:
         reload_and_compare(folder, role)
+
+
+def export_model(model: str, out: str) -> dict[str, Any]:
+    """Copy a checkpoint to a new folder, whole or not at all, once the copy was loaded and compared."""
+    source, target = resolve(model), Path(out).expanduser()
+    if target.exists():
+        raise UserError("is there already", where=out, mend="choose another --out")
+    check_folder(target)
+    architectures = AutoConfig.from_pretrained(source).architectures or []
+    scalar = any("ForSequenceClassification" in name for name in architectures)
+    role = load_scalar(source, "float32") if scalar else load_policy(source, "float32")
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with naming_full_disk(target):
+        try:
+            shutil.copytree(source, temporary)
+            reload_and_compare(temporary, role)
+            sync_tree(temporary)
+            os.rename(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return {"role": "reward" if scalar else "policy", "source": str(source), "out": str(target)}
 
 
 @torch.no_grad()
