@@ -115,7 +115,10 @@ def load_recipe(
 
 def check_models(recipe: Recipe) -> None:
     """Every model is there or made by an earlier stage: better known now than after the hours before its stage."""
-    for stage, _, config in recipe.stages:
+    for stage, verb, config in recipe.stages:
+        if verb == "ppo" and getattr(config, "reward_model", None) is None:
+            mend = "put a reward stage before it, or give reward_model"
+            raise UserError("has no reward model", where=f"{recipe.path}, stage {stage}", mend=mend)
         for key in ("model", "reward_model"):
             value = getattr(config, key, None)
             made = value is not None and recipe.out in Path(value).parents

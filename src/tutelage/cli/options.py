@@ -21,7 +21,9 @@ SAID_EACH_TIME = ("resume", "dry_run", "json")  # no part of what a run computes
 def parse(cls: type[C], verb: str, words: list[str]) -> tuple[C, bool]:
     """The config of a verb, and whether only to show it. `--config FILE` is read first; other options override it."""
     file, words = take(words, "config")
-    values = {key: value for key, value in read_yaml(Path(file)).items() if key != "stage"} if file else {}
+    values = read_yaml(Path(file)) if file else {}
+    if (stage := values.pop("stage", verb)) != verb:
+        raise UserError(f"holds options of {stage}, not of {verb}", where=file, mend=f"give it to `tutelage {stage}`")
     default = from_mapping(cls, values, where=file or verb)
     config = parse_words(cls, verb, words, default)
     return config, config.dry_run

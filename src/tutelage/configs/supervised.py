@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tutelage.configs.base import TrainingConfig, require_not_negative, require_positive, require_share
+from tutelage.configs.base import TrainingConfig, invalid, require_not_negative, require_positive, require_share
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -54,6 +54,9 @@ class SFTConfig(TrainingConfig):
         super().check()
         require_positive(self, "epochs", "eval_every")
         require_share(self, "final_fraction", "dropout", "pretraining_mix")
+        for name in ("dropout", "pretraining_mix"):
+            if getattr(self, name) == 1:
+                raise invalid(name, 1.0, "give a number below 1")
         if self.demonstrations is not None:
             require_positive(self, "demonstrations")
 

@@ -80,13 +80,19 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _load(auto: Any, path: Path, dtype: str, **kwargs: Any) -> Any:
+def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> Any:
+    """A model whose weights all come from the folder, but for those whose names begin with `new`."""
+    kwargs |= {"dtype": compute_dtype(dtype), "attn_implementation": NAME, "output_loading_info": True}
     try:
-        model = auto.from_pretrained(path, dtype=compute_dtype(dtype), attn_implementation=NAME, **kwargs)
+        model, info = auto.from_pretrained(path, **kwargs)
     except Exception as error:
         raise UserError(
             f"the model does not load ({str(error).splitlines()[0]})", where=str(path), mend="check the folder"
         ) from error
+    missing = [name for name in sorted(info["missing_keys"]) if not (new and name.startswith(new))]
+    if missing:
+        what = f"weight {missing[0]} is missing ({len(missing)} in all)"
+        raise UserError(what, where=str(path), mend="use a whole checkpoint of this architecture")
     broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
     if broken:
         raise UserError(
@@ -97,7 +103,18 @@ def _load(auto: Any, path: Path, dtype: str, **kwargs: Any) -> Any:
 
 def load_policy(model: str | Path, dtype: str = "auto") -> Policy:
     path = resolve(str(model))
-    return Policy(_load(AutoModelForCausalLM, path, dtype), load_tokenizer(path))
+    tokenizer = load_tokenizer(path)
+    loaded = _load(AutoModelForCausalLM, path, dtype)
+    check_vocabulary(loaded, tokenizer, path)
+    return Policy(loaded, tokenizer)
+
+
+def check_vocabulary(model: Any, tokenizer: Any, path: Path) -> None:
+    """Every token has its row in the embedding (which may have more, for speed)."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        what = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {rows}"
+        raise UserError(what, where=str(path), mend="save the tokenizer that belongs to the model, or resize the model")
 
 
 def load_scalar(model: str | Path, dtype: str = "auto", *, trained: bool = True) -> ScalarModel:
@@ -112,8 +129,12 @@ def load_scalar(model: str | Path, dtype: str = "auto", *, trained: bool = True)
     tokenizer = load_tokenizer(path)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    loaded = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1, pad_token_id=pad_token_id(tokenizer))
-    transformers_logging.set_verbosity(verbosity)
+    options = {"num_labels": 1, "pad_token_id": pad_token_id(tokenizer), "new": "" if has_head else "score"}
+    try:
+        loaded = _load(AutoModelForSequenceClassification, path, dtype, **options)
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    check_vocabulary(loaded, tokenizer, path)
     if not hasattr(loaded, "score"):
         raise UserError(
             "this architecture has no scalar head named `score`", where=str(model), mend="use a decoder model"
