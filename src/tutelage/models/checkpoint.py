@@ -21,6 +21,8 @@ from tutelage.models.roles import Policy, ScalarModel, hidden_states
 from tutelage.runs import check_folder
 from tutelage.runs.files import naming_full_disk, sync_tree
 
+# What its warnings are about (missing weights, long sequences) is checked here and said in one message.
+transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 
@@ -83,12 +85,16 @@ def load_tokenizer(path: Path) -> Any:
 def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> Any:
     """A model whose weights all come from the folder, but for those whose names begin with `new`."""
     kwargs |= {"dtype": compute_dtype(dtype), "attn_implementation": NAME, "output_loading_info": True}
+    kwargs["ignore_mismatched_sizes"] = True  # reported below
     try:
         model, info = auto.from_pretrained(path, **kwargs)
     except Exception as error:
         raise UserError(
             f"the model does not load ({str(error).splitlines()[0]})", where=str(path), mend="check the folder"
         ) from error
+    for name, held, expected in sorted(info["mismatched_keys"]):
+        what = f"weight {name} has shape {list(held)} instead of {list(expected)}"
+        raise UserError(what, where=str(path), mend="use weights and config.json of one model")
     missing = [name for name in sorted(info["missing_keys"]) if not (new and name.startswith(new))]
     if missing:
         what = f"weight {missing[0]} is missing ({len(missing)} in all)"
@@ -127,13 +133,8 @@ def load_scalar(model: str | Path, dtype: str = "auto", *, trained: bool = True)
             "is not a reward model", where=str(model), mend="give a checkpoint that `tutelage reward` wrote"
         )
     tokenizer = load_tokenizer(path)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    options = {"num_labels": 1, "pad_token_id": pad_token_id(tokenizer), "new": "" if has_head else "score"}
-    try:
-        loaded = _load(AutoModelForSequenceClassification, path, dtype, **options)
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+    options: dict[str, Any] = {"num_labels": 1, "pad_token_id": pad_token_id(tokenizer)}
+    loaded = _load(AutoModelForSequenceClassification, path, dtype, new="" if has_head else "score", **options)
     check_vocabulary(loaded, tokenizer, path)
     if not hasattr(loaded, "score"):
         raise UserError(
