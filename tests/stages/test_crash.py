@@ -15,6 +15,7 @@ import pytest
 from tutelage.configs import LabelConfig, PPOConfig, PretrainConfig, RewardConfig, SampleConfig, SFTConfig
 from tutelage.recipe import load_recipe, stage_function
 from tutelage.runs import finished
+from tutelage.runs.metrics import registered
 from tutelage.stages.recipe_run import run_recipe
 
 TIMES = {"seconds", "wall_seconds", "time/rollout", "time/update", "peak_rss_bytes", "created", "command", "out"}
@@ -126,6 +127,8 @@ def test_training_killed_between_changes_of_the_disk(verb, nano, pairs, rewarded
     run(tmp_path / "whole", resume=False)
     changes = kill_before(0)
     whole = facts(tmp_path / "whole")
+    logged = {name for row in whole["metrics.jsonl"] for name in row} | TIMES
+    assert set(registered(verb)) - logged <= {"loss/ptx", "ptx/grad_ratio"}, "registered, but never logged"
     # Within the first checkpoint, within the last, and before the summary, each in a resumption of the one before.
     points = (random.Random(verb).randint(5, changes // 2), changes // 3, 9)
     killed = killed_and_resumed(kill_before, run, tmp_path / "killed", points)

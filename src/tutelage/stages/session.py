@@ -29,6 +29,7 @@ class Session:
         out, options = config.out or f"runs/{stage}", to_mapping(config)
         self.run = Run.open(out, stage=stage, config=options, resume=config.resume, total=total)
         self.progress = Progress(total, label or self.run.path.name, done=self.run.start_step)
+        self.shown: dict[str, float] = {}  # a number that is not in every row stays until the next
         self.interrupt = Interrupt()
         self.state = self.run.load_state() or {}
         self.tokens = int(self.state.get("num_tokens", 0))
@@ -63,7 +64,8 @@ class Session:
     ) -> None:
         """Log a step; save when due, at the end, when the user wants to stop, and when `held_out` is the best so far."""
         self.run.log({"step": step, "num_tokens": self.tokens, **row})
-        self.progress.update(step, **{name.split("/")[-1]: row[name] for name in show if name in row})
+        self.shown |= {name.removeprefix("objective/").replace("/", " "): row[name] for name in show if name in row}
+        self.progress.update(step, **self.shown)
         last = step == self.total
         best = held_out is not None and held_out > self.best
         if best and held_out is not None:
