@@ -18,7 +18,7 @@ from tutelage.evaluation.behaviors import behaviors
 from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
 from tutelage.models import Policy, load_policy, load_scalar, resolve
 from tutelage.records import Prompt
-from tutelage.runs import Progress, write_json
+from tutelage.runs import Progress, check_folder, write_json
 from tutelage.stages.language_modeling import as_document, mean_nll
 from tutelage.stages.rollout import score_answers
 from tutelage.stages.sample import draw, text_of
@@ -36,6 +36,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
         raise UserError(
             "needs two models to compare", where="option --models (models)", mend="give base=FOLDER sft=FOLDER …"
         )
+    if config.out:
+        check_folder(Path(config.out).expanduser())
     world = config.data == "world"
     asked = prompts(config.data, config.split, config.prompts, seed=77)[: config.prompts]
     suites = _suites(config.split) if world else {}
@@ -92,8 +94,9 @@ def run(config: EvalConfig) -> dict[str, Any]:
             }
         )
     if config.out:
-        Path(config.out).mkdir(parents=True, exist_ok=True)
-        write_json(Path(config.out) / "eval.json", result)
+        out = Path(config.out).expanduser()
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "eval.json", result)
     return result
 
 
