@@ -8,6 +8,7 @@ A recipe or a command line holds only departures from these. Source of the numbe
 from tutelage.configs.base import StageConfig, TrainingConfig, from_mapping, to_mapping
 from tutelage.configs.measure import EvalConfig, LabelConfig, SampleConfig
 from tutelage.configs.on_policy import PPOConfig
+from tutelage.configs.preference import DPOConfig, IPOConfig, KTOConfig, ORPOConfig, PreferenceConfig, SimPOConfig
 from tutelage.configs.supervised import PretrainConfig, RewardConfig, SFTConfig
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -17,17 +18,28 @@ STAGES: dict[str, type[StageConfig]] = {
     "label": LabelConfig,
     "reward": RewardConfig,
     "ppo": PPOConfig,
+    "dpo": DPOConfig,
+    "ipo": IPOConfig,
+    "kto": KTOConfig,
+    "orpo": ORPOConfig,
+    "simpo": SimPOConfig,
     "eval": EvalConfig,
 }
 __all__ = [
     "STAGES",
+    "DPOConfig",
     "EvalConfig",
+    "IPOConfig",
+    "KTOConfig",
     "LabelConfig",
+    "ORPOConfig",
     "PPOConfig",
+    "PreferenceConfig",
     "PretrainConfig",
     "RewardConfig",
     "SFTConfig",
     "SampleConfig",
+    "SimPOConfig",
     "StageConfig",
     "TrainingConfig",
     "from_mapping",
