@@ -16,10 +16,13 @@ from tutelage.errors import UserError, did_you_mean
 
 TOP_KEYS = ("version", "name", "seed", "model", "data", "out", "stages")
 FAMILY = ("dpo", "ipo", "kto", "orpo", "simpo")  # one loop: stages/preference.py
-POLICIES = ("sft", "ppo", *FAMILY)
+GROUP = ("rloo", "grpo", "online-dpo")  # one loop: stages/group_policy.py
+AGAINST_REWARD = ("ppo", *GROUP, "rejection")
+POLICIES = ("sft", *AGAINST_REWARD, *FAMILY)
 FROM_SFT = ("sample", *POLICIES[1:])  # start from the SFT model, if there is one
 FROM_LABELS = ("reward", *FAMILY)
-MODULES = {"eval": "evaluate", **dict.fromkeys(FAMILY, "preference")}  # where a stage's function is not its verb
+# Where the module of a stage's function is not called like its verb.
+MODULES = {"eval": "evaluate", **dict.fromkeys(FAMILY, "preference"), **dict.fromkeys(GROUP, "group_policy")}
 OUTPUT_FILES = {"sample": "completions.jsonl", "label": "comparisons.jsonl"}
 
 
@@ -167,7 +170,7 @@ def _resolve(
         defaults["data"] = produced["sample"]
     if verb in FROM_LABELS and "label" in produced and recipe.data == "world":
         defaults["data"] = produced["label"]
-    if verb in ("ppo", "eval") and "reward" in produced:
+    if verb in (*AGAINST_REWARD, "eval") and "reward" in produced:
         defaults["reward_model"] = produced["reward"]
     if verb == "eval":
         policies = [s for s, v, _ in recipe.stages if v in POLICIES]

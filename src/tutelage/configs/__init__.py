@@ -6,6 +6,7 @@ A recipe or a command line holds only departures from these. Source of the numbe
 """
 
 from tutelage.configs.base import StageConfig, TrainingConfig, from_mapping, to_mapping
+from tutelage.configs.group_policy import GroupConfig, GRPOConfig, OnlineDPOConfig, RejectionConfig, RLOOConfig
 from tutelage.configs.measure import EvalConfig, LabelConfig, SampleConfig
 from tutelage.configs.on_policy import PPOConfig
 from tutelage.configs.preference import DPOConfig, IPOConfig, KTOConfig, ORPOConfig, PreferenceConfig, SimPOConfig
@@ -23,19 +24,28 @@ STAGES: dict[str, type[StageConfig]] = {
     "kto": KTOConfig,
     "orpo": ORPOConfig,
     "simpo": SimPOConfig,
+    "rloo": RLOOConfig,
+    "grpo": GRPOConfig,
+    "online-dpo": OnlineDPOConfig,
+    "rejection": RejectionConfig,
     "eval": EvalConfig,
 }
 __all__ = [
     "STAGES",
     "DPOConfig",
     "EvalConfig",
+    "GRPOConfig",
+    "GroupConfig",
     "IPOConfig",
     "KTOConfig",
     "LabelConfig",
     "ORPOConfig",
+    "OnlineDPOConfig",
     "PPOConfig",
     "PreferenceConfig",
     "PretrainConfig",
+    "RLOOConfig",
+    "RejectionConfig",
     "RewardConfig",
     "SFTConfig",
     "SampleConfig",
