@@ -36,6 +36,8 @@ def test_help_and_version():
         (["sft", "--learning-rate", "-1"], "learning_rate"),
         (["sft", "--learning-rate", "nan"], "learning_rate"),
         (["ppo", "--max-steps", "1"], "reward_model"),
+        (["rloo", "--max-steps", "1"], "reward_model"),
+        (["dpo", "--loss", "sigmod"], "sigmoid"),
         (["sft", "--model", "nowhere"], "nowhere"),
         (["reward", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["run", "nowhere.yaml"], "nowhere.yaml"),

@@ -107,6 +107,8 @@ def test_group_sizes_must_fit(nano, reward, tmp_path):
             make(RLOOConfig, nano, reward, tmp_path / "run", **changes)
     with pytest.raises(UserError, match="gate"):
         group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "run", force=False))
+    with pytest.raises(UserError, match="max_length"):
+        group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "run", max_length=4))
     assert not (tmp_path / "run").exists()
 
 

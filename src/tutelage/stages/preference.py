@@ -72,10 +72,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
     session = Session(config, config.verb, total)
     if reference_source is not None:
         fresh = policy if reference_source == source else None
-        used = {
-            i for step in range(total) for i in batch_order(len(train), config.batch_size, config.seed, step)
-        }  # a short run does not meet every comparison
-        needed = [*held_out, *(train[i] for i in sorted(used))]
+        needed = [*held_out, *_met(train, total, config)]
         _add_references(session, config, reference_source, fresh, needed)
     about = {"role": "policy", "stage": config.verb, "parent": str(source), "reference": str(reference_source)}
     about |= {"data": data_hash(config.data), "template": report.template}
@@ -125,6 +122,14 @@ def _examples(config: PreferenceConfig, tokenizer: Any) -> tuple[list[Example], 
         single = [t for split in ("tune", "report") for t in thumbs(config.data, split) if t.prompt_id not in trained]
         held_out = _from_thumbs(single[: config.eval_comparisons], config, tokenizer)
     return train, held_out
+
+
+def _met(train: list[Example], total: int, config: PreferenceConfig) -> list[Example]:
+    """The examples that some step will use: a short run does not meet every one."""
+    if total * config.batch_size >= len(train):
+        return train
+    steps = (batch_order(len(train), config.batch_size, config.seed, step) for step in range(total))
+    return [train[i] for i in sorted({i for chosen in steps for i in chosen})]
 
 
 def _from_comparisons(found: list[Comparison], config: PreferenceConfig, tokenizer: Any) -> list[Example]:

@@ -29,7 +29,7 @@ from tutelage.runs import Progress
 from tutelage.stages.gate import gated_reward_model
 from tutelage.stages.language_modeling import backward_mean_nll
 from tutelage.stages.rollout import score_answers
-from tutelage.stages.sample import draw, text_of
+from tutelage.stages.sample import draw, rendered_prompts, text_of
 from tutelage.stages.session import Session
 
 CHUNK = 64  # prompts a line of the file of candidates
@@ -50,6 +50,7 @@ def run(config: RejectionConfig) -> dict[str, Any]:
     source, reward_source = resolve(config.model), gated_reward_model(config)
     policy, reward = load_policy(source, config.dtype), load_scalar(reward_source, config.dtype)
     asked = prompts(config.data, "train", config.prompts, config.seed)
+    rendered_prompts(policy, asked, config.max_length)  # a prompt that does not fit is said before anything is written
     total = config.max_steps or max(1, round(config.epochs * len(asked) / config.batch_size))
     session = Session(config, "rejection", total)
     candidates = _candidates(session.run.path / "candidates.jsonl", policy, reward, asked, config)
