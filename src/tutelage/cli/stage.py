@@ -1,4 +1,4 @@
-"""The verbs that run one stage: pretrain, sft, sample, label, reward, ppo, eval."""
+"""The verbs that run one stage: pretrain, sft, sample, label, reward, ppo, the dpo family, rloo …, eval."""
 
 from typing import Any
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
-from tutelage.records import RECORDS, Comparison, Dataset, Demonstration, Message, Prompt, Record
+from tutelage.records import RECORDS, Comparison, Dataset, Demonstration, Message, Prompt, Record, Thumb
 
 ROLES = ("system", "user", "assistant")
-SHAPES = (
-    "prompt+chosen+rejected, chosen+rejected, prompt+completions+ranks, prompt+completion, messages, prompt, or text"
-)
+SHAPES = "prompt+chosen+rejected, chosen+rejected, prompt+completions+ranks, prompt+completion(+label), messages, prompt, or text"
 
 
 class Degenerate(Exception):
@@ -107,6 +105,8 @@ def _add(data: Dataset, row: dict[str, Any], where: str) -> None:
             data.demonstrations.append(_demonstration(messages, where))
         else:
             data.prompts.append(Prompt(id=_id(messages), messages=messages))
+    elif "completion" in row and "label" in row:
+        data.thumbs.append(_thumb(row, where))
     elif "completion" in row:
         messages = [*_prompt(row, where), _answer(row["completion"], where, "completion")]
         data.demonstrations.append(_demonstration(messages, where))
@@ -144,7 +144,8 @@ def _add_record(data: Dataset, row: dict[str, Any], where: str) -> None:
             raise UserError(
                 f"lacks a field ({error})", where=where, mend=f"see {cls.__name__} in the records' reference"
             ) from error
-    for kind, place in ((Comparison, data.comparisons), (Demonstration, data.demonstrations), (Prompt, data.prompts)):
+    places = ((Comparison, data.comparisons), (Demonstration, data.demonstrations), (Prompt, data.prompts))
+    for kind, place in (*places, (Thumb, data.thumbs)):
         if isinstance(record, kind):
             place.append(record)  # type: ignore[arg-type]
 
@@ -214,6 +215,21 @@ def _demonstration(messages: list[Message], where: str) -> Demonstration:
     if not any(m["role"] == "user" for m in messages):
         raise UserError("has no user turn", where=where, mend="a conversation begins with what the user asks")
     return Demonstration(id=f"d-{_id(messages)}", prompt_id=_id(messages[:-1]), messages=messages)
+
+
+def _thumb(row: dict[str, Any], where: str) -> Thumb:
+    """TRL's unpaired rows: prompt, completion, label."""
+    messages, text = _prompt(row, where), _answer(row["completion"], where, "completion")["content"]
+    if row["label"] not in (True, False):  # 1 and 0 too
+        raise UserError(
+            f"label is {_kind(row['label'])}", where=f"{where}, field label", mend="give true (good) or false (bad)"
+        )
+    if not text.strip():
+        raise Degenerate("the answer is empty")
+    number = hashlib.blake2b(repr((messages, text, row["label"])).encode(), digest_size=6).hexdigest()
+    return Thumb(
+        id=f"t-{number}", prompt_id=_id(messages), messages=messages, completion=text, label=bool(row["label"])
+    )
 
 
 def _id(messages: list[Message]) -> str:
