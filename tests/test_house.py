@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "engine": {"errors"},
     "models": {"errors", "engine", "world"},
     "evaluation": {"errors", "records", "algorithms", "world"},
+    "judges": {"errors", "records", "data", "engine", "models", "runs"},
     "serving": {"errors", "records", "data", "engine", "models", "runs"},
     "report": {"errors", "records", "runs", "evaluation"},
 }
