@@ -28,6 +28,10 @@ SHOWN = 12  # prompts shown side by side in the report
 
 def run(config: EvalConfig) -> dict[str, Any]:
     """Compare models; returns (and with --out writes) the measurements."""
+    if config.judge:
+        from tutelage.stages import judged
+
+        return judged.run(config)
     # 1. The models, each with its name, and the prompts that none has seen.
     models = dict(_named(spec) for spec in config.models)
     if len(models) < 2:
