@@ -101,14 +101,14 @@ class TextAnswer(Answer):
         for g in self.generations:
             stop = g.text.covered() + (len(g.row.tokens) > len(g.shown) and not g.text.stopped)
             text = (self.echoed[g.index] if self.echoed else "") + g.text.whole
-            choices.append(self._choice(g.index, text, self._logprobs(g, 0, stop), g.finish))
+            choices.append(self._choice(g.index, text, self._logprobs(g, 0, stop, prompt=True), g.finish))
         return {**self._head(), "choices": choices, "usage": self.usage()}
 
     def opening(self) -> list[dict[str, Any]]:
         if self.echoed is None:
             return []
         return [
-            self._chunk([self._choice(g.index, self.echoed[g.index], self._logprobs(g, 0, 0), None)])
+            self._chunk([self._choice(g.index, self.echoed[g.index], self._logprobs(g, 0, 0, prompt=True), None)])
             for g in self.generations
         ]
 
@@ -136,8 +136,8 @@ class TextAnswer(Answer):
     def _choice(self, index: int, text: str, logprobs: Any, finish: str | None) -> dict[str, Any]:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
-    def _logprobs(self, g: Generation, start: int, stop: int) -> dict[str, Any] | None:
-        """Tokens start … stop of the answer, and behind an echo's beginning those of the prompt."""
+    def _logprobs(self, g: Generation, start: int, stop: int, *, prompt: bool = False) -> dict[str, Any] | None:
+        """Tokens start … stop of the answer; with `prompt` those of an echoed prompt come first."""
         row = g.row
         if row.alternatives is None:
             return None
@@ -145,7 +145,7 @@ class TextAnswer(Answer):
         tops: list[Alternatives | None] = [*row.tops[start:stop]]
         begin = len(self.echoed[g.index]) if self.echoed else 0
         offsets = [begin + at for at in [0, *g.text.ends][start:stop]]
-        if self.echoed and start == 0 and row.score_prompt:
+        if prompt and row.score_prompt:
             tokens = [*row.prompt, *tokens]
             logprobs = [None, *row.prompt_logprobs, *logprobs]  # type: ignore[list-item]
             tops = [None, *row.prompt_tops, *tops]
