@@ -6,6 +6,7 @@ from tutelage.cli.chat import gather_models, short_names
 from tutelage.cli.options import parse_words
 from tutelage.configs.base import Dtype, invalid
 from tutelage.errors import UserError
+from tutelage.serving.listening import listen
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -35,9 +36,10 @@ class ServeOptions:
 def main(verb: str, arguments: list[str]) -> None:
     options = parse_words(ServeOptions, "serve", gather_models(arguments))
     models = named(options.model)
-    from tutelage.serving.server import serve
+    with listen(options.host, options.port) as listener:
+        from tutelage.serving.server import serve
 
-    serve(models, options.host, options.port, options.batch_size, options.dtype)
+        serve(models, listener, options.batch_size, options.dtype)
 
 
 def named(specs: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -48,5 +50,6 @@ def named(specs: tuple[str, ...]) -> list[tuple[str, str]]:
     names = [name for name, _ in pairs]
     for name in names:
         if not name or names.count(name) > 1:
-            raise UserError(f"two models are named {name!r}", where="option --model", mend="give NAME=FOLDER")
+            what = f"two models are named {name!r}" if name else "a model's name is empty"
+            raise UserError(what, where="option --model", mend="give NAME=FOLDER")
     return pairs

@@ -92,9 +92,10 @@ class GrowingCache:
         self.longest = int(lengths.max()) + 1
         self.mask = (torch.arange(self.longest) <= lengths[:, None])[:, None, None, :]
 
-    def copy(self, source: int, target: int, length: int) -> None:
+    def copy(self, sources: Tensor, targets: Tensor, length: int) -> None:
+        """Give slots what other slots hold."""
         for cache in (*self.keys.values(), *self.values.values()):
-            cache[target, :, :length] = cache[source, :, :length]
+            cache[targets, :, :length] = cache[sources, :, :length]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         if layer not in self.keys:
@@ -138,12 +139,14 @@ class OnlineDecoder:
         self.cache.start_prefill(packed, torch.tensor([slots[0] for slots in groups.values()]))
         hidden = self._forward(packed.input_ids, packed.position_ids)
         last = torch.empty(len(arrivals), dtype=torch.long)
+        copies = [(slots[0], slot) for slots in groups.values() for slot in slots[1:]]
+        if copies:
+            sources, targets = torch.tensor(copies).t()
+            self.cache.copy(sources, targets, int(packed.lengths.max()))
         for place, slots in enumerate(groups.values()):
             for slot in slots:
                 last[slot - start] = packed.last[place]
                 row = arrivals[slot - start]
-                if slot != slots[0]:
-                    self.cache.copy(slots[0], slot, len(row.prompt))
                 if row.score_prompt:
                     first = int(packed.offsets[place])
                     self._score(row, hidden[first : first + len(row.prompt) - 1])
@@ -162,6 +165,7 @@ class OnlineDecoder:
         self._leave()
         return moved
 
+    @torch.inference_mode()
     def cancel(self, row: Row) -> None:
         """Take a row out before its end (one that has left already is left alone)."""
         if row in self.rows:
@@ -223,7 +227,7 @@ class OnlineDecoder:
         last = self.rows.pop()
         if slot < len(self.rows):
             self.rows[slot] = last
-            self.cache.copy(len(self.rows), slot, last.length)
+            self.cache.copy(torch.tensor([len(self.rows)]), torch.tensor([slot]), last.length)
 
 
 def _top(logprobs: Tensor, count: int) -> list[Alternatives]:

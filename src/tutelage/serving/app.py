@@ -55,7 +55,7 @@ class Served:
             raise APIError(
                 400,
                 f"this model's context holds {self.context} tokens; the prompt has {len(prompt)}{asked}",
-                param="max_tokens" if len(prompt) < self.context else "messages",
+                param="max_tokens" if len(prompt) < self.context else None,
                 code="context_length_exceeded",
             )
         return free if wanted is None else wanted

@@ -160,6 +160,8 @@ def validation_error(errors: Any) -> APIError:
     param = ".".join(path) or None
     if first["type"] == "extra_forbidden":
         return APIError(400, f"Unrecognized request argument supplied: {path[-1]}", param=param)
+    if param is None and first["type"] in ("missing", "model_attributes_type"):
+        return APIError(400, "send a JSON object with Content-Type: application/json")
     if first["type"] == "missing":
         return APIError(400, f"you must provide a {param} parameter", param=param)
     if first["type"] == "json_invalid":

@@ -102,24 +102,26 @@ class Scheduler:
             self.thread.join()
 
     def _run(self) -> None:
-        while (arrivals := self._next()) is not None:
+        while (work := self._next()) is not None:
+            gone, arrivals = work
             try:
+                for row in gone:
+                    self.decoder.cancel(row)
                 self._turn(arrivals)
             except Exception as error:  # out of memory, most likely: those requests fail, the server goes on
                 self._fail(error, arrivals)
         self._fail(RuntimeError("the server is shutting down"), [])
 
-    def _next(self) -> list[tuple[Job, Generation]] | None:
-        """Waits for work; returns the choices to admit now, or None at the end."""
+    def _next(self) -> tuple[list[Row], list[tuple[Job, Generation]]] | None:
+        """Waits for work; returns the rows whose clients left and the choices to admit now, or None at the end."""
         with self.wake:
             self.wake.wait_for(lambda: self.waiting or self.running or self.left or self.closing)
             if self.closing:
                 return None
+            gone: list[Row] = []
             for job in self.left:
                 job.cancelled = True
-                for generation in job.generations:
-                    if self.running.pop(generation.row, None):
-                        self.decoder.cancel(generation.row)
+                gone += [g.row for g in job.generations if self.running.pop(g.row, None)]
             if self.left:
                 self.left.clear()
                 self.waiting = deque(pair for pair in self.waiting if not pair[0].cancelled)
@@ -130,7 +132,7 @@ class Scheduler:
                 if arrivals and budget < 0:
                     break
                 arrivals.append(self.waiting.popleft())
-            return arrivals
+            return gone, arrivals
 
     def _turn(self, arrivals: list[tuple[Job, Generation]]) -> None:
         moved: list[Row] = []

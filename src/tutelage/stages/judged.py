@@ -19,7 +19,7 @@ from tutelage.evaluation.comparison import compare_by_verdicts
 from tutelage.evaluation.length_control import length_controlled_win_rate
 from tutelage.evaluation.ratings import Game, ratings
 from tutelage.judges.cache import Cache, Reply, key_of
-from tutelage.judges.chats import ChatFailedError, open_chat
+from tutelage.judges.chats import ChatFailedError, Endpoint, open_chat
 from tutelage.judges.llm import LLMJudge
 from tutelage.judges.verdict import Judge, Match, ScoringJudge, Verdict
 from tutelage.records import Prompt
@@ -129,6 +129,9 @@ def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) 
     keys = [key_of(chat.name, options, config.seed, p.id, p.messages) for p in asked]
     new = [i for i, key in enumerate(keys) if kept.get(key) is None]
     if new:
+        if isinstance(chat, Endpoint):
+            most = len(new) * config.max_new_tokens
+            print(f"eval: {chat.name} will be asked {len(new)} prompts, for {most:,} tokens at most", file=sys.stderr)
         done = 0
         with Progress(len(new), "eval", unit="answer") as bar:
 
