@@ -15,6 +15,8 @@ MAY_IMPORT = {
     "engine": {"errors"},
     "models": {"errors", "engine", "runs", "world"},
     "evaluation": {"errors", "records", "algorithms", "world"},
+    "judges": {"errors", "records", "data", "engine", "models", "runs"},
+    "serving": {"errors", "records", "data", "engine", "models", "runs"},
     "report": {"errors", "records", "runs", "evaluation"},
 }
 
