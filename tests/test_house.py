@@ -16,6 +16,8 @@ MAY_IMPORT = {
     "models": {"errors", "engine", "world"},
     "evaluation": {"errors", "records", "algorithms", "world"},
     "report": {"errors", "records", "runs", "evaluation"},
+    "feedback": {"errors", "records", "data", "runs"},
+    "web": {"errors", "records", "feedback", "report"},
 }
 
 

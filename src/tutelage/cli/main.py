@@ -26,6 +26,7 @@ VERBS = {
     "eval": ("tutelage.cli.stage", "win rates and behaviors of models"),
     "chat": ("tutelage.cli.chat", "talk to a model, or to two side by side"),
     "data": ("tutelage.cli.data", "check a data file: tutelage data check FILE"),
+    "feedback": ("tutelage.cli.feedback", "people's labels: serve the pages, import, export, quality"),
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),
 }
 
