@@ -66,6 +66,81 @@ class BackupOptions(StoreOptions):
     out: Positional[str]
 
 
+@dataclass(kw_only=True)
+class ServeOptions(StoreOptions):
+    """Serve the pages where people label."""
+
+    host: str = "127.0.0.1"
+    """On this machine only, nobody needs an account; any other address demands accounts."""
+    port: int = 8000
+    accounts: bool = False
+    """Demand accounts on this machine too."""
+
+
+@dataclass(kw_only=True)
+class InviteOptions(StoreOptions):
+    """Make an invitation for one account."""
+
+    role: Role = "labeler"
+    url: str = "http://127.0.0.1:8000"
+    """The server's address, for the link."""
+
+
+@dataclass(kw_only=True)
+class QualityOptions(StoreOptions):
+    """Agreement with 95 % intervals, and each labeler's reliability."""
+
+    project: str
+
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(options: ServeOptions) -> None:
+    import uvicorn
+
+    from tutelage.feedback import people
+    from tutelage.web import create_app
+
+    store = _open(options, create=True)
+    local = options.host in LOOPBACK and not options.accounts
+    url = f"http://{f'[{options.host}]' if ':' in options.host else options.host}:{options.port}"
+    show(f"feedback: {url}/   (store {options.store})")
+    if not local:
+        with store.write() as db:
+            if not people.has_admin(db):
+                show(f"feedback: make the first account at {url}/join/{people.invite(db, 'admin', None)}")
+    uvicorn.run(create_app(store, local=local), host=options.host, port=options.port, log_level="warning")
+
+
+def invite(options: InviteOptions) -> dict[str, Any]:
+    from tutelage.feedback import people
+
+    with _open(options).write() as db:
+        return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, None)}"}
+
+
+def quality(options: QualityOptions) -> dict[str, Any]:
+    from tutelage.feedback.projects import find_project
+    from tutelage.feedback.quality import agreement, gold_accuracy, labeler_agreement, read_rankings, weights_of
+
+    with _open(options).read() as db:
+        project = find_project(db, options.project)
+        rankings = read_rankings(db, project)
+        gold = gold_accuracy(db, project)
+    agreed, weights = labeler_agreement(rankings), weights_of(rankings)
+    people = {
+        name: {
+            "agreement": agreed.get(name, (None, 0))[0],
+            "pairs": agreed.get(name, (None, 0))[1],
+            "gold_accuracy": gold.get(name, (None, 0))[0],
+            "weight": weights.get(name),
+        }
+        for name in sorted({one.labeler for one in rankings})
+    }
+    return {**agreement(rankings), "labelers": people}
+
+
 def new(options: NewOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import create_project
 
@@ -111,9 +186,12 @@ def backup(options: BackupOptions) -> dict[str, Any]:
 
 
 ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | None], str]] = {
+    "serve": (ServeOptions, serve, "serve the pages where people label"),
     "new": (NewOptions, new, "make a project"),
     "import": (ImportOptions, import_, "add prompts and completions to label"),
     "export": (ExportOptions, export, "write the answers as records to train on"),
+    "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
+    "invite": (InviteOptions, invite, "a link that makes one account"),
     "backup": (BackupOptions, backup, "copy a store while it is in use"),
 }
 

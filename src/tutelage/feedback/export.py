@@ -13,7 +13,7 @@ from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
 from tutelage.feedback import schema
 from tutelage.feedback.schema import Answer, Project, Task
-from tutelage.records import Comparison, Demonstration, Record, Skip, StepLabel
+from tutelage.records import Comparison, Demonstration, Skip, StepLabel
 
 
 @dataclass
@@ -31,9 +31,13 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def current_answers(db: Db, project: Project, *, gold: bool = False) -> Iterator[tuple[Answer, Task]]:
+def current_answers(
+    db: Db, project: Project, *, gold: bool = False, person_id: str | None = None
+) -> Iterator[tuple[Answer, Task]]:
     """Answers that no later one supersedes, by task and then in the order they came."""
     query = select(Answer, Task).join(Task, Task.id == Answer.task_id).where(Answer.project_id == project.id)
+    if person_id is not None:
+        query = query.where(Answer.person_id == person_id)
     rows = db.execute(query.where(Task.is_gold.is_(gold)).order_by(Task.id, Answer.number)).all()
     superseded = {answer.supersedes for answer, _ in rows}
     for answer, task in rows:
@@ -106,11 +110,6 @@ def export_folder(db: Db, project: Project, out: Path, weights: dict[str, float]
             (out / name).unlink(missing_ok=True)
     (out / "README.md").write_text(_card(project, counts, weights is not None), encoding="utf-8")
     return counts
-
-
-def records_of(found: Exported, kind: str) -> list[Record]:
-    """One kind of record by its name in an address."""
-    return list(getattr(found, kind))
 
 
 def _card(project: Project, counts: dict[str, int], weighted: bool) -> str:

@@ -116,7 +116,7 @@ def import_records(
     for row in rows:
         row["priority"] = (priorities or {}).get(row["prompt_id"], 0.0)
     _add_tasks(db, project, rows, done)
-    if not done.prompts and not rows:
+    if not rows:
         raise UserError(f"gives no task to {kind}", where=where, mend="rank needs prompts with two or more completions")
     return done
 

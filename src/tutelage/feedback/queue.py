@@ -44,8 +44,8 @@ class Work:
         return LETTERS[: len(self.cards)]
 
 
-def lease_next(db: Db, project: Project, person_id: str, now: float | None = None) -> Task | None:
-    """The task that this person is to do now; one already leased to them comes first."""
+def lease_next(db: Db, project: Project, person_id: str, now: float | None = None, *, besides: int = 0) -> Task | None:
+    """The task that this person is to do now (or besides the one they do); one already leased to them comes first."""
     now = time.time() if now is None else now
     if project.paused:
         return None
@@ -53,11 +53,11 @@ def lease_next(db: Db, project: Project, person_id: str, now: float | None = Non
         select(Task)
         .join(Assignment)
         .where(Task.project_id == project.id, Assignment.person_id == person_id, Assignment.state == "leased")
-        .where(Assignment.expires > now)
+        .where(Assignment.expires > now, Task.id != besides)
         .order_by(Assignment.leased)
         .limit(1)
     )
-    task = held or _next_gold(db, project, person_id) or _next_open(db, project, person_id, now)
+    task = held or _next_gold(db, project, person_id) or _next_open(db, project, person_id, now, besides)
     if task is not None:
         _lease(db, project, task, person_id, now)
     return task
@@ -80,7 +80,7 @@ def _next_gold(db: Db, project: Project, person_id: str) -> Task | None:
     return db.scalar(query.order_by(Task.id).limit(1))
 
 
-def _next_open(db: Db, project: Project, person_id: str, now: float) -> Task | None:
+def _next_open(db: Db, project: Project, person_id: str, now: float, besides: int) -> Task | None:
     """The open task of highest priority that is not this person's and whose places are not all leased."""
     other = aliased(Assignment)
     leased = (
@@ -95,7 +95,7 @@ def _next_open(db: Db, project: Project, person_id: str, now: float) -> Task | N
     query = (
         select(Task)
         .where(Task.project_id == project.id, Task.is_gold.is_(False), Task.open.is_(True), ~mine)
-        .where(Task.filled + leased < Task.overlap)
+        .where(Task.filled + leased < Task.overlap, Task.id != besides)
         .order_by(Task.priority.desc(), Task.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=Task)
@@ -251,6 +251,15 @@ def history(db: Db, project_id: str, person_id: str, limit: int = 50) -> list[An
     superseded = exists().where(later.supersedes == Answer.id)
     query = select(Answer).where(Answer.project_id == project_id, Answer.person_id == person_id, ~superseded)
     return list(db.scalars(query.order_by(Answer.number.desc()).limit(limit)))
+
+
+def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
+    """Items that this person has done, and those with the ones they may still get."""
+    mine = and_(Assignment.task_id == Task.id, Assignment.person_id == person_id, Assignment.state != "leased")
+    tasks = select(func.count()).select_from(Task).where(Task.project_id == project.id)
+    done = db.scalar(tasks.where(exists().where(mine))) or 0
+    left = db.scalar(tasks.where(Task.open, ~Task.is_gold, ~exists().where(mine))) or 0
+    return done, done + left
 
 
 def set_priorities(db: Db, project: Project, priorities: dict[str, float]) -> int:
