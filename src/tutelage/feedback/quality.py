@@ -92,33 +92,53 @@ def fleiss_kappa(counts: np.ndarray) -> float:
     return float((agreed.mean() - expected) / (1 - expected)) if expected < 1 else float("nan")
 
 
-def krippendorff_alpha(groups: Sequence[Sequence[Ranks]]) -> float:
-    """Krippendorff's alpha, ordinal, of the ranks of all completions (by the library `krippendorff`)."""
-    import krippendorff
+def coincidences(group: Sequence[Ranks], values: int) -> np.ndarray:
+    """Krippendorff's coincidence matrix of one item's completions, whose "values" are ranks 1 to `values`.
 
-    columns = []
-    most = max((len(group) for group in groups), default=0)
-    for group in groups:
-        for place in range(len(group[0])):
-            column = [np.nan if (rank := ranks[place]) is None else float(rank) for ranks in group]
-            columns.append(column + [np.nan] * (most - len(group)))
-    values = np.array(columns).T
-    shared = values[:, (~np.isnan(values)).sum(axis=0) > 1] if values.size else values
-    if not shared.size or len(np.unique(shared[~np.isnan(shared)])) < 2:
-        return float("nan")
-    return float(krippendorff.alpha(reliability_data=shared, level_of_measurement="ordinal"))
+    o_ck = Σ_u (pairs of ratings c, k of unit u) / (m_u - 1); a unit is a completion with m_u ≥ 2 ranks.
+    """
+    found = np.zeros((values, values))
+    for place in range(len(group[0])):
+        given = [rank for ranks in group if (rank := ranks[place]) is not None]
+        if len(given) > 1:
+            counts = np.bincount(np.array(given) - 1, minlength=values).astype(float)
+            found += (np.outer(counts, counts) - np.diag(counts)) / (len(given) - 1)
+    return found
+
+
+def ordinal_alpha(matrix: np.ndarray) -> float:
+    """Krippendorff (2011): alpha = 1 - (n - 1) Σ o_ck δ²_ck / Σ n_c n_k δ²_ck.
+
+    Ordinal δ²_ck = (Σ_{g=c}^{k} n_g - (n_c + n_k) / 2)². nan where only one value occurs.
+    """
+    sums = matrix.sum(axis=1)
+    below = np.cumsum(sums) - sums / 2
+    distance = (below[:, None] - below[None, :]) ** 2
+    expected = float(sums @ distance @ sums)
+    return 1 - float((sums.sum() - 1) * (matrix * distance).sum()) / expected if expected > 0 else float("nan")
+
+
+def krippendorff_alpha(groups: Sequence[Sequence[Ranks]]) -> float:
+    """Krippendorff's alpha, ordinal, of the ranks of all completions."""
+    values = max((rank for group in groups for ranks in group for rank in ranks if rank is not None), default=0)
+    return ordinal_alpha(sum((coincidences(group, values) for group in groups), np.zeros((values, values))))
+
+
+def pair_taus(group: Sequence[Ranks]) -> list[float]:
+    """Kendall's tau-b of each two rankings of an item; a ranking that ties everything has none."""
+    values = []
+    for a, b in combinations([orders(ranks) for ranks in group], 2):
+        both = sorted(a.keys() & b.keys())
+        x, y = np.array([a[p] for p in both]), np.array([b[p] for p in both])
+        scale = float(np.sqrt((x**2).sum() * (y**2).sum()))
+        if scale:
+            values.append(float(x @ y) / scale)
+    return values
 
 
 def kendall_tau(groups: Sequence[Sequence[Ranks]]) -> float:
-    """Mean of Kendall's tau-b over items and pairs of labelers; a ranking that ties everything has none."""
-    values = []
-    for group in groups:
-        for a, b in combinations([orders(ranks) for ranks in group], 2):
-            both = sorted(a.keys() & b.keys())
-            x, y = np.array([a[p] for p in both]), np.array([b[p] for p in both])
-            scale = float(np.sqrt((x**2).sum() * (y**2).sum()))
-            if scale:
-                values.append(float(x @ y) / scale)
+    """Mean of Kendall's tau-b over items and pairs of labelers."""
+    values = [value for group in groups for value in pair_taus(group)]
     return float(np.mean(values)) if values else float("nan")
 
 
@@ -134,21 +154,49 @@ def pair_counts(groups: Sequence[Sequence[Ranks]]) -> np.ndarray:
     return np.array(rows, dtype=float).reshape(-1, 3)
 
 
-def bootstrap(
-    groups: Sequence[Sequence[Ranks]],
-    statistic: Callable[[Sequence[Sequence[Ranks]]], float],
-    *,
-    samples: int = 200,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % percentile interval over resampled items."""
+@dataclass(frozen=True)
+class Parts:
+    """What each item adds to the statistics: sums of parts over items give a statistic of those items."""
+
+    alike: np.ndarray  # [I] pairs ordered alike
+    pairs: np.ndarray  # [I] pairs both order
+    counts: list[np.ndarray]  # rows of `pair_counts`
+    coincidences: np.ndarray  # [I, V, V]
+    tau: np.ndarray  # [I] sum of tau over pairs of labelers
+    taus: np.ndarray  # [I] their number
+
+
+def bootstrap(groups: Sequence[Sequence[Ranks]], *, samples: int = 200, seed: int = 0) -> dict[str, list[float] | None]:
+    """95 % percentile intervals of each statistic over resampled items."""
     rng = np.random.default_rng(seed)
-    drawn = [statistic([groups[i] for i in rng.integers(0, len(groups), len(groups))]) for _ in range(samples)]
-    kept = [value for value in drawn if not np.isnan(value)]
-    if not kept:
-        return float("nan"), float("nan")
-    low, high = np.percentile(kept, [2.5, 97.5])
-    return float(low), float(high)
+    parts = _parts(groups)
+    drawn: dict[str, list[float]] = {name: [] for name in STATISTICS}
+    for _ in range(samples):
+        chosen = rng.integers(0, len(groups), len(groups))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn["pair_agreement"].append(parts.alike[chosen].sum() / parts.pairs[chosen].sum())
+            drawn["kendall_tau"].append(parts.tau[chosen].sum() / parts.taus[chosen].sum())
+        drawn["krippendorff_alpha"].append(ordinal_alpha(parts.coincidences[chosen].sum(axis=0)))
+        drawn["fleiss_kappa"].append(fleiss_kappa(np.concatenate([parts.counts[i] for i in chosen])))
+    intervals: dict[str, list[float] | None] = {}
+    for name, found in drawn.items():
+        kept = [value for value in found if np.isfinite(value)]
+        intervals[name] = [round(float(v), 4) for v in np.percentile(kept, [2.5, 97.5])] if kept else None
+    return intervals
+
+
+def _parts(groups: Sequence[Sequence[Ranks]]) -> Parts:
+    values = max((rank for group in groups for ranks in group for rank in ranks if rank is not None), default=1)
+    shares = [pair_agreement([group]) for group in groups]
+    taus = [pair_taus(group) for group in groups]
+    return Parts(
+        alike=np.array([share * pairs if pairs else 0.0 for share, pairs in shares]),
+        pairs=np.array([pairs for _, pairs in shares]),
+        counts=[pair_counts([group]) for group in groups],
+        coincidences=np.array([coincidences(group, values) for group in groups]),
+        tau=np.array([sum(found) for found in taus]),
+        taus=np.array([len(found) for found in taus]),
+    )
 
 
 STATISTICS: dict[str, Callable[[Sequence[Sequence[Ranks]]], float]] = {
@@ -164,11 +212,11 @@ def agreement(rankings: Sequence[Ranked], *, samples: int = 200) -> dict[str, An
     groups = list(_by_item(rankings).values())
     shared = [group for group in groups if len(group) > 1]
     found: dict[str, Any] = {"items": len(groups), "shared_items": len(shared), "pairs": pair_agreement(shared)[1]}
+    intervals = bootstrap(shared, samples=samples) if len(shared) > 1 else {}
     for name, statistic in STATISTICS.items():
         value = statistic(shared) if shared else float("nan")
-        interval = bootstrap(shared, statistic, samples=samples) if len(shared) > 1 else (float("nan"), float("nan"))
-        found[name] = None if np.isnan(value) else round(value, 4)
-        found[f"{name}_ci95"] = None if np.isnan(interval).any() else [round(v, 4) for v in interval]
+        found[name] = None if np.isnan(value) else round(float(value), 4)
+        found[f"{name}_ci95"] = intervals.get(name)
     return found
 
 

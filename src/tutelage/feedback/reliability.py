@@ -40,18 +40,21 @@ def dawid_skene(
 
 
 def _maximize(counts: np.ndarray, posterior: np.ndarray, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
-    weighted = np.einsum("ic,ijl->jcl", posterior, counts) + smoothing
+    items, labelers, classes = counts.shape
+    weighted = (posterior.T @ counts.reshape(items, -1)).reshape(classes, labelers, classes).transpose(
+        1, 0, 2
+    ) + smoothing
     total = weighted.sum(axis=2, keepdims=True)
     even = np.full_like(weighted, 1 / counts.shape[2])  # a class that a labeler never met
     return np.divide(weighted, total, out=even, where=total > 0), posterior.mean(axis=0)
 
 
 def _expect(counts: np.ndarray, confusion: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        log_confusion, log_prior = np.log(confusion), np.log(prior)
-    given = counts > 0
-    terms = np.where(given[:, :, None, :], counts[:, :, None, :] * log_confusion[None], 0.0)
-    log_posterior = log_prior + terms.sum(axis=(1, 3))
+    with np.errstate(divide="ignore"):  # "never" stays finite, so that nobody's absent label times it is 0
+        log_confusion, log_prior = np.maximum(np.log(confusion), -1e300), np.maximum(np.log(prior), -1e300)
+    items, labelers, classes = counts.shape
+    by_label = log_confusion.transpose(0, 2, 1).reshape(labelers * classes, classes)
+    log_posterior = log_prior + counts.reshape(items, -1) @ by_label
     log_posterior -= log_posterior.max(axis=1, keepdims=True)
     posterior = np.exp(log_posterior)
     return posterior / posterior.sum(axis=1, keepdims=True)

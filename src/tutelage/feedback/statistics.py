@@ -18,7 +18,7 @@ from tutelage.feedback.quality import (
     read_rankings,
     weights_of,
 )
-from tutelage.feedback.schema import Assignment, Person, Project, Task
+from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
 
 FAST = 0.33  # a median under this share of the others' is worth a look
 
@@ -149,11 +149,15 @@ def lowest_agreement(rankings: list[Ranked], most: int = 5) -> list[dict[str, An
     return sorted(scored, key=lambda row: row["tau"])[:most]
 
 
-def overview(db: Db, project: Project, now: float) -> dict[str, Any]:
-    """All that the project page shows."""
+def last_number(db: Db, project: Project) -> int:
+    """Grows with each answer."""
+    return db.scalar(select(func.max(Answer.number)).where(Answer.project_id == project.id)) or 0
+
+
+def quality(db: Db, project: Project) -> dict[str, Any]:
+    """How far labelers agree, what each one does, and the items on which they differ most."""
     rankings = read_rankings(db, project)
     return {
-        "progress": progress(db, project, now),
         "agreement": agreement(rankings),
         "labelers": labelers(db, project, rankings),
         "lowest": lowest_agreement(rankings),

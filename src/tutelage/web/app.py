@@ -28,6 +28,7 @@ def create_app(store: Store, *, local: bool = False) -> FastAPI:
     )
     app.state.store, app.state.local = store, local
     app.state.login_limit = people.LoginLimit()
+    app.state.quality = {}
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for part in (label, lead, account):
         app.include_router(part.router)

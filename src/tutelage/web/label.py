@@ -92,7 +92,8 @@ def _told(db: Db, answer: Answer) -> dict[str, Any]:
 
 @router.get("/t/{task_id}")
 @allow(*EVERYBODY)
-def item(request: Request, task_id: int) -> Response:
+def item(request: Request, task_id: int, after: int = 0) -> Response:
+    """The page of an item. With `after` it is fetched ahead, and tells how things stand once that item is answered."""
     person_id = request.state.person.id
     with request.app.state.store.read() as db:
         work = queue.work_on(db, task_id, person_id)
@@ -100,6 +101,8 @@ def item(request: Request, task_id: int) -> Response:
         done, total = queue.my_count(db, work.project, person_id)
     if wants_json(request):
         return JSONResponse(_as_json(request, work))
+    if after and after not in {answer.task_id for answer in mine}:
+        return _item_page(request, work, mine, done + 1, total, before=after)
     return _item_page(request, work, mine, done, total)
 
 
@@ -112,6 +115,7 @@ def _item_page(
     *,
     faults: dict[str, str] | None = None,
     sent: dict[str, Any] | None = None,
+    before: int | None = None,
 ) -> Response:
     given = _start(work, sent)
     tasks = [answer.task_id for answer in reversed(mine)]
@@ -127,7 +131,7 @@ def _item_page(
         given=given,
         start=EMPTY | given,
         faults=faults or {},
-        earlier=tasks[here - 1] if here > 0 else None,
+        earlier=before or (tasks[here - 1] if here > 0 else None),
         later=tasks[here + 1] if here + 1 < len(tasks) else None,
         flags=FLAGS,
         categories=CATEGORIES,

@@ -11,13 +11,17 @@ let part = null;
 
 document.documentElement.classList.add("script");
 
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const themeNow = () => localStorage.getItem("tutelage:theme") ?? (dark.matches ? "dark" : "light");
+
+// Without a choice the system's theme holds, and changes with it.
 function theme(next) {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const chosen = next ?? localStorage.getItem("tutelage:theme") ?? (dark ? "dark" : "light");
-  document.documentElement.dataset.theme = chosen;
-  $("[data-act=theme]").textContent = chosen === "dark" ? "Light" : "Dark";
   if (next) localStorage.setItem("tutelage:theme", next);
+  const chosen = localStorage.getItem("tutelage:theme");
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  $("[data-act=theme]").textContent = themeNow() === "dark" ? "Light" : "Dark";
 }
+dark.addEventListener("change", () => theme());
 
 function open() {
   const main = $("main");
@@ -33,7 +37,7 @@ $("#keys-on").addEventListener("change", (event) => localStorage.setItem("tutela
 document.addEventListener("click", (event) => {
   const act = event.target.closest("[data-act]")?.dataset.act;
   if (act === "keys") dialog.showModal();
-  if (act === "theme") theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  if (act === "theme") theme(themeNow() === "dark" ? "light" : "dark");
 });
 document.addEventListener("submit", (event) => {
   if (event.target.dataset.act === "sign-out") kept.clear();

@@ -164,7 +164,7 @@ export class Work {
       const { task } = await reply.json();
       if (!task) return;
       const path = `${root()}/t/${task}`;
-      const html = await (await fetch(path)).text();
+      const html = await (await fetch(`${path}?after=${this.task}`)).text();
       this.ahead = { path, html };
     } catch {
       /* offline: the next item is fetched when it is needed */
