@@ -102,7 +102,9 @@ def test_resampling_gives_the_same_as_the_statistics_themselves():
     rankings = [[[1, 2, 3], [2, 1, 3]], [[1, 2, 3], [2, 1, 3]]]  # any resample is the same data
     for name, interval in bootstrap(rankings, samples=3).items():
         value = {"pair_agreement": 2 / 3, "kendall_tau": 1 / 3}.get(name)
-        value = agreement([Ranked(i, str(j), r) for i, g in enumerate(rankings) for j, r in enumerate(g)], samples=1)[name]
+        value = agreement([Ranked(i, str(j), r) for i, g in enumerate(rankings) for j, r in enumerate(g)], samples=1)[
+            name
+        ]
         assert interval == [value, value], name
 
 

@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def test_each_step_raises_the_likelihood():
         return np.log(np.exp(terms) @ model.prior).sum()
 
     values = [likelihood(dawid_skene(counts, iterations=n)) for n in range(1, 12)]
-    assert all(b >= a - 1e-9 for a, b in zip(values, values[1:], strict=False))
+    assert all(b >= a - 1e-9 for a, b in pairwise(values))
 
 
 def judged(errors, pairs=1500, seed=0, by=3):
