@@ -35,7 +35,7 @@ def checked(kind: str, sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
 
 def _skip(sent: Mapping[str, Any]) -> dict[str, Any]:
     reason = sent.get("reason")
-    if reason not in SKIP_REASONS:
+    if not isinstance(reason, str) or reason not in SKIP_REASONS:
         raise AnswerError({"reason": "Choose why you skip this"})
     return {"reason": reason, "note": _text(sent.get("note"), LONGEST_NOTE, "note")}
 
@@ -54,14 +54,14 @@ def _rank(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
     rest = rest_below and 0 < ranked < len(work.letters)
     if not faults and ranked < 2 and not rest and not all_bad:
         faults["ranking"] = "Rank two answers or more, or press x if all are bad."
+    letters = list(work.letters)
     ratings, flags = sent.get("ratings") or {}, sent.get("flags") or {}
     if not isinstance(ratings, Mapping) or not all(
-        key in work.letters and isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= 7
-        for key, v in ratings.items()
+        key in letters and isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= 7 for key, v in ratings.items()
     ):
         faults["ratings"] = "Quality is a number from 1 to 7 for an answer."
     if not isinstance(flags, Mapping) or not all(
-        key in work.letters and isinstance(v, list) and all(isinstance(f, str) and f in FLAGS for f in v)
+        key in letters and isinstance(v, list) and all(isinstance(f, str) and f in FLAGS for f in v)
         for key, v in flags.items()
     ):
         faults["flags"] = "There is no such mark."

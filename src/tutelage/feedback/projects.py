@@ -46,7 +46,7 @@ def create_project(db: Db, name: str, **settings: Any) -> Project:
 
 
 def find_project(db: Db, name: str) -> Project:
-    project = db.get(Project, name)
+    project = db.get(Project, name) if name.isprintable() else None
     if project is None:
         known = list(db.scalars(select(Project.id)))
         raise UserError(
@@ -142,13 +142,13 @@ def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison]) -> 
 def _read(path: Path) -> tuple[list[Prompt], list[Completion], list[Comparison]]:
     prompts, completions = [], []
     rows = list(read_rows(path))
-    schemas = {row.get("schema") if isinstance(row, dict) else None for _, row in rows}
+    schemas = {str(row.get("schema")) for _, row in rows if isinstance(row, dict)}
     if not schemas & {Completion.schema_name}:
         data, _ = read_dataset(path)
         return data.prompts, [], data.comparisons
     for number, row in rows:
         where = f"{path}, row {number}"
-        found = RECORDS.get(row.get("schema"))
+        found = RECORDS.get(str(row.get("schema"))) if isinstance(row, dict) else None
         if found is None or found not in (Prompt, Completion):
             raise UserError(
                 "is neither a prompt nor a completion", where=where, mend="give what `tutelage sample` wrote"
@@ -162,8 +162,6 @@ def _read(path: Path) -> tuple[list[Prompt], list[Completion], list[Comparison]]
         if isinstance(record, Prompt):
             prompts.append(record)
         elif isinstance(record, Completion):
-            if not isinstance(record.text, str):
-                raise UserError("text is not text", where=f"{where}, field text", mend="give a string")
             completions.append(record)
     return prompts, completions, []
 
@@ -175,8 +173,7 @@ def _add_prompts(db: Db, project: Project, prompts: list[Prompt], done: Imported
     rows = []
     for one in prompts:
         _check_messages(one.messages, f"{where}, prompt {one.id}")
-        if len(one.id) > 128:
-            raise UserError("is too long", where=f"{where}, prompt id {one.id[:20]}…", mend="use up to 128 characters")
+        _check_fields(one, _PROMPT, f"{where}, prompt {one.id}", 128)
         if one.id in stored and stored[one.id] != one.messages:
             raise UserError(f"prompt {one.id} differs from the stored one", where=where, mend="give it another id")
         if one.id not in stored:
@@ -193,7 +190,7 @@ def _add_prompts(db: Db, project: Project, prompts: list[Prompt], done: Imported
 def _check_messages(messages: Any, where: str) -> None:
     whole = isinstance(messages, list) and messages
     if not whole or not all(
-        isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role") for m in messages
+        isinstance(m, dict) and isinstance(m.get("content"), str) and isinstance(m.get("role"), str) for m in messages
     ):
         raise UserError("messages are not turns of a conversation", where=where, mend="give role and content for each")
 
@@ -209,10 +206,7 @@ def _add_completions(
             raise UserError(
                 f"completion {one.id} has no prompt {one.prompt_id}", where=where, mend="give its prompt too"
             )
-        if len(one.id) > 160:
-            raise UserError(
-                "is too long", where=f"{where}, completion id {one.id[:20]}…", mend="use up to 160 characters"
-            )
+        _check_fields(one, _COMPLETION, f"{where}, completion {one.id}", 160)
         if one.id in stored and stored[one.id] != one.text:
             raise UserError(f"completion {one.id} differs from the stored one", where=where, mend="give it another id")
         if one.id not in stored:
@@ -224,7 +218,26 @@ def _add_completions(
     return completions
 
 
-_COMPLETION = ("id", "prompt_id", "text", "model", "sampling", "logprob_sum", "finish")
+TEXT, MAYBE = (str,), (str, type(None))
+_PROMPT = {"id": TEXT, "category": MAYBE, "source": MAYBE, "user_id": MAYBE, "split": MAYBE}
+_COMPLETION = {
+    "id": TEXT,
+    "prompt_id": TEXT,
+    "text": TEXT,
+    "model": MAYBE,
+    "sampling": (dict, type(None)),
+    "logprob_sum": (int, float, type(None)),
+    "finish": TEXT,
+}
+
+
+def _check_fields(record: Prompt | Completion, types: dict[str, tuple[type, ...]], where: str, longest: int) -> None:
+    for name, allowed in types.items():
+        value = getattr(record, name)
+        if not isinstance(value, allowed) or (isinstance(value, str) and "\x00" in value):
+            raise UserError(f"{name} cannot be used", where=f"{where}, field {name}", mend="give text, or leave it out")
+    if not 0 < len(record.id) <= longest:
+        raise UserError("the id is too long, or empty", where=where, mend=f"use up to {longest} characters")
 
 
 def _task(

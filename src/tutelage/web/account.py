@@ -140,7 +140,7 @@ def invite(request: Request) -> Response:
 def set_active(request: Request, person_id: str) -> Response:
     active = text_field(request, "active", 1) == "1"
     with request.app.state.store.write() as db:
-        person = db.get(Person, person_id)
+        person = db.get(Person, person_id) if person_id.isalnum() else None
         if person is None:
             raise Denied(404, "There is no such person.")
         if person.id == request.state.person.id:

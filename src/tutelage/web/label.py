@@ -3,9 +3,9 @@
 import re
 import time
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy.orm import Session as Db
 
@@ -21,6 +21,8 @@ from tutelage.web.differences import differences
 from tutelage.web.pages import page, wants_json
 
 router = APIRouter()
+Number = Annotated[int, Path(ge=1, le=2**53)]
+Ahead = Annotated[int, Query(ge=0, le=2**53)]
 EMPTY: dict[str, Any] = {  # what a form begins with, and of which types
     "ranking": "",
     "rest_below": False,
@@ -50,7 +52,7 @@ def _home(request: Request, nothing: str = "") -> Response:
 
 @router.get("/p/{project_id}/next")
 @allow(*EVERYBODY)
-def next_item(request: Request, project_id: str, besides: int = 0) -> Response:
+def next_item(request: Request, project_id: str, besides: Ahead = 0) -> Response:
     """Lease an item. With `besides` (the item now worked on) another one is leased, to be at hand later."""
     with request.app.state.store.write() as db:
         project = find_project(db, project_id)
@@ -92,7 +94,7 @@ def _told(db: Db, answer: Answer) -> dict[str, Any]:
 
 @router.get("/t/{task_id}")
 @allow(*EVERYBODY)
-def item(request: Request, task_id: int, after: int = 0) -> Response:
+def item(request: Request, task_id: Number, after: Ahead = 0) -> Response:
     """The page of an item. With `after` it is fetched ahead, and tells how things stand once that item is answered."""
     person_id = request.state.person.id
     with request.app.state.store.read() as db:
@@ -177,7 +179,7 @@ def _as_json(request: Request, work: Work) -> dict[str, Any]:
 
 @router.post("/t/{task_id}/answer")
 @allow(*EVERYBODY)
-def answer(request: Request, task_id: int) -> Response:
+def answer(request: Request, task_id: Number) -> Response:
     """Store an answer: once for each id, whatever the network repeats. Form posts go on to the next item."""
     sent, person_id = request.state.sent, request.state.person.id
     answer_id = sent.get("id")
@@ -221,7 +223,7 @@ def _unfolded(sent: dict[str, Any]) -> dict[str, Any]:
 
 @router.post("/t/{task_id}/draft")
 @allow(*EVERYBODY)
-def draft(request: Request, task_id: int) -> Response:
+def draft(request: Request, task_id: Number) -> Response:
     revision, payload = request.state.sent.get("revision"), request.state.sent.get("payload")
     if not isinstance(revision, int) or isinstance(revision, bool) or not isinstance(payload, dict):
         raise Denied(400, "A draft needs a revision and a payload.")
@@ -234,14 +236,14 @@ def draft(request: Request, task_id: int) -> Response:
 
 @router.post("/t/{task_id}/lease")
 @allow(*EVERYBODY)
-def lease(request: Request, task_id: int) -> Response:
+def lease(request: Request, task_id: Number) -> Response:
     with request.app.state.store.write() as db:
         return JSONResponse({"lease": queue.renew(db, task_id, request.state.person.id)})
 
 
 @router.get("/t/{task_id}/differences/{a}/{b}")
 @allow(*EVERYBODY)
-def show_differences(request: Request, task_id: int, a: str, b: str) -> Response:
+def show_differences(request: Request, task_id: Number, a: str, b: str) -> Response:
     """What card b says otherwise than card a, as marked text."""
     with request.app.state.store.read() as db:
         work = queue.work_on(db, task_id, request.state.person.id)

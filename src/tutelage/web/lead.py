@@ -127,8 +127,8 @@ def upload(request: Request, project_id: str) -> Response:
                 done = import_file(db, project, path, "rank" if gold else tasks, gold=gold)
                 audit(db, request.state.person.id, "import", f"{project_id}: {done.tasks} tasks")
         except UserError as error:
-            where = (error.where or "").replace(str(path), "the file")
-            raise UserError(error.what, where=where, mend=error.mend) from error
+            said = [text.replace(str(path), "the file") for text in (error.what, error.where or "")]
+            raise UserError(said[0], where=said[1], mend=error.mend) from error
     return _to(request, project_id, "imported" if done.tasks else "same")
 
 

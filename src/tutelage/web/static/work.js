@@ -5,6 +5,7 @@ import { $, $$, Offline, announce, kept, root, send, signIn, strip, toast } from
 import { deliver, flush, full } from "./outbox.js";
 
 const SAVE_AFTER = 1500;
+const GONE = "No connection. Your work is kept here.";
 let current = null;
 export const work = () => current;
 
@@ -89,7 +90,7 @@ export class Work {
         this.revision = reply.data.revision;
         kept.set(`draft:${this.task}`, { revision: this.revision, payload: this.read() });
         this.saved(`Saved ${new Date().toTimeString().slice(0, 5)}`);
-        strip("");
+        if ($("#strip").textContent.startsWith(GONE)) strip("");
       } else if (reply.status === 409) this.freeze(reply.data.error);
       else if (reply.status === 401) (await signIn()) && ((this.dirty = true), (this.timer = setTimeout(() => this.save(), 0)));
       else strip(reply.data.error, "red");
@@ -97,7 +98,7 @@ export class Work {
       if (!(error instanceof Offline)) throw error;
       this.dirty = true;
       this.saved("Kept in this browser");
-      strip("No connection. Your work is kept here. Go on.");
+      strip(`${GONE} Go on.`);
       if (!keepalive) this.timer = setTimeout(() => this.save(), 3000);
     } finally {
       this.saving = false;
@@ -225,7 +226,7 @@ let opener = null;
 export const onOpen = (act) => (opener = act);
 
 // Put another page's work in place of this one, without loading scripts and styles again.
-export function swap(path, html, { push = true } = {}) {
+export function swap(path, html, { fresh = false } = {}) {
   const page = new DOMParser().parseFromString(html, "text/html");
   const main = $("main", page);
   if (!main) return location.assign(path);
@@ -234,23 +235,23 @@ export function swap(path, html, { push = true } = {}) {
   $("main").replaceWith(document.adoptNode(main));
   $(".where").replaceWith(document.adoptNode($(".where", page)));
   document.title = page.title;
-  document.body.dataset.csrf = page.body.dataset.csrf || document.body.dataset.csrf;
-  if (push) history.pushState({}, "", path);
+  if (fresh) document.body.dataset.csrf = page.body.dataset.csrf; // one fetched ahead may be of an ended session
+  history.pushState({}, "", path);
   $("#saved").textContent = "";
   scrollTo(0, 0);
   announce(document.title);
   opener?.();
 }
 
-export async function go(path, options) {
+export async function go(path) {
   let reply;
   try {
     reply = await fetch(path);
   } catch {
     $("main").replaceChildren(Object.assign(document.createElement("p"), { className: "note", textContent: "No connection, and no other item is at hand. Your work is kept; this page goes on by itself." }));
-    setTimeout(() => go(path, options), 3000);
+    setTimeout(() => go(path), 3000);
     return;
   }
   if (reply.url.includes("/login")) return location.assign(path);
-  swap(reply.url, await reply.text(), options);
+  swap(reply.url, await reply.text(), { fresh: true });
 }
