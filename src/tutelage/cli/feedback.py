@@ -93,24 +93,10 @@ class QualityOptions(StoreOptions):
     project: str
 
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
 def serve(options: ServeOptions) -> None:
-    import uvicorn
+    from tutelage.web.server import serve
 
-    from tutelage.feedback import people
-    from tutelage.web import create_app
-
-    store = _open(options, create=True)
-    local = options.host in LOOPBACK and not options.accounts
-    url = f"http://{f'[{options.host}]' if ':' in options.host else options.host}:{options.port}"
-    show(f"feedback: {url}/   (store {options.store})")
-    if not local:
-        with store.write() as db:
-            if not people.has_admin(db):
-                show(f"feedback: make the first account at {url}/join/{people.invite(db, 'admin', None)}")
-    uvicorn.run(create_app(store, local=local), host=options.host, port=options.port, log_level="warning")
+    serve(_open(options, create=True), options.host, options.port, accounts=options.accounts)
 
 
 def invite(options: InviteOptions) -> dict[str, Any]:
