@@ -146,7 +146,6 @@ def page(chromium, site):
     allowed = (
         "ERR_INTERNET_DISCONNECTED",
         "status of 401",
-        "status of 422",
         "status of 403",
         "status of 409",
         "ERR_NETWORK",

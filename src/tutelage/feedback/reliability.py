@@ -1,5 +1,6 @@
 """How far each labeler can be trusted, from their answers alone: Dawid and Skene's model, and weights made of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ def _expect(counts: np.ndarray, confusion: np.ndarray, prior: np.ndarray) -> np.
     return posterior / posterior.sum(axis=1, keepdims=True)
 
 
-def labeler_accuracies(judgments: list[tuple[str, object, bool]]) -> dict[str, float]:
+def labeler_accuracies(judgments: Sequence[tuple[str, object, bool]]) -> dict[str, float]:
     """Estimated share of pairs that each labeler orders as the truth does.
 
     judgments: (labeler, pair, whether the first of the pair is better). Each pair enters in both orientations, so

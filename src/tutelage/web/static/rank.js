@@ -170,6 +170,9 @@ export function openRank(main) {
   let warned = "";
   async function submit() {
     const payload = read();
+    const ranked = groups.flat().length;
+    const rest = payload.rest_below && ranked > 0 && ranked < letters.length;
+    if (ranked < 2 && !rest && !payload.all_bad) return work.faults({ ranking: "Rank two answers or more, or press x if all are bad." });
     const hidden = letters.find((x) => !seen.has(x) && !inView(x));
     if (groups.length && hidden && warned !== "seen") {
       warned = "seen";

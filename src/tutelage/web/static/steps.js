@@ -66,7 +66,11 @@ export function openSteps(main) {
     work.changed();
     announce(`Step ${number + 1} ${WORDS[event.target.value]}`);
   });
-  const submit = () => work.submit({ labels: labels() });
+  const submit = () => {
+    const given = labels();
+    if (given.includes(null)) return work.faults({ steps: "Label each step, or mark the first wrong one." });
+    return work.submit({ labels: given });
+  };
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     submit();
