@@ -29,6 +29,10 @@ def test_from_a_file_to_an_export(tmp_path, capsys):
     assert "label first" in capsys.readouterr().err
     assert run("quality", "--project", "round-1", "--json", *store) == 0
     assert json.loads(capsys.readouterr().out)["pair_agreement"] is None
+    (tmp_path / "first.jsonl").write_text('{"prompt_id": "p", "priority": 0.7}')
+    assert run("prioritize", str(tmp_path / "first.jsonl"), "--project", "round-1", *store) == 0
+    (tmp_path / "first.jsonl").write_text('{"prompt_id": "p", "priority": NaN}')
+    assert run("prioritize", str(tmp_path / "first.jsonl"), "--project", "round-1", *store) == 2
     assert run("backup", str(tmp_path / "copy.db"), *store) == 0
     assert run("invite", "--role", "lead", "--url", "https://label.example/", *store) == 0
     assert "https://label.example/join/" in capsys.readouterr().out

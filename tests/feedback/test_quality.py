@@ -111,3 +111,36 @@ def test_resampling_gives_the_same_as_the_statistics_themselves():
 def test_agreement_of_each_labeler_with_the_others():
     found = labeler_agreement(simulated([0.0, 0.0, 0.0, 0.0, 0.5], 600))
     assert all(found[f"l{i}"][0] > found["l4"][0] + 0.2 for i in range(4))
+
+
+def test_gold_kappa_and_accuracy_by_hand(store, project):
+    from tutelage.feedback.people import add_person
+    from tutelage.feedback.projects import change_project, find_project, import_gold
+    from tutelage.feedback.quality import gold_accuracy, gold_kappas
+    from tutelage.feedback.queue import lease_next, submit
+    from tutelage.records import Comparison
+
+    message = [{"role": "user", "content": "Which?"}]
+    gold = Comparison(
+        id="g",
+        prompt_id="g",
+        completion_ids=["x", "y", "z"],
+        ranks=[1, 2, 3],
+        messages=message,
+        completions=["x", "y", "z"],
+    )
+    with store.write() as db:
+        add_person(db, "ana", "labeler", None, person_id="ana")
+        found = find_project(db, project)
+        change_project(found, gold_every=1)
+        import_gold(db, found, [gold])
+        plain = lease_next(db, found, "ana", 0)
+        submit(db, "answer-0001", plain.id, "ana", "rank", {"ranks": [1, 2, 3, 4]}, now=1)
+        known = lease_next(db, found, "ana", 2)
+        assert known.is_gold
+        submit(db, "answer-0002", known.id, "ana", "rank", {"ranks": [1, 3, 2]}, now=3)
+    with store.read() as db:
+        found = find_project(db, project)
+        assert gold_accuracy(db, found)["ana"] == (pytest.approx(2 / 3), 3)
+        # x over y and z rightly, y and z the wrong way: p_o = 2/3, p_e = 2/3, so no better than chance
+        assert gold_kappas(db, found)["ana"] == pytest.approx(0)

@@ -6,6 +6,7 @@ import pytest
 
 from tutelage.feedback import Store, people
 from tutelage.feedback.projects import find_project, import_records
+from tutelage.feedback.queue import set_priorities
 from tutelage.records import Completion, Prompt
 from tutelage.web import create_app
 
@@ -41,7 +42,9 @@ def fill_more(filled):
         asked = [Prompt(id=name, messages=[{"role": "user", "content": prompt}])]
         drawn = [Completion(id=f"{name}-{k}", prompt_id=name, text=text) for k, text in enumerate(texts)]
         with filled.write() as db:
-            import_records(db, find_project(db, "round-1"), asked, drawn, priorities={name: 9.0})
+            project = find_project(db, "round-1")
+            import_records(db, project, asked, drawn)
+            set_priorities(db, project, {name: 9.0})
 
     return add
 

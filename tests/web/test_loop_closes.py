@@ -16,6 +16,8 @@ from .site import Browser
 
 
 def test_labels_through_the_pages_train_the_same_as_labels_from_a_file(store, tmp_path, nano):
+    import torch
+
     from tutelage import world
     from tutelage.stages.reward import run
     from tutelage.world.labelers import panel
@@ -82,6 +84,7 @@ def test_labels_through_the_pages_train_the_same_as_labels_from_a_file(store, tm
     for name in ("export", "file.jsonl"):
         out = tmp_path / f"rm-{name}"
         config = RewardConfig(model=str(nano), data=str(tmp_path / name), out=str(out), max_steps=2, batch_size=8)
+        torch.manual_seed(0)  # the new head's weights, which are those of a fresh process elsewhere
         run(config)
         metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         losses.append([{k: v for k, v in row.items() if k != "seconds"} for row in metrics])

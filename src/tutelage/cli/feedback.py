@@ -50,6 +50,14 @@ class ImportOptions(StoreOptions):
 
 
 @dataclass(kw_only=True)
+class PrioritizeOptions(StoreOptions):
+    """Order a project's queue: rows of {"prompt_id", "priority"}, the highest first."""
+
+    file: Positional[str]
+    project: str
+
+
+@dataclass(kw_only=True)
 class ExportOptions(StoreOptions):
     """Write a folder that `tutelage reward --data` and `tutelage sft --data` read."""
 
@@ -108,18 +116,26 @@ def invite(options: InviteOptions) -> dict[str, Any]:
 
 def quality(options: QualityOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project
-    from tutelage.feedback.quality import agreement, gold_accuracy, labeler_agreement, read_rankings, weights_of
+    from tutelage.feedback.quality import (
+        agreement,
+        gold_accuracy,
+        gold_kappas,
+        labeler_agreement,
+        read_rankings,
+        weights_of,
+    )
 
     with _open(options).read() as db:
         project = find_project(db, options.project)
         rankings = read_rankings(db, project)
-        gold = gold_accuracy(db, project)
+        gold, kappas = gold_accuracy(db, project), gold_kappas(db, project)
     agreed, weights = labeler_agreement(rankings), weights_of(rankings)
     people = {
         name: {
             "agreement": agreed.get(name, (None, 0))[0],
             "pairs": agreed.get(name, (None, 0))[1],
             "gold_accuracy": gold.get(name, (None, 0))[0],
+            "gold_kappa": kappas.get(name),
             "weight": weights.get(name),
         }
         for name in sorted({one.labeler for one in rankings})
@@ -166,6 +182,15 @@ def export(options: ExportOptions) -> dict[str, Any]:
     return {"out": options.out, **counts, **({"weights": weights} if options.weights else {})}
 
 
+def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
+    from tutelage.feedback.projects import find_project
+    from tutelage.feedback.queue import read_priorities, set_priorities
+
+    priorities = read_priorities(Path(options.file))
+    with _open(options).write() as db:
+        return {"items": set_priorities(db, find_project(db, options.project), priorities)}
+
+
 def backup(options: BackupOptions) -> dict[str, Any]:
     _open(options).backup(Path(options.out))
     return {"out": options.out}
@@ -175,6 +200,7 @@ ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | No
     "serve": (ServeOptions, serve, "serve the pages where people label"),
     "new": (NewOptions, new, "make a project"),
     "import": (ImportOptions, import_, "add prompts and completions to label"),
+    "prioritize": (PrioritizeOptions, prioritize, "say which items come first"),
     "export": (ExportOptions, export, "write the answers as records to train on"),
     "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
     "invite": (InviteOptions, invite, "a link that makes one account"),
@@ -186,7 +212,7 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     action = arguments[0] if arguments else ""
     if action in ("", "-h", "--help"):
         print("usage: tutelage feedback ACTION [options]   (tutelage feedback ACTION --help)\n")
-        print("\n".join(f"  {name:<8} {about}" for name, (_, _, about) in ACTIONS.items()))
+        print("\n".join(f"  {name:<10} {about}" for name, (_, _, about) in ACTIONS.items()))
         return None
     if action not in ACTIONS:
         near = did_you_mean(action, list(ACTIONS))

@@ -84,7 +84,6 @@ def import_records(
     kind: str = "rank",
     *,
     where: str = "import",
-    priorities: dict[str, float] | None = None,
 ) -> Imported:
     """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps)."""
     done = Imported()
@@ -113,8 +112,6 @@ def import_records(
         rows = [_task(project, prompt_id, kind, []) for prompt_id in known]
     else:
         raise UserError(f"unknown kind of task {kind!r}", mend=f"use one of: {', '.join(schema.KINDS)}")
-    for row in rows:
-        row["priority"] = (priorities or {}).get(row["prompt_id"], 0.0)
     _add_tasks(db, project, rows, done)
     if not rows:
         raise UserError(f"gives no task to {kind}", where=where, mend="rank needs prompts with two or more completions")

@@ -255,6 +255,17 @@ def gold_accuracy(db: Db, project: Project) -> dict[str, tuple[float, int]]:
     return {name: (right[name] / total[name], total[name]) for name in total if total[name]}
 
 
+def gold_kappas(db: Db, project: Project) -> dict[str, float]:
+    """Cohen's kappa of each labeler with the gold orders: worse, equal or better for each pair."""
+    tables: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((3, 3)))
+    for answer, task in current_answers(db, project, gold=True):
+        if answer.kind == "rank" and task.gold:
+            said, known = orders(_with_rest(answer.payload)), orders(task.gold["ranks"])
+            for pair in said.keys() & known.keys():
+                tables[answer.person_id][said[pair] + 1, known[pair] + 1] += 1
+    return {name: cohen_kappa(table) for name, table in tables.items() if table.any()}
+
+
 def weights_of(rankings: Sequence[Ranked]) -> dict[str, float]:
     """Dawid–Skene weights of labelers in the reward loss, from the pairs that two or more ordered."""
     judgments = [

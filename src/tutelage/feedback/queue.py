@@ -4,14 +4,17 @@ A person gets a task at most once. A lease that ran out frees its place for othe
 and the answer is kept as an `extra` one if the quota was filled meanwhile.
 """
 
+import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.orm import Session as Db
 from sqlalchemy.orm import aliased
 
+from tutelage.data.formats import read_rows
 from tutelage.errors import UserError
 from tutelage.feedback import schema
 from tutelage.feedback.ranking import LETTERS, shown_cards
@@ -263,10 +266,27 @@ def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
 
 
 def set_priorities(db: Db, project: Project, priorities: dict[str, float]) -> int:
-    """Tasks of these prompts come in this order (high first), for example by a reward model's uncertainty."""
-    tasks = list(db.scalars(select(Task).where(Task.project_id == project.id, Task.prompt_id.in_(priorities))))
-    if not tasks:
-        raise UserError("no task has these prompts", mend="give prompt ids of this project")
-    for task in tasks:
-        task.priority = priorities[task.prompt_id]
-    return len(tasks)
+    """Items of these prompts come in this order (high first), for example by a reward model's uncertainty."""
+    changed = 0
+    for prompt_id, priority in priorities.items():
+        query = update(Task).where(Task.project_id == project.id, Task.prompt_id == prompt_id)
+        changed += db.execute(query.values(priority=priority)).rowcount  # type: ignore[attr-defined]
+    if not changed:
+        raise UserError(
+            "no item has these prompts", where=f"project {project.id}", mend="give prompt ids of the project"
+        )
+    return changed
+
+
+def read_priorities(path: Path) -> dict[str, float]:
+    """Rows of {"prompt_id": …, "priority": …}."""
+    found: dict[str, float] = {}
+    for number, row in read_rows(path):
+        name, value = (row.get("prompt_id"), row.get("priority")) if isinstance(row, dict) else (None, None)
+        numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not isinstance(name, str) or not numeric:
+            raise UserError(
+                "is no priority", where=f"{path}, row {number}", mend='give {"prompt_id": "…", "priority": 0.7}'
+            )
+        found[name] = float(value)  # type: ignore[arg-type]
+    return found

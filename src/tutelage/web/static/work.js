@@ -165,8 +165,8 @@ export class Work {
       const { task } = await reply.json();
       if (!task) return;
       const path = `${root()}/t/${task}`;
-      const html = await (await fetch(`${path}?after=${this.task}`)).text();
-      this.ahead = { path, html };
+      const page = await fetch(`${path}?after=${this.task}`);
+      if (page.ok && !page.redirected) this.ahead = { path, html: await page.text() };
     } catch {
       /* offline: the next item is fetched when it is needed */
     }
