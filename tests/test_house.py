@@ -18,6 +18,8 @@ MAY_IMPORT = {
     "judges": {"errors", "records", "data", "engine", "models", "runs"},
     "serving": {"errors", "records", "data", "engine", "models", "runs"},
     "report": {"errors", "records", "runs", "evaluation"},
+    "feedback": {"errors", "records", "data", "runs"},
+    "web": {"errors", "records", "feedback", "report"},
 }
 
 
