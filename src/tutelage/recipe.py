@@ -15,6 +15,14 @@ from tutelage.configs import STAGES, EvalConfig, StageConfig, TrainingConfig, fr
 from tutelage.errors import UserError, did_you_mean
 
 TOP_KEYS = ("version", "name", "seed", "model", "data", "out", "stages")
+FAMILY = ("dpo", "ipo", "kto", "orpo", "simpo")  # one loop: stages/preference.py
+GROUP = ("rloo", "grpo", "online-dpo")  # one loop: stages/group_policy.py
+AGAINST_REWARD = ("ppo", *GROUP, "rejection")
+POLICIES = ("sft", *AGAINST_REWARD, *FAMILY)
+FROM_SFT = ("sample", *POLICIES[1:])  # start from the SFT model, if there is one
+FROM_LABELS = ("reward", *FAMILY)
+# Where the module of a stage's function is not called like its verb.
+MODULES = {"eval": "evaluate", **dict.fromkeys(FAMILY, "preference"), **dict.fromkeys(GROUP, "group_policy")}
 OUTPUT_FILES = {"sample": "completions.jsonl", "label": "comparisons.jsonl"}
 
 
@@ -173,19 +181,19 @@ def _resolve(
     changes: dict[str, Any] = {"out": str(folder / OUTPUT_FILES[verb] if verb in OUTPUT_FILES else folder)}
     defaults: dict[str, Any] = {"seed": recipe.seed, "model": recipe.model, "data": recipe.data}
     names = {f.name for f in fields(cls)}
-    if verb in ("sample", "ppo") and "sft" in produced:
+    if verb in FROM_SFT and "sft" in produced:
         defaults["model"] = produced["sft"]
     if verb == "label" and "sample" in produced:
         defaults["data"] = produced["sample"]
-    if verb == "reward" and "label" in produced and recipe.data == "world":
+    if verb in FROM_LABELS and "label" in produced and recipe.data == "world":
         defaults["data"] = produced["label"]
-    if verb in ("ppo", "eval") and "reward" in produced:
+    if verb in (*AGAINST_REWARD, "eval") and "reward" in produced:
         defaults["reward_model"] = produced["reward"]
     if verb == "eval":
-        policies = [s for s, v, _ in recipe.stages if v in ("sft", "ppo")]
+        policies = [s for s, v, _ in recipe.stages if v in POLICIES]
         defaults["models"] = (f"base={recipe.model}", *(f"{s}={produced[s]}" for s in policies))
     changes |= {key: value for key, value in defaults.items() if key in names and key not in given}
-    for key in given & {"model", "data", "reward_model", "ptx_data"}:
+    for key in given & {"model", "data", "reward_model", "ptx_data", "reference"}:
         value = getattr(explicit, key)
         if value in produced:
             changes[key] = produced[value]
@@ -215,7 +223,7 @@ def stage_function(verb: str) -> Callable[[Any], dict[str, Any]]:
     """The function that runs a stage; torch is loaded here and not before."""
     from importlib import import_module
 
-    return import_module(f"tutelage.stages.{'evaluate' if verb == 'eval' else verb}").run
+    return import_module(f"tutelage.stages.{MODULES.get(verb, verb)}").run
 
 
 __all__ = ["EvalConfig", "Recipe", "load_recipe", "read_yaml", "skips", "stage_function"]

@@ -95,6 +95,19 @@ class Comparison(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thumb(Record):
+    """One answer by itself, with a thumb up (`label` true) or down: what KTO trains on."""
+
+    schema_name: ClassVar[str] = "tutelage.thumb/1"
+    prompt_id: str
+    messages: list[Message]
+    completion: str
+    label: bool
+    labeler: str | None = None
+    created: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Skip(Record):
     """A labeler passed over a prompt, and why."""
 
@@ -118,7 +131,7 @@ class StepLabel(Record):
 
 
 RECORDS: dict[str, type[Record]] = {
-    cls.schema_name: cls for cls in (Prompt, Completion, Demonstration, Comparison, Skip, StepLabel)
+    cls.schema_name: cls for cls in (Prompt, Completion, Demonstration, Comparison, Thumb, Skip, StepLabel)
 }
 
 
@@ -130,3 +143,4 @@ class Dataset:
     demonstrations: list[Demonstration] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)  # plain documents (pretraining, ptx)
+    thumbs: list[Thumb] = field(default_factory=list)

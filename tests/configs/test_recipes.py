@@ -31,6 +31,18 @@ def test_own_comparisons_leave_sampling_and_labeling_out(tmp_path):
     )
 
 
+def test_the_methods_beside_ppo_start_from_sft_on_the_same_labels(tmp_path):
+    recipe = load_recipe(RECIPES[0].parent / "approaches.yaml", out=str(tmp_path))
+    configs = {stage: config for stage, _, config in recipe.stages}
+    for stage in ("dpo", "kto"):
+        assert configs[stage].data == str(tmp_path / "label" / "comparisons.jsonl")
+    for stage in ("ppo", "rloo", "grpo", "rejection"):
+        assert configs[stage].reward_model == str(tmp_path / "reward") and configs[stage].data == "world"
+    for stage in ("dpo", "kto", "rloo", "grpo", "rejection"):
+        assert configs[stage].model == str(tmp_path / "sft")
+        assert f"{stage}={tmp_path / stage}" in configs["eval"].models
+
+
 def test_the_papers_numbers_are_the_defaults():
     sft, ppo = SFTConfig(), PPOConfig()
     assert (sft.learning_rate, sft.batch_size, sft.epochs, sft.dropout, sft.final_fraction) == (

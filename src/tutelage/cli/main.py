@@ -25,13 +25,23 @@ VERBS = {
     "label": ("tutelage.cli.stage", "rank completions by simulated labelers"),
     "reward": ("tutelage.cli.stage", "train a reward model on comparisons"),
     "ppo": ("tutelage.cli.stage", "optimize a policy against a reward model"),
+    "dpo": ("tutelage.cli.stage", "train a policy on comparisons, without a reward model"),
+    "ipo": ("tutelage.cli.stage", "the same with a finite target margin"),
+    "kto": ("tutelage.cli.stage", "train a policy on single answers with thumbs up or down"),
+    "orpo": ("tutelage.cli.stage", "fine-tuning and preference in one loss, no reference"),
+    "simpo": ("tutelage.cli.stage", "preference on mean log-probabilities, no reference"),
+    "rloo": ("tutelage.cli.stage", "like ppo, without a critic: answers to a prompt are each other's baseline"),
+    "grpo": ("tutelage.cli.stage", "the same with rewards standardized within each prompt's answers"),
+    "online-dpo": ("tutelage.cli.stage", "dpo on the policy's own answers, judged by a reward model"),
+    "rejection": ("tutelage.cli.stage", "fine-tune on the reward model's best of n answers"),
     "eval": ("tutelage.cli.stage", "win rates and behaviors of models"),
     "chat": ("tutelage.cli.chat", "talk to a model, or to two side by side"),
     "export": ("tutelage.cli.export", "copy a run's checkpoint out as a plain Hugging Face folder"),
+    "serve": ("tutelage.cli.serve", "serve models over OpenAI's HTTP API"),
     "data": ("tutelage.cli.data", "check a data file: tutelage data check FILE"),
+    "feedback": ("tutelage.cli.feedback", "people's labels: serve the pages, import, export, quality"),
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),
 }
-RESUMABLE = ("quickstart", "run", "pretrain", "sft", "reward", "ppo")
 
 
 def usage() -> str:
@@ -91,7 +101,9 @@ def _guarded(verb: str, words: list[str]) -> int:
 
 def _how_to_go_on(verb: str, words: list[str]) -> str:
     """The command that resumes what was stopped, as it was typed; nothing for a verb that begins anew."""
-    if verb not in RESUMABLE:
+    from tutelage.configs import STAGES, TrainingConfig
+
+    if verb not in ("quickstart", "run") and not issubclass(STAGES.get(verb, object), TrainingConfig):
         return ""
     program = sys.argv[0] if Path(sys.argv[0]).name == "tutelage" and not which("tutelage") else "tutelage"
     again = words if "--resume" in words else [*words, "--resume"]

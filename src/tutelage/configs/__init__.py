@@ -6,8 +6,10 @@ A recipe or a command line holds only departures from these. Source of the numbe
 """
 
 from tutelage.configs.base import StageConfig, TrainingConfig, from_mapping, to_mapping
+from tutelage.configs.group_policy import GroupConfig, GRPOConfig, OnlineDPOConfig, RejectionConfig, RLOOConfig
 from tutelage.configs.measure import EvalConfig, LabelConfig, SampleConfig
 from tutelage.configs.on_policy import PPOConfig
+from tutelage.configs.preference import DPOConfig, IPOConfig, KTOConfig, ORPOConfig, PreferenceConfig, SimPOConfig
 from tutelage.configs.supervised import PretrainConfig, RewardConfig, SFTConfig
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -17,17 +19,37 @@ STAGES: dict[str, type[StageConfig]] = {
     "label": LabelConfig,
     "reward": RewardConfig,
     "ppo": PPOConfig,
+    "dpo": DPOConfig,
+    "ipo": IPOConfig,
+    "kto": KTOConfig,
+    "orpo": ORPOConfig,
+    "simpo": SimPOConfig,
+    "rloo": RLOOConfig,
+    "grpo": GRPOConfig,
+    "online-dpo": OnlineDPOConfig,
+    "rejection": RejectionConfig,
     "eval": EvalConfig,
 }
 __all__ = [
     "STAGES",
+    "DPOConfig",
     "EvalConfig",
+    "GRPOConfig",
+    "GroupConfig",
+    "IPOConfig",
+    "KTOConfig",
     "LabelConfig",
+    "ORPOConfig",
+    "OnlineDPOConfig",
     "PPOConfig",
+    "PreferenceConfig",
     "PretrainConfig",
+    "RLOOConfig",
+    "RejectionConfig",
     "RewardConfig",
     "SFTConfig",
     "SampleConfig",
+    "SimPOConfig",
     "StageConfig",
     "TrainingConfig",
     "from_mapping",

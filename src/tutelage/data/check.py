@@ -22,6 +22,7 @@ def check(spec: str) -> dict[str, Any]:
         "prompts": len(data.prompts),
         "demonstrations": len(data.demonstrations),
         "comparisons": len(data.comparisons),
+        "thumbs": len(data.thumbs),
         "texts": len(data.texts),
         "repeated_prompts": len(prompts) - len(set(prompts)),
         "longer_answer_wins": round(longer / pairs, 3) if pairs else None,

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
-from tutelage.records import RECORDS, Comparison, Dataset, Demonstration, Message, Prompt, Record
+from tutelage.records import RECORDS, Comparison, Dataset, Demonstration, Message, Prompt, Record, Thumb
 
 ROLES = ("system", "user", "assistant")
-SHAPES = (
-    "prompt+chosen+rejected, chosen+rejected, prompt+completions+ranks, prompt+completion, messages, prompt, or text"
-)
+SHAPES = "prompt+chosen+rejected, chosen+rejected, prompt+completions+ranks, prompt+completion(+label), messages, prompt, or text"
 
 
 class Degenerate(Exception):
@@ -107,6 +105,8 @@ def _add(data: Dataset, row: dict[str, Any], where: str) -> None:
             data.demonstrations.append(_demonstration(messages, where))
         else:
             data.prompts.append(Prompt(id=_id(messages), messages=messages))
+    elif "completion" in row and "label" in row:
+        data.thumbs.append(_thumb(row, where))
     elif "completion" in row:
         messages = [*_prompt(row, where), _answer(row["completion"], where, "completion")]
         data.demonstrations.append(_demonstration(messages, where))
@@ -133,6 +133,8 @@ def _add_record(data: Dataset, row: dict[str, Any], where: str) -> None:
         )
     if cls is Comparison and row.get("messages") and row.get("completions"):
         messages = _messages(row["messages"], where, "messages")
+        if row.get("rest_below"):
+            row = {**row, "ranks": _rest_ranked(row.get("ranks"))}
         checked = _comparison(messages, _texts(row, where), row.get("ranks"), where)
         record: Record = Comparison.from_json(
             {**row, "messages": messages, "ranks": checked.ranks, "completions": checked.completions}
@@ -144,9 +146,18 @@ def _add_record(data: Dataset, row: dict[str, Any], where: str) -> None:
             raise UserError(
                 f"lacks a field ({error})", where=where, mend=f"see {cls.__name__} in the records' reference"
             ) from error
-    for kind, place in ((Comparison, data.comparisons), (Demonstration, data.demonstrations), (Prompt, data.prompts)):
+    places = ((Comparison, data.comparisons), (Demonstration, data.demonstrations), (Prompt, data.prompts))
+    for kind, place in (*places, (Thumb, data.thumbs)):
         if isinstance(record, kind):
             place.append(record)  # type: ignore[arg-type]
+
+
+def _rest_ranked(ranks: Any) -> Any:
+    """Those that the labeler left below the ranked ones tie on a last rank: a loss then learns that they are worse."""
+    if not isinstance(ranks, list) or not all(rank is None or isinstance(rank, int) for rank in ranks):
+        return ranks
+    last = max((rank for rank in ranks if rank is not None), default=0) + 1
+    return [last if rank is None else rank for rank in ranks]
 
 
 def _add_pair(data: Dataset, row: dict[str, Any], where: str) -> None:
@@ -214,6 +225,21 @@ def _demonstration(messages: list[Message], where: str) -> Demonstration:
     if not any(m["role"] == "user" for m in messages):
         raise UserError("has no user turn", where=where, mend="a conversation begins with what the user asks")
     return Demonstration(id=f"d-{_id(messages)}", prompt_id=_id(messages[:-1]), messages=messages)
+
+
+def _thumb(row: dict[str, Any], where: str) -> Thumb:
+    """TRL's unpaired rows: prompt, completion, label."""
+    messages, text = _prompt(row, where), _answer(row["completion"], where, "completion")["content"]
+    if row["label"] not in (True, False):  # 1 and 0 too
+        raise UserError(
+            f"label is {_kind(row['label'])}", where=f"{where}, field label", mend="give true (good) or false (bad)"
+        )
+    if not text.strip():
+        raise Degenerate("the answer is empty")
+    number = hashlib.blake2b(repr((messages, text, row["label"])).encode(), digest_size=6).hexdigest()
+    return Thumb(
+        id=f"t-{number}", prompt_id=_id(messages), messages=messages, completion=text, label=bool(row["label"])
+    )
 
 
 def _id(messages: list[Message]) -> str:

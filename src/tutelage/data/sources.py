@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.data.formats import read_dataset
+from tutelage.data.preferences import taken_apart
 from tutelage.errors import UserError
-from tutelage.records import Comparison, Dataset, Demonstration, Prompt
+from tutelage.records import Comparison, Dataset, Demonstration, Prompt, Thumb
 
 # A file's prompts are split by a hash of their text; the shares in percent.
 SPLITS = {"train": (0, 90), "tune": (90, 95), "report": (95, 100)}
@@ -23,7 +24,7 @@ def load_data(spec: str, split: str = "train") -> Dataset:
         data, warnings = _read(path)
         for line in warnings:
             print(f"warning: {line}", file=sys.stderr)
-        for name in ("prompts", "demonstrations", "comparisons", "texts"):
+        for name in ("prompts", "demonstrations", "comparisons", "texts", "thumbs"):
             getattr(whole, name).extend(getattr(data, name))
     _derive(whole)
     low, high = SPLITS[split]
@@ -38,6 +39,7 @@ def load_data(spec: str, split: str = "train") -> Dataset:
         [d for d in whole.demonstrations if inside(d.prompt_id)],
         [c for c in whole.comparisons if inside(c.prompt_id)],
         whole.texts,
+        [t for t in whole.thumbs if inside(t.prompt_id)],
     )
 
 
@@ -73,6 +75,17 @@ def comparisons(spec: str, split: str) -> list[Comparison]:
     if not found and split == "train":
         raise UserError(
             "holds no comparisons", where=spec, mend="give rows with prompt, chosen, rejected, or completions and ranks"
+        )
+    return found
+
+
+def thumbs(spec: str, split: str) -> list[Thumb]:
+    """Answers with a thumb up or down; where there are none, comparisons taken apart."""
+    data = load_data(spec, split)
+    found = data.thumbs or [t for c in data.comparisons if c.messages and c.completions for t in taken_apart(c)]
+    if not found and split == "train":
+        raise UserError(
+            "holds no thumbs and no comparisons", where=spec, mend="give rows with prompt, completion and label"
         )
     return found
 
@@ -146,6 +159,10 @@ def _derive(data: Dataset) -> None:
         if demonstration.prompt_id not in known:
             known.add(demonstration.prompt_id)
             data.prompts.append(Prompt(id=demonstration.prompt_id, messages=demonstration.messages[:-1]))
+    for thumb in data.thumbs:
+        if thumb.prompt_id not in known:
+            known.add(thumb.prompt_id)
+            data.prompts.append(Prompt(id=thumb.prompt_id, messages=thumb.messages))
     if not data.demonstrations:
         for comparison in data.comparisons:
             if comparison.messages and comparison.completions:
@@ -153,4 +170,10 @@ def _derive(data: Dataset) -> None:
                 messages = [*comparison.messages, {"role": "assistant", "content": best}]
                 data.demonstrations.append(
                     Demonstration(id=f"d-{comparison.id}", prompt_id=comparison.prompt_id, messages=messages)
+                )
+        for thumb in data.thumbs:
+            if thumb.label:
+                messages = [*thumb.messages, {"role": "assistant", "content": thumb.completion}]
+                data.demonstrations.append(
+                    Demonstration(id=f"d-{thumb.id}", prompt_id=thumb.prompt_id, messages=messages)
                 )

@@ -19,8 +19,31 @@ NAMES = {
     "reward": "Reward model",
     "pretrain": "Base",
     "dpo": "DPO",
+    "ipo": "IPO",
+    "kto": "KTO",
+    "orpo": "ORPO",
+    "simpo": "SimPO",
+    "rloo": "RLOO",
+    "grpo": "GRPO",
+    "online-dpo": "Online DPO",
+    "rejection": "Rejection sampling",
 }
-ORDER = ["base", "pretrain", "sft", "reward", "ppo", "ppo-ptx", "ppo-no-kl"]
+ORDER = [
+    "base",
+    "pretrain",
+    "sft",
+    "reward",
+    "ppo",
+    "ppo-ptx",
+    "ppo-no-kl",
+    "dpo",
+    "ipo",
+    "kto",
+    "orpo",
+    "simpo",
+    "rloo",
+    "grpo",
+]
 
 
 def name(stage: str) -> str:
@@ -42,6 +65,14 @@ def look(stage: str) -> tuple[str, str, bool]:
         ("ppo-no", ("s-ppo", "triangle", True)),
         ("ppo", ("s-ppo", "triangle", False)),
         ("dpo", ("s-dpo", "cross", False)),
+        ("ipo", ("s-dpo", "square", False)),
+        ("kto", ("s-dpo", "diamond", False)),
+        ("orpo", ("s-dpo", "circle", False)),
+        ("simpo", ("s-dpo", "circle", True)),
+        ("rloo", ("s-ppo", "square", False)),
+        ("grpo", ("s-ppo", "diamond", False)),
+        ("online-dpo", ("s-dpo", "cross", True)),
+        ("rejection", ("s-sft", "square", True)),
         ("cai", ("s-cai", "star", False)),
     ):
         if stage.startswith(start):

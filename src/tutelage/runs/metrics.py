@@ -11,6 +11,8 @@ from typing import Any, Literal
 from tutelage.errors import did_you_mean
 
 Better = Literal["up", "down", "zero"] | None
+PREFERENCE = "dpo ipo kto orpo simpo"
+GROUP = "rloo grpo online-dpo"
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,23 @@ def _of(stages: str, *rows: tuple[str, str, Better, str]) -> list[Metric]:
 
 METRICS = [
     *_of(
-        "pretrain sft reward ppo",
+        f"pretrain sft reward ppo rejection {PREFERENCE} {GROUP}",
         ("step", "count", None, "optimizer updates done; in PPO, iterations of rollout and update"),
         ("seconds", "s", None, "wall time since the run began, all sittings together"),
         ("num_tokens", "tokens", None, "tokens that went through the training passes so far, padding not counted"),
         ("loss", "nats", "down", "the loss that was minimized, mean over the step's batch (in PPO loss/policy_avg)"),
         ("grad_norm", "1", None, "L2 norm of the gradient before clipping (in PPO the mean over updates)"),
     ),
-    *_of("pretrain sft reward", ("learning_rate", "1", None, "the optimizer's rate at this step")),
-    *_of("pretrain sft", ("entropy", "nats/token", None, "mean over loss-bearing tokens of −Σ_v π(v) log π(v)")),
+    *_of(
+        f"pretrain sft reward rejection {PREFERENCE}", ("learning_rate", "1", None, "the optimizer's rate at this step")
+    ),
+    *_of(f"{PREFERENCE} sft", ("epoch", "passes", None, "examples seen / examples in the training set")),
+    *_of(
+        f"pretrain sft rejection {PREFERENCE}",
+        ("entropy", "nats/token", None, "mean over loss-bearing tokens of −Σ_v π(v) log π(v)"),
+    ),
     *_of(
         "sft",
-        ("epoch", "passes", None, "examples seen / examples in the training set"),
         ("eval/loss", "nats/token", "down", "mean −log π of the answers' tokens in held-out demonstrations"),
     ),
     *_of(
@@ -53,7 +60,33 @@ METRICS = [
         ("eval/accuracy", "share", "up", "accuracy on held-out comparisons; an equal score counts half"),
     ),
     *_of(
-        "ppo",
+        PREFERENCE,
+        (
+            "rewards/chosen",
+            "nats",
+            "up",
+            "mean implicit reward of the better answers: β (log π − log π_ref), or SimPO's, ORPO's",
+        ),
+        ("rewards/rejected", "nats", "down", "mean implicit reward of the worse answers"),
+        ("rewards/margins", "nats", "up", "rewards/chosen − rewards/rejected"),
+        ("logps/chosen", "nats", None, "mean over the better answers of Σ_t log π"),
+        ("logps/rejected", "nats", None, "mean over the worse answers of Σ_t log π"),
+        ("eval/rewards/chosen", "nats", "up", "rewards/chosen on held-out comparisons"),
+        ("eval/rewards/rejected", "nats", "down", "rewards/rejected on held-out comparisons"),
+        ("eval/rewards/margins", "nats", "up", "rewards/margins on held-out comparisons"),
+        (
+            "rewards/accuracies",
+            "share",
+            "up",
+            "share of ordered pairs whose better answer has the higher implicit reward",
+        ),
+        ("eval/rewards/accuracies", "share", "up", "rewards/accuracies on held-out comparisons"),
+        ("eval/rewards/accuracies_low", "share", "up", "lower end of its 95 % interval, prompts clustered"),
+        ("eval/rewards/accuracies_high", "share", "up", "upper end of its 95 % interval"),
+    ),
+    *_of("kto", ("kl", "nats", "zero", "KTO's baseline z_0: mean log π − log π_ref of mismatched answers, at least 0")),
+    *_of(
+        f"ppo {GROUP}",
         ("episode", "count", None, "answers sampled so far"),
         ("lr", "1", None, "the policy optimizer's rate (TRL's name for it in PPO)"),
         ("objective/kl", "nats/sequence", "down", "mean over answers of Σ_t (log π − log π_ref): k1, unbiased"),
@@ -63,16 +96,10 @@ METRICS = [
         ("objective/entropy", "nats/sequence", None, "mean over answers of Σ_t −Σ_v π(v) log π(v)"),
         ("objective/scores", "reward", "up", "mean reward-model score of the answers, before any penalty"),
         ("objective/non_score_reward", "reward", None, "−β · objective/kl: the penalty in the reward"),
-        ("objective/rlhf_reward", "reward", "up", "mean over answers of Σ_t R_t, what PPO maximizes, all penalties in"),
-        ("val/explained_variance", "share", "up", "1 − Var(R − V_old) / Var(R) over response tokens"),
         ("val/num_eos_tokens", "count", None, "answers that ended with the end token"),
         ("val/ratio", "1", None, "mean of ρ = π/π_old over response tokens and updates; 1 in expectation"),
         ("response_length/mean", "tokens", None, "mean length of the answers, end token included"),
         ("response_length/clip_ratio", "share", "down", "share of answers cut off at max_new_tokens"),
-        ("loss/policy_avg", "advantage", None, "mean over tokens and updates of max(−Aρ, −A clip(ρ, 1 ± ε))"),
-        ("loss/value_avg", "reward²", "down", "mean over tokens and updates of ½ max((V − R)², (V_clip − R)²)"),
-        ("loss/ptx", "nats/token", "down", "mean −log π per pretraining token, before the weight γ"),
-        ("ptx/grad_ratio", "1", None, "‖γ ∇ptx‖ / ‖∇policy‖"),
         ("policy/approxkl_avg", "nats/token", "zero", "mean of ½ (log π − log π_old)² over tokens and updates"),
         ("policy/clipfrac_avg", "share", "zero", "share of response tokens with |ρ − 1| > ε"),
         ("policy/entropy_avg", "nats/token", None, "mean of −Σ_v π(v) log π(v) over response tokens in the update"),
@@ -81,6 +108,25 @@ METRICS = [
         ("eval/length", "tokens", None, "mean length of the answers to held-out prompts"),
         ("time/rollout", "s", "down", "seconds of sampling and scoring in this iteration"),
         ("time/update", "s", "down", "seconds of the updates in this iteration"),
+    ),
+    *_of(
+        "ppo",
+        ("objective/rlhf_reward", "reward", "up", "mean over answers of Σ_t R_t, what PPO maximizes, all penalties in"),
+        ("val/explained_variance", "share", "up", "1 − Var(R − V_old) / Var(R) over response tokens"),
+        ("loss/policy_avg", "advantage", None, "mean over tokens and updates of max(−Aρ, −A clip(ρ, 1 ± ε))"),
+        ("loss/value_avg", "reward²", "down", "mean over tokens and updates of ½ max((V − R)², (V_clip − R)²)"),
+        ("loss/ptx", "nats/token", "down", "mean −log π per pretraining token, before the weight γ"),
+        ("ptx/grad_ratio", "1", None, "‖γ ∇ptx‖ / ‖∇policy‖"),
+    ),
+    *_of(
+        GROUP,
+        ("reward_std", "reward", "up", "mean over prompts of the standard deviation of their answers' scores"),
+        (
+            "frac_reward_zero_std",
+            "share",
+            "down",
+            "share of the prompts whose answers all have one score: nothing to learn",
+        ),
     ),
 ]
 

@@ -11,23 +11,29 @@ from typing import Any
 
 from tutelage.algorithms.best_of_n import best_of_n
 from tutelage.configs import EvalConfig
-from tutelage.data.sources import prompts
+from tutelage.data.sources import load_texts, prompts
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import behaviors
 from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
-from tutelage.models import load_policy, load_scalar, resolve
+from tutelage.models import Policy, load_policy, load_scalar, resolve
 from tutelage.records import Prompt
 from tutelage.runs import Progress, check_folder, write_json
+from tutelage.stages.language_modeling import as_document, mean_nll
 from tutelage.stages.rollout import score_answers
 from tutelage.stages.sample import draw, text_of
 
 SUITES = dict.fromkeys(("harmful", "benign_lookalike", "opinion", "instruction"), 120)
 SHOWN = 12  # prompts shown side by side in the report
+CORPUS_TOKENS, CORPUS_SEED = 30_000, 101  # held-out text for the corpus loss
 
 
 def run(config: EvalConfig) -> dict[str, Any]:
     """Compare models; returns (and with --out writes) the measurements."""
+    if config.judge:
+        from tutelage.stages import judged
+
+        return judged.run(config)
     # 1. The models, each with its name, and the prompts that none has seen.
     models = dict(_named(spec) for spec in config.models)
     if len(models) < 2:
@@ -45,6 +51,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     # 2. One answer of each model to each prompt.
     answers: dict[str, list[dict[str, Any]]] = {}
     findings: dict[str, list[dict[str, Any]]] = {}
+    corpus_loss: dict[str, float] = {}
     with Progress(len(models), "eval", unit="model") as bar:
         for number, (name, path) in enumerate(models.items(), 1):
             policy = load_policy(path, config.dtype)
@@ -52,10 +59,18 @@ def run(config: EvalConfig) -> dict[str, Any]:
             findings[name] = [
                 f for some in suites.values() for f in _judged(some, _answers(policy, some, params, config, None))
             ]
+            if world:
+                corpus_loss[name] = _corpus_loss(policy)
             bar.update(number)
 
     # 3. Win rates of each later model over each earlier one, by each judge.
-    result: dict[str, Any] = {"stage": "eval", "win_rates": [], "behaviours": {}, "samples": []}
+    result: dict[str, Any] = {
+        "stage": "eval",
+        "win_rates": [],
+        "behaviours": {},
+        "samples": [],
+        "corpus_loss": corpus_loss,
+    }
     for baseline, policy_name in combinations(models, 2):
         pair = {"policy": policy_name, "baseline": baseline}
         if world:
@@ -72,7 +87,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
             scores = [[a["proxy"] for a in answers[n]] for n in (policy_name, baseline)]
             result["win_rates"].append({**pair, "judge": "reward-model", **win_rate(*scores)})
 
-    # 4. Behaviors on prompts made for each, and mean length on the common ones.
+    # 4. Behaviors on prompts made for each, mean length on the common ones, and the loss on text of the corpus.
     for name in models:
         lengths = behaviors([{"tokens": a["tokens"]} for a in answers[name]])
         result["behaviours"][name] = {**(behaviors(findings[name]) if world else {}), **lengths}
@@ -128,6 +143,12 @@ def _answers(
             judged = gold.score(prompt, row["text"], row["finish"])
             row |= {"gold": judged.total, "facets": judged.facets}
     return rows
+
+
+def _corpus_loss(policy: Policy) -> float:
+    """Mean -log p (nats a token) of corpus text that no model has seen: what alignment cost the language model."""
+    texts = load_texts("world", CORPUS_TOKENS, policy.tokenizer, seed=CORPUS_SEED)
+    return mean_nll(policy, [as_document(ids, 512) for ids in texts if len(ids) > 1], 16384)
 
 
 def _judged(asked: list[Prompt], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tutelage.algorithms.advantages import explained_variance, gae, whiten
 from tutelage.algorithms.averaging import ema_update
-from tutelage.algorithms.kl import adaptive_kl_coef, k1, k3
+from tutelage.algorithms.kl import adaptive_kl_coef
 from tutelage.algorithms.ppo import approximate_kl, clip_fraction, clipped_policy_loss, clipped_value_loss
 from tutelage.algorithms.rewards import token_rewards
 from tutelage.algorithms.schedules import constant_after_warmup
@@ -30,11 +30,11 @@ from tutelage.data.sources import data_hash, load_texts, prompts
 from tutelage.data.templates import Rendered, template_hash
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
-from tutelage.errors import UserError
 from tutelage.models import Policy, load_policy, load_scalar, resolve, save_model
-from tutelage.records import Prompt
 from tutelage.runs.alarms import ppo_alarms
+from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.language_modeling import as_document, backward_mean_nll
+from tutelage.stages.on_policy import rollout_metrics, sample_held_out
 from tutelage.stages.rollout import Models, Rollout, check_first_rollout, collect, response_indices
 from tutelage.stages.session import Session
 
@@ -58,7 +58,7 @@ class Optimizers:
 def run(config: PPOConfig) -> dict[str, Any]:
     """Optimize the policy; returns the run's summary with its checkpoint."""
     # 1. Four models: the policy and its frozen reference, the reward model and the value model that starts from it.
-    source, reward_source = resolve(config.model), _gated_reward_model(config)
+    source, reward_source = resolve(config.model), gated_reward_model(config)
     policy, reference = load_policy(source, config.dtype), load_policy(source, config.dtype)
     reward, value = load_scalar(reward_source, config.dtype), load_scalar(reward_source, config.dtype)
     models = Models(policy, reference, reward, value)
@@ -84,7 +84,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
             rollout = collect(models, batch, config, seed=config.seed, step=step)
             clock.append(time.perf_counter())
             if step == 1:
-                _stop_if_broken(check_first_rollout(rollout, policy), config)
+                stop_if_broken(check_first_rollout(rollout, policy), config)
 
             # 3. R_t = -beta (log pi - log pi_ref)_t + [t = T] r(x, y); advantages by GAE, whitened.
             logprobs = (rollout.logprobs, rollout.reference_logprobs)
@@ -109,7 +109,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
                 print(f"\nalarm, step {step}: {message}", file=sys.stderr)
             objective = None
             if step % config.eval_every == 0 or step in (1, session.total):
-                row |= _evaluate(session, config, models, held_out, step)
+                row |= sample_held_out(session, config, models, held_out, step)
                 objective = row["eval/scores"] - config.kl_coef * row["eval/kl"]
             state: dict[str, Any] = {"optimizer": adam.policy.state(), "value_optimizer": adam.value.state()}
             state |= {"averages": averages, "kl_coef": kl_coef, "alarms": alarms}
@@ -117,37 +117,6 @@ def run(config: PPOConfig) -> dict[str, Any]:
             session.done(step, row, write, state, SHOWN, objective)
         inputs: dict[str, Path | str | None] = {"model": source, "reward_model": reward_source, "data": config.data}
         return session.finish(inputs, alarms=alarms)
-
-
-def _gated_reward_model(config: PPOConfig) -> Path:
-    """The reward model's folder; refuses one that is no better than length or chance, unless forced."""
-    import json
-
-    if config.reward_model is None:
-        raise UserError(
-            "PPO needs a reward model",
-            where="option --reward-model (reward_model)",
-            mend="give a checkpoint of `tutelage reward`",
-        )
-    path = resolve(config.reward_model)
-    about = path / "tutelage.json"
-    gate = json.loads(about.read_text()).get("card", {}).get("gate", "unknown") if about.exists() else "unknown"
-    if gate != "passed" and not config.force:
-        raise UserError(
-            f"the reward model's gate is: {gate}",
-            where=str(config.reward_model),
-            mend="collect more comparisons, or go on all the same with --force",
-        )
-    return path
-
-
-def _stop_if_broken(broken: list[str], config: PPOConfig) -> None:
-    if broken and not config.force:
-        raise UserError(
-            "; ".join(broken), where="first iteration", mend="mend that, or go on all the same with --force"
-        )
-    for line in broken:
-        print(f"ppo: {line}", file=sys.stderr)
 
 
 def _ptx_documents(config: PPOConfig, policy: Policy) -> list[Rendered]:
@@ -208,6 +177,7 @@ def _backward(
         loss_T = clipped_policy_loss(logprobs, old_logprobs, advantages_T[where], config.clip)
         (loss_T.sum() / total).backward()
         adam.policy.collect()
+        assert models.value is not None
         values = models.value.per_token(packed)[targets - 1]
         value_T = clipped_value_loss(values, old_values, returns_T[where], config.clip)
         (config.value_coef * value_T.sum() / total).backward()
@@ -237,53 +207,10 @@ def _add_ptx(
 
 
 def _metrics(rollout: Rollout, rewards_T: Tensor, returns_T: Tensor, kl_coef: float) -> dict[str, float]:
-    kl_N = segment_sum(k1(rollout.logprobs, rollout.reference_logprobs), rollout.offsets)
-    kl3_N = segment_sum(k3(rollout.logprobs, rollout.reference_logprobs), rollout.offsets)
-    lengths = rollout.offsets.diff().float()
     return {
-        "objective/kl": float(kl_N.mean()),
-        "objective/kl_se": float(kl_N.std() / len(kl_N) ** 0.5),
-        "objective/kl_k3": float(kl3_N.mean()),
-        "objective/kl_coef": kl_coef,
-        "objective/entropy": float(segment_sum(rollout.entropy, rollout.offsets).mean()),
-        "objective/scores": float(rollout.raw_scores.mean()),
-        "objective/non_score_reward": float(-kl_coef * kl_N.mean()),
+        **rollout_metrics(rollout, kl_coef),
         "objective/rlhf_reward": float(segment_sum(rewards_T, rollout.offsets).mean()),
         "val/explained_variance": float(explained_variance(rollout.values, returns_T)),
-        "val/num_eos_tokens": int(rollout.ended.sum()),
-        "response_length/mean": float(lengths.mean()),
-        "response_length/clip_ratio": float((~rollout.ended).float().mean()),
-    }
-
-
-def _evaluate(
-    session: Session, config: PPOConfig, models: Models, held_out: list[Prompt], step: int
-) -> dict[str, float]:
-    """Sample on held-out prompts; the answers go to samples.jsonl, where evaluation can judge them later."""
-    policy = models.policy
-    rollout = collect(models, held_out, config, seed=config.seed + 1, step=0)
-    kl_N = segment_sum(k1(rollout.logprobs, rollout.reference_logprobs), rollout.offsets)
-    rows = []
-    for prompt, one, score, kl in zip(
-        held_out, rollout.samples, rollout.raw_scores.tolist(), kl_N.tolist(), strict=True
-    ):
-        text = policy.tokenizer.decode(one.tokens[:-1] if one.finish == "stop" else one.tokens)
-        rows.append(
-            {
-                "step": step,
-                "prompt_id": prompt.id,
-                "text": text,
-                "finish": one.finish,
-                "tokens": len(one.tokens),
-                "proxy": score,
-                "kl": kl,
-            }
-        )
-    session.run.add_samples(rows)
-    return {
-        "eval/scores": float(rollout.scores.mean()),
-        "eval/kl": float(kl_N.mean()),
-        "eval/length": float(rollout.offsets.diff().float().mean()),
     }
 
 

@@ -97,6 +97,8 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
         "win_rates": [],
         "overoptimization": [],
         "behaviours": {},
+        "corpus_loss": {},
+        "reward_models": {},
         "samples": [],
         "alarms": [{"stage": s, **alarm} for s, r in results.items() for alarm in r.get("alarms", [])],
     }
@@ -108,10 +110,12 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
     }
     for stage, result in results.items():
         if verbs[stage] == "eval":
-            for key in ("win_rates", "behaviours", "samples"):
+            for key in ("win_rates", "behaviours", "samples", "corpus_loss"):
                 report[key] = result[key]
         elif verbs[stage] == "reward":
-            report["reward_model"] = _reward_card(recipe, results, stage, result)
+            report["reward_models"][stage] = _reward_card(recipe, results, stage, result)
+    if report["reward_models"]:  # the first is the one that the pages speak of
+        report["reward_model"] = next(iter(report["reward_models"].values()))
     if world:
         _add_overoptimization(report, recipe, results)
     return report
@@ -120,13 +124,14 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
 def _reward_card(
     recipe: Recipe, results: dict[str, dict[str, Any]], stage: str, result: dict[str, Any]
 ) -> dict[str, Any]:
-    """The reward stage's card, with the labelers' agreement and, in the world, the truth."""
+    """The reward stage's card, with its labelers' agreement and, in the world, the truth."""
     from tutelage.stages.evaluate import reward_model_against_gold
 
     card = {"labeler_agreement": None, "ceiling": None, "gold_accuracy": None, **result["reward_model"]}
+    labels = next(config.data for name, _, config in recipe.stages if name == stage)
     for label in results.values():
-        if label.get("stage") == "label":
-            card |= {"labeler_agreement": label["agreement"], "ceiling": label.get("ceiling")}
+        if label.get("stage") == "label" and label["out"] == labels:
+            card |= {"labeler_agreement": label["agreement"], "ceiling": label["ceiling"]}
     sft = next((r["checkpoint"] for r in results.values() if r.get("stage") == "sft"), None)
     if recipe.data == "world" and sft:
         card |= reward_model_against_gold(result["checkpoint"], sft, "auto")

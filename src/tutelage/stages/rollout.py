@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tutelage.algorithms.rewards import terminal_scores
-from tutelage.configs import PPOConfig
+from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.data.batches import step_seed, token_budget_batches
 from tutelage.data.templates import Rendered, end_token_id, render_completion, render_prompt
 from tutelage.engine.packing import offsets_of, pack, positions_in
@@ -33,7 +33,7 @@ class Rollout:
     ended: Tensor  # [N]
     logprobs: Tensor  # [T] under the policy that sampled, recomputed by the trainer
     reference_logprobs: Tensor  # [T]
-    values: Tensor  # [T] of the state before each response token
+    values: Tensor  # [T] of the state before each response token; zeros without a critic
     entropy: Tensor  # [T]
 
     def part(self, episodes: list[int]) -> tuple[list[list[int]], list[int], Tensor]:
@@ -53,19 +53,23 @@ def response_indices(sequences: list[list[int]], starts: list[int]) -> tuple[Ten
 
 @dataclass
 class Models:
-    """The four models of PPO; the reference and the reward model are frozen."""
+    """The four models of PPO, three without a critic; the reference and the reward model are frozen."""
 
     policy: Policy
     reference: Policy
     reward: ScalarModel
-    value: ScalarModel
+    value: ScalarModel | None
 
 
-def collect(models: Models, asked: list[Prompt], config: PPOConfig, *, seed: int, step: int) -> Rollout:
-    """Sample an answer to each prompt and score it with every model (no gradient)."""
+def collect(
+    models: Models, asked: list[Prompt], config: PPOConfig | GroupConfig, *, seed: int, step: int, group_size: int = 1
+) -> Rollout:
+    """Sample group_size answers to each prompt, which follow each other, and score them with every model (no gradient)."""
     policy, reference, reward, value = models.policy, models.reference, models.reward, models.value
     params = SamplingParams(config.max_new_tokens, 0, config.temperature)
-    samples = [row[0] for row in draw(policy, asked, 1, params, step_seed(seed, "rollout", step), config.max_length)]
+    drawn = draw(policy, asked, group_size, params, step_seed(seed, "rollout", step), config.max_length)
+    samples = [one for row in drawn for one in row]
+    asked = [prompt for prompt in asked for _ in range(group_size)]
     prompt_ids = [render_prompt(policy.tokenizer, p.messages) for p in asked]
     sequences = [ids + one.tokens for ids, one in zip(prompt_ids, samples, strict=True)]
     starts = [len(ids) for ids in prompt_ids]
@@ -79,7 +83,8 @@ def collect(models: Models, asked: list[Prompt], config: PPOConfig, *, seed: int
             where = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in micro])
             logprobs[where], entropy[where] = policy.logprobs(packed, targets, params.temperature)
             reference_logprobs[where], _ = reference.logprobs(packed, targets, params.temperature)
-            values[where] = value.per_token(packed)[targets - 1]
+            if value is not None:
+                values[where] = value.per_token(packed)[targets - 1]
     raw = score_answers(reward, policy, asked, samples, config.max_length, config.micro_tokens)
     ended = torch.tensor([one.finish == "stop" for one in samples])
     scores = terminal_scores(raw, ended, config.missing_eos_penalty)

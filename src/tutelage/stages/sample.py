@@ -66,14 +66,7 @@ def draw(
     bar: Progress | None = None,
 ) -> list[list[Sample]]:
     """`count` samples for each prompt, seeded by (seed, prompt, number)."""
-    ids = [render_prompt(policy.tokenizer, p.messages) for p in asked]
-    for prompt, one in zip(asked, ids, strict=True):
-        if len(one) >= max_length:
-            raise UserError(
-                f"prompt {prompt.id} has {len(one)} tokens",
-                where="option --max-length (max_length)",
-                mend="raise it, or leave long prompts out",
-            )
+    ids = rendered_prompts(policy, asked, max_length)
     seeds = [[row_seed(seed, p.id, number) for number in range(count)] for p in asked]
     ends = [end_token_id(policy.tokenizer)]
     return sample(
@@ -85,6 +78,19 @@ def draw(
         batch_size=batch_size,
         progress=None if bar is None else (lambda done: bar.update(done)),
     )
+
+
+def rendered_prompts(policy: Policy, asked: list[Prompt], max_length: int) -> list[list[int]]:
+    """Token ids of each prompt; a UserError for one that leaves no room for an answer."""
+    ids = [render_prompt(policy.tokenizer, p.messages) for p in asked]
+    for prompt, one in zip(asked, ids, strict=True):
+        if len(one) >= max_length:
+            raise UserError(
+                f"prompt {prompt.id} has {len(one)} tokens",
+                where="option --max-length (max_length)",
+                mend="raise it, or leave long prompts out",
+            )
+    return ids
 
 
 def text_of(policy: Policy, one: Sample) -> str:

@@ -1,0 +1,157 @@
+"""Rejection sampling: n answers to each prompt, the reward model's best of them as demonstrations.
+
+(Touvron et al. 2023, Llama 2, section 3.2.3; Stiennon et al. 2020 call the choice best-of-n.) A prompt's answer is
+kept only if it ended by itself. The summary holds what best-of-n is worth by the reward model for each n, from all
+samples without bias, with log n - (n-1)/n, the *upper bound* of its KL.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.algorithms.best_of_n import best_of_n, kl_upper_bound
+from tutelage.algorithms.schedules import cosine_to_fraction
+from tutelage.configs import RejectionConfig
+from tutelage.data.batches import batch_order
+from tutelage.data.formats import write_jsonl
+from tutelage.data.sources import data_hash, prompts
+from tutelage.data.templates import preflight, render
+from tutelage.engine.optimizer import MasterAdam
+from tutelage.engine.sampling import SamplingParams
+from tutelage.errors import UserError
+from tutelage.models import Policy, ScalarModel, load_policy, load_scalar, resolve, save_model
+from tutelage.records import Demonstration, Prompt
+from tutelage.runs import Progress
+from tutelage.stages.gate import gated_reward_model
+from tutelage.stages.language_modeling import backward_mean_nll
+from tutelage.stages.rollout import score_answers
+from tutelage.stages.sample import draw, rendered_prompts, text_of
+from tutelage.stages.session import Session
+
+CHUNK = 64  # prompts a line of the file of candidates
+
+
+@dataclass
+class Candidates:
+    """The n answers to a prompt, with their scores."""
+
+    texts: list[str]
+    ended: list[bool]
+    scores: list[float]
+
+
+def run(config: RejectionConfig) -> dict[str, Any]:
+    """Sample, choose, fine-tune; returns the run's summary with its checkpoint."""
+    # 1. n answers to each prompt, scored by the reward model.
+    source, reward_source = resolve(config.model), gated_reward_model(config)
+    policy, reward = load_policy(source, config.dtype), load_scalar(reward_source, config.dtype)
+    asked = prompts(config.data, "train", config.prompts, config.seed)
+    rendered_prompts(policy, asked, config.max_length)  # a prompt that does not fit is said before anything is written
+    total = config.max_steps or max(1, round(config.epochs * len(asked) / config.batch_size))
+    session = Session(config, "rejection", total)
+    candidates = _candidates(session.run.path / "candidates.jsonl", policy, reward, asked, config)
+
+    # 2. The best of each prompt as a demonstration; what best-of-n is worth.
+    kept = [(prompt, best) for prompt in asked if (best := _best(candidates[prompt.id])) is not None]
+    if not kept:
+        raise UserError(
+            "every answer was cut off", where="option --max-new-tokens", mend="raise it, or train sft longer"
+        )
+    demonstrations = [
+        Demonstration(
+            id=f"best-{prompt.id}",
+            prompt_id=prompt.id,
+            messages=[*prompt.messages, {"role": "assistant", "content": text}],
+            labeler="reward-model",
+        )
+        for prompt, text in kept
+    ]
+    write_jsonl(session.run.path / "demonstrations.jsonl", demonstrations)
+    table = _table(candidates, config.samples)
+    rendered = [render(policy.tokenizer, d.messages) for d in demonstrations]
+    report = preflight(policy.tokenizer, rendered, config.max_length, [d.messages[:-1] for d in demonstrations])
+    print("\n".join(f"rejection: {line}" for line in report.lines()), file=sys.stderr)
+    about = {"role": "policy", "stage": "rejection", "parent": str(source), "reward_model": str(reward_source)}
+    about |= {"data": data_hash(config.data), "template": report.template}
+
+    # 3. Fine-tuning on them, from the policy that sampled.
+    with session:
+        if session.run.resume_model():
+            policy = load_policy(session.run.resume_model() or "", config.dtype)
+        optimizer = MasterAdam(policy.model.parameters())
+        if session.state:
+            optimizer.load(session.state["optimizer"])
+        for step in session.steps():
+            chosen = batch_order(len(report.kept), config.batch_size, config.seed, step - 1)
+            batch = [report.kept[i] for i in chosen]
+            rate = config.learning_rate * cosine_to_fraction(step - 1, total, final_fraction=config.final_fraction)
+            row = backward_mean_nll(policy, batch, config.micro_tokens, optimizer)
+            row |= {"grad_norm": optimizer.step(rate, config.max_grad_norm), "learning_rate": rate}
+            session.tokens += sum(len(r.input_ids) for r in batch)
+            write = lambda path, verify: save_model(path, policy, about, verify=verify)  # noqa: E731
+            session.done(step, row, write, {"optimizer": optimizer.state()})
+        inputs: dict[str, Path | str | None] = {"model": source, "reward_model": reward_source, "data": config.data}
+        counts = {"prompts": len(asked), "kept": len(kept), "best_of_n": table}
+        return session.finish(inputs, **counts)
+
+
+def _candidates(
+    path: Path, policy: Policy, reward: ScalarModel, asked: list[Prompt], config: RejectionConfig
+) -> dict[str, Candidates]:
+    """Answers and scores by prompt; what an earlier sitting wrote is not sampled again (each has its own seed)."""
+    found = _read(path)
+    missing = [prompt for prompt in asked if prompt.id not in found]
+    params = SamplingParams(config.max_new_tokens, 0, config.temperature)
+    with Progress(len(asked), "candidates", done=len(asked) - len(missing), unit="prompt") as bar:
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            drawn = draw(policy, some, config.samples, params, config.seed, config.max_length)
+            lines = {}
+            for prompt, row in zip(some, drawn, strict=True):
+                scores = score_answers(reward, policy, [prompt] * len(row), row, config.max_length, config.micro_tokens)
+                texts, ended = [text_of(policy, one) for one in row], [one.finish == "stop" for one in row]
+                found[prompt.id] = Candidates(texts, ended, scores.tolist())
+                lines[prompt.id] = vars(found[prompt.id])
+            with open(path, "a", encoding="utf-8") as file:
+                file.write("".join(json.dumps({"prompt_id": name, **row}) + "\n" for name, row in lines.items()))
+            bar.update(len(asked) - len(missing) + start + len(some))
+    return found
+
+
+def _read(path: Path) -> dict[str, Candidates]:
+    """The whole lines of the file; one that was cut off is dropped from it."""
+    found: dict[str, Candidates] = {}
+    if not path.exists():
+        return found
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for line in lines[:-1]:
+        row = json.loads(line)
+        found[row["prompt_id"]] = Candidates(row["texts"], row["ended"], row["scores"])
+    if lines[-1]:
+        path.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
+    return found
+
+
+def _best(candidates: Candidates) -> str | None:
+    """The text with the highest score of those that ended by themselves."""
+    rows = zip(candidates.scores, candidates.texts, candidates.ended, strict=True)
+    ended = [(score, text) for score, text, done in rows if done and text.strip()]
+    return max(ended)[1] if ended else None
+
+
+def _table(candidates: dict[str, Candidates], samples: int) -> list[dict[str, float]]:
+    """Mean score of the best of n over prompts, for n = 1, 2, 4, … up to the samples that there are."""
+    sizes = sorted({*(2**k for k in range(samples.bit_length()) if 2**k <= samples), samples})
+    scores = [torch.tensor(c.scores) for c in candidates.values()]
+    return [
+        {
+            "n": n,
+            "proxy": sum(best_of_n(s, s, n) for s in scores) / len(scores),
+            "kl_upper_bound": kl_upper_bound(n),
+        }
+        for n in sizes
+    ]

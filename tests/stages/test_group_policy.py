@@ -1,0 +1,150 @@
+"""The loops without a critic on a nano model: where they start, that they climb, equal results however they are cut."""
+
+import json
+
+import pytest
+import torch
+
+from tutelage.configs import GRPOConfig, OnlineDPOConfig, RejectionConfig, RLOOConfig
+from tutelage.errors import UserError
+from tutelage.models import load_scalar, save_model
+from tutelage.stages import group_policy, rejection, rollout
+from tutelage.stages.session import Session
+
+METHODS = [(RLOOConfig, {}), (GRPOConfig, {}), (GRPOConfig, {"loss": "dr-grpo"}), (OnlineDPOConfig, {})]
+TIMES = ("seconds", "time/rollout", "time/update")
+
+
+@pytest.fixture(scope="module")
+def reward(nano, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reward") / "model"
+    torch.manual_seed(0)
+    save_model(folder, load_scalar(nano, "float32", trained=False), {"role": "reward"}, verify=False)
+    return folder
+
+
+def make(cls, nano, reward, out, **changes):
+    values = {
+        "model": str(nano), "reward_model": str(reward), "out": str(out), "max_steps": 2, "batch_size": 16, "group_size": 4,
+        "max_new_tokens": 6, "learning_rate": 3e-3, "warmup_steps": 0, "eval_every": 50, "eval_prompts": 4, "force": True,
+        "seed": 3, "max_length": 96, "dtype": "float32", "save_every": 2,
+    }  # fmt: skip
+    return cls(**{**values, **changes})
+
+
+def rows(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+@pytest.mark.parametrize(("cls", "changes"), METHODS)
+def test_each_starts_on_policy_and_climbs(nano, reward, tmp_path, monkeypatch, cls, changes):
+    """The reward is the share of tokens from the first half of the vocabulary: its mean must rise from about a half."""
+
+    def score(model, policy, asked, samples, *rest):
+        half = policy.model.config.vocab_size // 2
+        return torch.tensor([4 * sum(t < half for t in s.tokens) / len(s.tokens) for s in samples])
+
+    monkeypatch.setattr(rollout, "score_answers", score)
+    config = make(
+        cls,
+        nano,
+        reward,
+        tmp_path / "run",
+        max_steps=10,
+        learning_rate=2e-2,
+        missing_eos_penalty=0.0,
+        batch_size=48,
+        **changes,
+    )
+    group_policy.run(config)
+    found = rows(tmp_path / "run")
+    first, last = found[0], found[-1]
+    assert abs(first["objective/kl"]) < 1e-4 and abs(first["val/ratio"] - 1) < 1e-4
+    assert last["objective/scores"] > first["objective/scores"] + 0.5
+    if cls is OnlineDPOConfig:
+        assert first["loss"] == pytest.approx(0.693147, abs=1e-4)
+    if cls is GRPOConfig and not changes:  # advantages cancel within a group; Dr. GRPO weighs them by length
+        assert first["loss"] == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("cls", "changes"), [METHODS[0], METHODS[3]])
+def test_micro_batches_change_nothing(nano, reward, tmp_path, cls, changes):
+    for name, micro in (("whole", 8192), ("cut", 100)):
+        group_policy.run(make(cls, nano, reward, tmp_path / name, micro_tokens=micro, minibatch_size=8, **changes))
+    first = [rows(tmp_path / name)[0] for name in ("whole", "cut")]
+    assert all(first[0][k] == pytest.approx(first[1][k], rel=1e-3, abs=1e-4) for k in first[0])
+
+
+def test_stopped_and_resumed_equals_uninterrupted(nano, reward, tmp_path, monkeypatch):
+    group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "whole", max_steps=4))
+    done = Session.done
+
+    def stop(self, step, *more):
+        if step == 3:
+            raise KeyboardInterrupt
+        done(self, step, *more)
+
+    monkeypatch.setattr(Session, "done", stop)
+    with pytest.raises(KeyboardInterrupt):
+        group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "cut", max_steps=4))
+    monkeypatch.setattr(Session, "done", done)
+    group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "cut", max_steps=4, resume=True))
+    assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
+
+
+def test_a_group_of_equal_rewards_is_no_pair():
+    config = OnlineDPOConfig(group_size=3, batch_size=9)
+    some = rollout.Rollout(*[None] * 12)
+    some.scores = torch.tensor([1.0, 3.0, 2.0, 5.0, 5.0, 5.0, 0.0, -1.0, -2.0])
+    groups, _ = group_policy.comparison_within_groups(config, some)
+    assert groups == [[1, 0], [6, 8]]
+
+
+def test_group_sizes_must_fit(nano, reward, tmp_path):
+    for changes in ({"batch_size": 10}, {"group_size": 1}, {"minibatch_size": 6}, {"minibatch_size": 32}):
+        with pytest.raises(UserError, match="|".join(changes)):
+            make(RLOOConfig, nano, reward, tmp_path / "run", **changes)
+    with pytest.raises(UserError, match="gate"):
+        group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "run", force=False))
+    with pytest.raises(UserError, match="max_length"):
+        group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "run", max_length=4))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rejection_keeps_the_best_and_samples_once(nano, reward, tmp_path, monkeypatch):
+    monkeypatch.setattr(rejection, "CHUNK", 4)
+    options = {
+        "model": str(nano), "reward_model": str(reward), "out": str(tmp_path / "run"), "samples": 4, "prompts": 10,
+        "max_new_tokens": 40, "batch_size": 4, "learning_rate": 1e-3, "force": True, "max_length": 160, "dtype": "float32",
+    }  # fmt: skip
+    monkeypatch.setattr(rejection, "_best", lambda c: max(zip(c.scores, c.texts, strict=True))[1])
+    done = rejection.run(RejectionConfig(**options))
+    candidates = [json.loads(line) for line in (tmp_path / "run/candidates.jsonl").read_text().splitlines()]
+    best = {c["prompt_id"]: max(zip(c["scores"], c["texts"], strict=True))[1] for c in candidates}
+    kept = [json.loads(line) for line in (tmp_path / "run/demonstrations.jsonl").read_text().splitlines()]
+    assert {d["prompt_id"]: d["messages"][-1]["content"] for d in kept} == best and done["kept"] == 10
+    table = done["best_of_n"]
+    mean = sum(sum(c["scores"]) for c in candidates) / 40
+    assert [row["n"] for row in table] == [1, 2, 4] and table[0]["proxy"] == pytest.approx(mean)
+    assert table[0]["proxy"] < table[1]["proxy"] < table[2]["proxy"] and table[0]["kl_upper_bound"] == 0
+
+    # A candidate line that was cut off is sampled again, and no other.
+    path = tmp_path / "run/candidates.jsonl"
+    whole = path.read_text()
+    path.write_text(whole[:-30])
+    drawn = []
+    draw = rejection.draw
+    monkeypatch.setattr(
+        rejection, "draw", lambda policy, some, *rest: drawn.append(len(some)) or draw(policy, some, *rest)
+    )
+    rejection.run(RejectionConfig(**options, resume=True))
+    assert drawn == [1]
+    strip = lambda text: [{**json.loads(line), "scores": 0} for line in text.splitlines()]  # noqa: E731
+    assert strip(path.read_text()) == strip(whole)
+
+
+def test_an_answer_that_was_cut_off_is_not_kept():
+    cut = rejection.Candidates(["best", "good", "bad"], [False, True, True], [3.0, 2.0, 1.0])
+    assert rejection._best(cut) == "good"
+    assert rejection._best(rejection.Candidates(["best"], [False], [3.0])) is None
