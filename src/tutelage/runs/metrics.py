@@ -71,6 +71,7 @@ METRICS = [
         ("rewards/margins", "nats", "up", "rewards/chosen − rewards/rejected"),
         ("logps/chosen", "nats", None, "mean over the better answers of Σ_t log π"),
         ("logps/rejected", "nats", None, "mean over the worse answers of Σ_t log π"),
+        ("nll_loss", "nats/token", "down", "mean −log π of the better answers, per token"),
         ("eval/rewards/chosen", "nats", "up", "rewards/chosen on held-out comparisons"),
         ("eval/rewards/rejected", "nats", "down", "rewards/rejected on held-out comparisons"),
         ("eval/rewards/margins", "nats", "up", "rewards/margins on held-out comparisons"),
