@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores
+os.environ["TUTELAGE_STRICT_METRICS"] = "1"  # a metric that is not registered is an error
 
 
 @pytest.fixture(scope="session")

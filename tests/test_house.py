@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "data": {"errors", "records", "runs", "world"},
     "world": {"errors", "records", "configs", "models", "engine", "stages"},
     "engine": {"errors"},
-    "models": {"errors", "engine", "world"},
+    "models": {"errors", "engine", "runs", "world"},
     "evaluation": {"errors", "records", "algorithms", "world"},
     "report": {"errors", "records", "runs", "evaluation"},
 }

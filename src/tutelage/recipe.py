@@ -121,6 +121,23 @@ def load_recipe(
     return recipe
 
 
+def check_models(recipe: Recipe) -> None:
+    """Every model is there or made by an earlier stage: better known now than after the hours before its stage."""
+    for stage, verb, config in recipe.stages:
+        if verb == "ppo" and getattr(config, "reward_model", None) is None:
+            mend = "put a reward stage before it, or give reward_model"
+            raise UserError("has no reward model", where=f"{recipe.path}, stage {stage}", mend=mend)
+        for key in ("model", "reward_model"):
+            value = getattr(config, key, None)
+            made = value is not None and recipe.out in Path(value).parents
+            if value is not None and value != "world" and not made and not Path(value).expanduser().exists():
+                where, mend = (
+                    f"{recipe.path}, stage {stage}, key {key}",
+                    "give a Hugging Face folder, or an earlier stage",
+                )
+                raise UserError(f"there is no model {value!r}", where=where, mend=mend)
+
+
 def from_text(text: str) -> Any:
     """A value as typed on a command line, read as YAML reads it."""
     try:

@@ -62,14 +62,30 @@ class Talk:
         self.turns = 0
         self.messages = [{"role": "system", "content": self.options.system}] if self.options.system else []
 
+    def fitting(self, said: str) -> list[int]:
+        """Token ids of the conversation with what was just said; its oldest turns are forgotten where need be."""
+        from tutelage.data.templates import render_prompt
+
+        context = getattr(self.policy.model.config, "max_position_embeddings", None) or 2**20
+        room, first = context - self.options.max_new_tokens, 1 if self.options.system else 0
+        kept = [*self.messages, {"role": "user", "content": said}]
+        prompt = render_prompt(self.policy.tokenizer, kept)
+        while len(prompt) > room and len(kept) > first + 1:
+            del kept[first : first + 2]
+            prompt = render_prompt(self.policy.tokenizer, kept)
+        if len(prompt) > room:
+            what = f"that is {len(prompt)} tokens, more than the {room} that the model has room for"
+            raise UserError(what, mend="say less, or give a smaller --max-new-tokens")
+        self.messages = kept
+        return prompt
+
     def answer(self, said: str) -> Iterator[str]:
         """The answer so far, at each token; the conversation keeps as much of it as was taken."""
-        from tutelage.data.templates import end_token_id, render_prompt
+        from tutelage.data.templates import end_token_id
         from tutelage.engine.sampling import SamplingParams, row_seed, stream
 
         tokenizer, o = self.policy.tokenizer, self.options
-        self.messages.append({"role": "user", "content": said})
-        prompt = render_prompt(tokenizer, self.messages)
+        prompt = self.fitting(said)
         params = SamplingParams(o.max_new_tokens, 0, o.temperature, o.top_p)
         tokens: list[int] = []
         shown = ""
@@ -139,6 +155,7 @@ def ask() -> str | None:
     try:
         said = input("\nyou: " if sys.stdin.isatty() else "").strip()
     except (EOFError, KeyboardInterrupt):
+        print()
         return None
     return None if said in ("/quit", "/exit") else said
 
@@ -151,6 +168,8 @@ def reply(talks: list[Talk], said: str, console: Console) -> None:
             return
         for talk in talks:
             one_answer(talk, said, console)
+    except UserError as error:
+        console.print(error.message, style="dim", highlight=False)
     except KeyboardInterrupt:
         console.print("…", style="dim")
 

@@ -9,6 +9,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from shutil import which
 
 from tutelage import __version__
 from tutelage.errors import UserError, did_you_mean
@@ -34,9 +36,11 @@ VERBS = {
     "rejection": ("tutelage.cli.stage", "fine-tune on the reward model's best of n answers"),
     "eval": ("tutelage.cli.stage", "win rates and behaviors of models"),
     "chat": ("tutelage.cli.chat", "talk to a model, or to two side by side"),
+    "export": ("tutelage.cli.export", "copy a run's checkpoint out as a plain Hugging Face folder"),
     "data": ("tutelage.cli.data", "check a data file: tutelage data check FILE"),
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),
 }
+RESUMABLE = ("quickstart", "run", "pretrain", "sft", "reward", "ppo")
 
 
 def usage() -> str:
@@ -63,8 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _guarded(verb: str, words: list[str]) -> int:
-    from tutelage.runs import DiskFullError, Interrupted
+    from tutelage.runs import Interrupted, is_disk_full
+    from tutelage.runs.signals import end_on_termination
 
+    end_on_termination()
     try:
         result = import_module(VERBS[verb][0]).main(verb, words[1:])
         if "--json" in words and result is not None:
@@ -73,19 +79,29 @@ def _guarded(verb: str, words: list[str]) -> int:
     except UserError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 2
-    except DiskFullError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted as error:
-        again = words if "--resume" in words else [*words, "--resume"]
-        print(f"stopped at step {error.step}; go on with:\n  tutelage {shlex.join(again)}", file=sys.stderr)
+        print(f"stopped at step {error.step} of {error.path}{_how_to_go_on(verb, words)}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+        print(f"\nstopped{_how_to_go_on(verb, words)}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader (head, less) has had enough; nothing may be flushed to it on leaving
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        print(f"error: {str(error).splitlines()[0]}{_how_to_go_on(verb, words)}", file=sys.stderr)
+        return 1
+
+
+def _how_to_go_on(verb: str, words: list[str]) -> str:
+    """The command that resumes what was stopped, as it was typed; nothing for a verb that begins anew."""
+    if verb not in RESUMABLE:
+        return ""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "tutelage" and not which("tutelage") else "tutelage"
+    again = words if "--resume" in words else [*words, "--resume"]
+    return f"; go on with:\n  {shlex.join([program, *again])}"

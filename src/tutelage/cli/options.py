@@ -21,18 +21,20 @@ SAID_EACH_TIME = ("resume", "dry_run", "json")  # no part of what a run computes
 def parse(cls: type[C], verb: str, words: list[str]) -> tuple[C, bool]:
     """The config of a verb, and whether only to show it. `--config FILE` is read first; other options override it."""
     file, words = take(words, "config")
-    values = {key: value for key, value in read_yaml(Path(file)).items() if key != "stage"} if file else {}
+    values = read_yaml(Path(file)) if file else {}
+    if (stage := values.pop("stage", verb)) != verb:
+        raise UserError(f"holds options of {stage}, not of {verb}", where=file, mend=f"give it to `tutelage {stage}`")
     default = from_mapping(cls, values, where=file or verb)
-    dry_run = "--dry-run" in words
-    words = [word for word in words if word != "--dry-run"]
     config = parse_words(cls, verb, words, default)
-    return config, dry_run or bool(getattr(config, "dry_run", False))
+    return config, config.dry_run
 
 
 def parse_words(cls: type[T], verb: str, words: Sequence[str], default: T | None = None) -> T:
     """A dataclass from options and positional words; `--help` prints and leaves. Raises UserError, SystemExit(2)."""
     refuse_unknown(words, [option(f.name) for f in fields(cls)], verb)  # type: ignore[arg-type]
     given: dict[str, Any] = {} if default is None else {"default": default}
+    if issubclass(cls, StageConfig):
+        given["description"] = f"{cls.__doc__}\n--config FILE reads options from YAML; those given here go before them."
     flags = (tyro.conf.FlagCreatePairsOff,)
     return tyro.cli(cls, prog=f"tutelage {verb}", args=[spelled(word) for word in words], config=flags, **given)
 

@@ -8,7 +8,8 @@ import tyro
 
 from tutelage.cli.options import as_yaml, option, parse_words, show
 from tutelage.errors import UserError
-from tutelage.recipe import load_recipe
+from tutelage.recipe import check_models, load_recipe
+from tutelage.runs import check_folder
 
 
 @dataclass(kw_only=True)
@@ -56,6 +57,8 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
         for stage, name, config in recipe.stages:
             print(f"# {stage}: {name}\n{as_yaml(config)}")
         return None
+    check_models(recipe)
+    check_folder(recipe.out)
     if (recipe.out / "recipe.yaml").exists() and not options.resume:
         raise UserError(
             "holds a run already", where=str(recipe.out), mend="add --resume to go on with it, or choose another --out"

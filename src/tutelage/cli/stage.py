@@ -3,8 +3,9 @@
 from typing import Any
 
 from tutelage.cli.options import as_yaml, parse, show
-from tutelage.configs import STAGES
+from tutelage.configs import STAGES, TrainingConfig, to_mapping
 from tutelage.recipe import stage_function
+from tutelage.runs import check_out
 
 
 def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
@@ -12,6 +13,8 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     if dry_run:
         print(as_yaml(config), end="")
         return None
+    if isinstance(config, TrainingConfig):
+        check_out(config.out or f"runs/{verb}", stage=verb, config=to_mapping(config), resume=config.resume)
     result = stage_function(verb)(config)
     for key in ("checkpoint", "out", "agreement", "reward_model"):
         if result.get(key) is not None:

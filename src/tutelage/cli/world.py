@@ -15,11 +15,15 @@ class BuildOptions:
     size: str = "small"
     """nano, micro, tiny, small (the packaged one), base, large."""
     out: str = "runs/world"
+    """The run's folder; the model is its checkpoints/latest."""
     seed: int = 0
+    """Seed of the weights and of the order of the text."""
     tokens: int | None = None
     """Tokens to train on in place of the size's own number."""
     dtype: Dtype = "auto"
+    """Compute type; `auto` is bfloat16 where the processor has it."""
     json: bool = False
+    """Print one JSON object last."""
 
 
 @dataclass(kw_only=True)
@@ -27,7 +31,9 @@ class ShowOptions:
     """Print prompts with good and bad answers and their facet scores."""
 
     prompts: int = 6
+    """How many."""
     seed: int = 0
+    """Another seed shows others."""
 
 
 ACTIONS = {

@@ -17,20 +17,16 @@ class StageConfig:
 
     verb: ClassVar[str]
 
-    model: str = "world"
-    """A Hugging Face folder, or `world` for the embedded world's base model."""
     data: str = "world"
     """`world`, or a file or folder of records, pairs or prompts (JSON Lines, .gz, parquet)."""
     out: str | None = None
     """The folder (or file) to write; `runs/VERB` when not given."""
     seed: int = 0
     """Seed of everything random."""
-    max_length: int = 1024
-    """Longest sequence in tokens, prompt and answer together."""
-    dtype: Dtype = "auto"
-    """Compute type; `auto` is bfloat16 where the processor has it (weights stay float32 in the optimizer)."""
     json: bool = False
     """Print one JSON object last."""
+    dry_run: bool = False
+    """Print the resolved configuration, as --config reads it, and stop."""
 
     def __post_init__(self) -> None:
         self.check()
@@ -41,13 +37,28 @@ class StageConfig:
             value = getattr(self, f.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise invalid(f.name, value, "give a finite number")
+
+
+@dataclass(kw_only=True, frozen=True)
+class ModelConfig(StageConfig):
+    """Options of every verb that runs models."""
+
+    max_length: int = 1024
+    """Longest sequence in tokens, prompt and answer together."""
+    dtype: Dtype = "auto"
+    """Compute type; `auto` is bfloat16 where the processor has it (weights stay float32 in the optimizer)."""
+
+    def check(self) -> None:
+        super().check()
         require_positive(self, "max_length")
 
 
 @dataclass(kw_only=True, frozen=True)
-class TrainingConfig(StageConfig):
+class TrainingConfig(ModelConfig):
     """Options of every verb that trains."""
 
+    model: str = "world"
+    """A Hugging Face folder, or `world` for the embedded world's base model."""
     max_steps: int | None = None
     """Stop after this many steps (optimizer updates; iterations in PPO)."""
     batch_size: int = 32
@@ -62,8 +73,6 @@ class TrainingConfig(StageConfig):
     """Steps between checkpoints."""
     resume: bool = False
     """Go on where the run in `out` was stopped."""
-    dry_run: bool = False
-    """Print the resolved configuration and stop."""
 
     def check(self) -> None:
         super().check()

@@ -29,7 +29,9 @@ class GroupConfig(TrainingConfig):
     learning_rate: float = 1e-6
     """Peak rate; constant after warm-up from a tenth of it."""
     warmup_steps: int = 10
+    """Iterations over which the rate rises."""
     max_new_tokens: int = 256
+    """Longest answer, in tokens."""
     temperature: float = 1.0
     """Rollout temperature; every log-probability uses it."""
     missing_eos_penalty: float = 1.0
@@ -37,6 +39,7 @@ class GroupConfig(TrainingConfig):
     eval_every: int = 10
     """Iterations between samples on held-out prompts."""
     eval_prompts: int = 128
+    """Held-out prompts to sample on."""
 
     def check(self) -> None:
         super().check()
@@ -82,7 +85,9 @@ class GRPOConfig(GroupConfig):
     loss: Literal["grpo", "dr-grpo"] = "grpo"
     """grpo: the paper. dr-grpo: rewards not divided by their spread, sums divided by max_new_tokens."""
     batch_size: int = 1024
+    """Answers an iteration."""
     group_size: int = 64
+    """Answers to each prompt, G."""
     kl_coef: float = 0.04
     """Weight of the KL term in the loss, beta (Dr. GRPO: 0)."""
     clip: float = 0.2
@@ -104,9 +109,11 @@ class OnlineDPOConfig(GroupConfig):
 
     verb: ClassVar[str] = "online-dpo"
     batch_size: int = 256
+    """Answers an iteration."""
     group_size: int = 2
     """Answers to each prompt; the best and the worst become a pair."""
     learning_rate: float = 5e-7
+    """Peak rate."""
     beta: float = 0.1
     """Strength of the tie to the reference."""
 
@@ -133,7 +140,9 @@ class RejectionConfig(TrainingConfig):
     prompts: int | None = None
     """Use this many prompts; all when not given (the world: 1000)."""
     max_new_tokens: int = 256
+    """Longest answer, in tokens."""
     temperature: float = 1.0
+    """Sampling temperature."""
     batch_size: int = 32
     """Kept answers a step."""
     epochs: float = 1

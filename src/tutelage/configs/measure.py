@@ -1,34 +1,53 @@
 """Options of the stages that do not train: sampling, labeling, evaluation."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from tutelage.configs.base import StageConfig, require_not_negative, require_positive
+from tutelage.configs.base import (
+    ModelConfig,
+    StageConfig,
+    invalid,
+    require_not_negative,
+    require_positive,
+    require_share,
+)
+
+Split = Literal["train", "tune", "report"]
 
 
 @dataclass(kw_only=True, frozen=True)
-class SampleConfig(StageConfig):
+class SampleConfig(ModelConfig):
     """`tutelage sample`: draw completions of prompts into a file of completion records."""
 
     verb: ClassVar[str] = "sample"
+    model: str = "world"
+    """A Hugging Face folder, a run's folder, or `world` for the embedded world's base model."""
     samples: int = 1
     """Completions a prompt, K."""
     prompts: int | None = None
     """Use this many prompts; all when not given."""
-    split: str = "train"
-    """Prompts of the world: train, tune or report."""
+    split: Split = "train"
+    """Which share of the prompts."""
     max_new_tokens: int = 256
+    """Longest answer, in tokens."""
     min_new_tokens: int = 0
+    """The end token is not drawn before an answer is this long."""
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
+    """Sample from the most likely tokens that hold this share."""
     batch_size: int = 256
     """Sequences decoded together."""
 
     def check(self) -> None:
         super().check()
         require_positive(self, "samples", "max_new_tokens", "batch_size", "top_p")
+        require_share(self, "top_p")
         require_not_negative(self, "min_new_tokens", "temperature")
+        if self.prompts is not None:
+            require_positive(self, "prompts")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise invalid("min_new_tokens", self.min_new_tokens, f"give at most max_new_tokens ({self.max_new_tokens})")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -41,9 +60,13 @@ class LabelConfig(StageConfig):
     overlap: float = 0.15
     """Share of the prompts that a second labeler ranks too, to measure agreement."""
 
+    def check(self) -> None:
+        super().check()
+        require_share(self, "overlap")
+
 
 @dataclass(kw_only=True, frozen=True)
-class EvalConfig(StageConfig):
+class EvalConfig(ModelConfig):
     """`tutelage eval`: win rates and behaviours of models on held-out prompts."""
 
     verb: ClassVar[str] = "eval"
@@ -53,9 +76,12 @@ class EvalConfig(StageConfig):
     """Reward model to score with and to report on."""
     prompts: int = 400
     """Held-out prompts for the win rates."""
-    split: str = "report"
+    split: Split = "report"
+    """Which share of the prompts; no training ever reads `report`."""
     max_new_tokens: int = 64
+    """Longest answer, in tokens."""
     temperature: float = 1.0
+    """0 is greedy."""
 
     def check(self) -> None:
         super().check()

@@ -1,7 +1,7 @@
 """Options of the on-policy stage: PPO with a KL penalty, and PPO-ptx."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from tutelage.configs.base import TrainingConfig, invalid, require_not_negative, require_positive, require_share
 
@@ -14,7 +14,7 @@ class PPOConfig(TrainingConfig):
     reward_model: str | None = None
     """The reward model's checkpoint."""
     force: bool = False
-    """Start even where the reward model failed its gate."""
+    """Go on even where the reward model failed its gate, or the first iteration a check."""
     max_steps: int | None = 500
     """Iterations of rollout and update (500 of 512 episodes are the paper's 256 k)."""
     batch_size: int = 512
@@ -22,11 +22,13 @@ class PPOConfig(TrainingConfig):
     minibatch_size: int = 64
     """Episodes an update."""
     inner_epochs: int = 1
+    """Passes over an iteration's episodes."""
     learning_rate: float = 9e-6
     """Peak rate of the policy; constant after warm-up from a tenth of it (the paper sweeps 2.55e-6 to 2.55e-5)."""
     value_learning_rate: float | None = None
     """Peak rate of the value model; the policy's when not given (the paper: 9e-6)."""
     warmup_steps: int = 10
+    """Iterations from a tenth of the learning rate to all of it."""
     kl_coef: float = 0.02
     """Weight of the KL penalty in the reward, beta."""
     kl_target: float | None = None
@@ -38,6 +40,7 @@ class PPOConfig(TrainingConfig):
     lam: float = 0.95
     """GAE's lambda; not in the paper (Ziegler et al. 2019). There is no discount: gamma is 1."""
     max_new_tokens: int = 256
+    """Longest answer, in tokens."""
     temperature: float = 1.0
     """Rollout temperature; every log-probability uses it."""
     missing_eos_penalty: float = 1.0
@@ -52,12 +55,15 @@ class PPOConfig(TrainingConfig):
     eval_every: int = 10
     """Iterations between samples on held-out prompts."""
     eval_prompts: int = 128
-    force_kl: Literal["stop", "warn"] = "stop"
-    """What a broken step-0 invariant does."""
+    """Held-out prompts to answer each time."""
 
     def check(self) -> None:
         super().check()
         require_positive(self, "minibatch_size", "inner_epochs", "max_new_tokens", "temperature", "eval_every", "clip")
+        require_positive(self, "eval_prompts")
+        for name in ("value_learning_rate", "kl_target"):
+            if getattr(self, name) is not None:
+                require_positive(self, name)
         require_not_negative(self, "kl_coef", "ptx_coef", "missing_eos_penalty", "value_coef", "warmup_steps")
         require_share(self, "lam", "ema")
         if self.minibatch_size > self.batch_size and self.minibatch_size != 64:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tutelage.configs.base import TrainingConfig, require_not_negative, require_positive, require_share
+from tutelage.configs.base import TrainingConfig, invalid, require_not_negative, require_positive, require_share
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -16,11 +16,13 @@ class PretrainConfig(TrainingConfig):
     batch_size: int = 128
     """Documents a step."""
     learning_rate: float = 2e-3
+    """Peak learning rate of Adam (beta1 .9, beta2 .95)."""
     warmup_steps: int = 50
     """Steps from zero to the peak rate."""
     final_fraction: float = 0.05
     """The cosine ends at this share of the peak."""
     weight_decay: float = 0.1
+    """AdamW's, on matrices."""
 
     def check(self) -> None:
         super().check()
@@ -52,6 +54,11 @@ class SFTConfig(TrainingConfig):
         super().check()
         require_positive(self, "epochs", "eval_every")
         require_share(self, "final_fraction", "dropout", "pretraining_mix")
+        for name in ("dropout", "pretraining_mix"):
+            if getattr(self, name) == 1:
+                raise invalid(name, 1.0, "give a number below 1")
+        if self.demonstrations is not None:
+            require_positive(self, "demonstrations")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -65,10 +72,9 @@ class RewardConfig(TrainingConfig):
     epochs: float = 1
     """Passes over the comparisons; more than one overfits fast (paper, appendix E)."""
     final_fraction: float = 0.1
+    """The cosine ends at this share of the peak."""
     ties: Literal["drop", "davidson", "rao-kupper"] = "drop"
     """What a tie teaches: nothing (the paper), or its own term with a learnt-free constant."""
-    labels: str = "fair"
-    """Panel of simulated labelers when `data` is the world: fair, length, flattered, careless."""
     comparisons: int | None = None
     """Use this many rankings; all when not given."""
     eval_every: int = 25
@@ -78,3 +84,5 @@ class RewardConfig(TrainingConfig):
         super().check()
         require_positive(self, "epochs", "eval_every")
         require_share(self, "final_fraction")
+        if self.comparisons is not None:
+            require_positive(self, "comparisons")

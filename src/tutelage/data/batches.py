@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 
 def step_seed(seed: int, *names: object) -> int:
@@ -18,12 +19,18 @@ def batch_order(count: int, batch_size: int, seed: int, step: int) -> list[int]:
     position = step * batch_size
     while len(chosen) < batch_size:
         epoch, start = divmod(position, count)
-        order = list(range(count))
-        random.Random(step_seed(seed, "epoch", epoch)).shuffle(order)
+        order = _shuffled(count, step_seed(seed, "epoch", epoch))
         part = order[start : start + batch_size - len(chosen)]
         chosen += part
         position += len(part)
     return chosen
+
+
+@lru_cache(maxsize=8)
+def _shuffled(count: int, seed: int) -> list[int]:
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    return order
 
 
 def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

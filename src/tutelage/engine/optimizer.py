@@ -1,54 +1,101 @@
 """Adam with float32 master weights for models that compute in bfloat16."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+BETAS = (0.9, 0.95)  # as the paper
+ELEMENTS_AT_ONCE = 2**23  # parameters in one fused update: their float32 gradients take 32 MiB
+
 
 class MasterAdam:
-    """Adam (beta1 .9, beta2 .95, as the paper) on float32 copies of the parameters.
+    """Adam with decoupled weight decay on float32 copies of the parameters.
 
-    Gradients of all micro-batches add up in float32; the updated copy is rounded into the model.
-    For a float32 model the copies are the parameters themselves.
+    The gradients of several micro-batches add up in float32; those of a single one stay as they came, so that no
+    second copy of them is held. The updated copy is rounded into the model. For a float32 model the copies are the
+    parameters themselves.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float = 0.0, eps: float = 1e-8):
         self.parameters = [p for p in parameters if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else nn.Parameter(p.detach().float()) for p in self.parameters]
-        decayed = [m for m in self.masters if m.dim() > 1]
-        plain = [m for m in self.masters if m.dim() <= 1]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.adam = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=0.0, betas=(0.9, 0.95), eps=eps, fused=True
-        )
+        self.means = [torch.zeros_like(m) for m in self.masters]
+        self.squares = [torch.zeros_like(m) for m in self.masters]
+        self.steps = 0
+        self.weight_decay, self.eps = weight_decay, eps
+        self.sums: list[Tensor | None] = [None] * len(self.parameters)
 
+    @torch.no_grad()
     def collect(self) -> None:
-        """Move what one micro-batch's backward pass left into the float32 gradients."""
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            if master is parameter or parameter.grad is None:
+        """Take what one micro-batch's backward pass left, and add it to what is there in float32."""
+        for i, parameter in enumerate(self.parameters):
+            if parameter.grad is None:
                 continue
-            if master.grad is None:
-                master.grad = parameter.grad.float()
+            held = self.sums[i]
+            if held is None:
+                self.sums[i] = parameter.grad
             else:
-                master.grad += parameter.grad
+                self.sums[i] = (held if held.dtype == torch.float32 else held.float()).add_(parameter.grad)
             parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
-        return [m.grad for m in self.masters if m.grad is not None]
+        """What has been collected for the next step, one tensor for each parameter that has any."""
+        return [g for g in self.sums if g is not None]
 
+    def discard(self) -> None:
+        """Forget what has been collected."""
+        self.sums = [None] * len(self.parameters)
+
+    @torch.no_grad()
     def step(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip, update, round into the model. Returns the gradient's norm before clipping."""
-        norm = nn.utils.get_total_norm(self.gradients())
-        if max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.masters, max_grad_norm, norm)
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
-        self.write_back()
-        return float(norm)
+        norm = gradient_norm(self.gradients())
+        clip = 1.0 if max_grad_norm is None else min(1.0, max_grad_norm / (norm + 1e-6))
+        self.steps += 1
+        for part in self._parts():
+            self._update(part, learning_rate, clip)
+        self.discard()
+        return norm
+
+    def _parts(self) -> Iterator[list[int]]:
+        """Indices of the parameters that have a gradient, a bounded number of elements and one weight decay at a time."""
+        for decayed in (True, False):
+            part: list[int] = []
+            for i, gradient in enumerate(self.sums):
+                if gradient is None or (self.masters[i].dim() > 1) != decayed:
+                    continue
+                if part and sum(self.masters[j].numel() for j in part) + gradient.numel() > ELEMENTS_AT_ONCE:
+                    yield part
+                    part = []
+                part.append(i)
+            if part:
+                yield part
+
+    def _update(self, part: list[int], learning_rate: float, clip: float) -> None:
+        masters = [self.masters[i] for i in part]
+        gradients = [(g if g.dtype == torch.float32 else g.float()) for i in part if (g := self.sums[i]) is not None]
+        steps = [torch.tensor(float(self.steps)) for _ in part]
+        torch._fused_adamw_(
+            masters,
+            gradients,
+            [self.means[i] for i in part],
+            [self.squares[i] for i in part],
+            [],
+            steps,
+            lr=learning_rate,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=self.weight_decay if masters[0].dim() > 1 else 0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=torch.tensor(1.0 / clip) if clip < 1.0 else None,  # the kernel divides by it
+        )
+        for i in part:
+            if self.masters[i] is not self.parameters[i]:
+                self.parameters[i].copy_(self.masters[i])
 
     @torch.no_grad()
     def write_back(self) -> None:
@@ -57,11 +104,21 @@ class MasterAdam:
                 parameter.copy_(master)
 
     def state(self) -> dict[str, Any]:
-        return {"adam": self.adam.state_dict(), "masters": [m.detach().clone() for m in self.masters]}
+        """Everything a resumed run needs; the tensors are the live ones, to be written before the next step."""
+        masters = [m.detach() for m in self.masters]
+        return {"steps": self.steps, "masters": masters, "means": self.means, "squares": self.squares}
 
+    @torch.no_grad()
     def load(self, state: dict[str, Any]) -> None:
-        with torch.no_grad():
-            for master, saved in zip(self.masters, state["masters"], strict=True):
-                master.copy_(saved)
-        self.adam.load_state_dict(state["adam"])
+        self.steps = state["steps"]
+        for name in ("masters", "means", "squares"):
+            for mine, saved in zip(getattr(self, name), state[name], strict=True):
+                mine.copy_(saved)
         self.write_back()
+
+
+def gradient_norm(gradients: list[Tensor]) -> float:
+    """Euclidean norm of all gradients together, accumulated in float32."""
+    if not gradients:
+        return 0.0
+    return float(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)).norm())

@@ -1,26 +1,44 @@
 """Sequences end to end: `[T]` tokens with the `[N+1]` offsets of the N sequences, no padding.
 
-Suffixes: _T packed tokens, _N sequences.
+Sequences that begin alike can share their beginning: `pack(..., share=True)` says which tokens a model has to
+compute, and everything else stays on the [T] axis, as if nothing were shared.
+
+Suffixes: _T packed tokens, _N sequences, _U computed tokens (T less what is shared).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from os.path import commonprefix
 
 import torch
 from torch import Tensor
 
+WORTH_SHARING = 3  # sequences share a beginning that is at least a third of each of them
+WASTE = 1.25  # sequences of like length are lifted together as long as the longest exceeds none by more
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """kept: [U] packed tokens that are computed. place: [T] where on the U axis each packed token's value is."""
+
+    kept: Tensor
+    place: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Packed:
     """N sequences end to end.
 
     input_ids: [T] int64. offsets: [N+1] int64; sequence i is `input_ids[offsets[i]:offsets[i+1]]`.
-    position_ids: [T], restarting at 0 in each sequence.
+    position_ids: [T], restarting at 0 in each sequence. shared: what sequences have in common, if anything.
     """
 
     input_ids: Tensor
     offsets: Tensor
     position_ids: Tensor
+    shared: Shared | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -31,15 +49,91 @@ class Packed:
         """[N] index of each sequence's last token."""
         return self.offsets[1:] - 1
 
+    @cached_property
+    def lifting(self) -> "Lifting":
+        return Lifting(self.offsets, self.shared)
 
-def pack(sequences: Sequence[Sequence[int]]) -> Packed:
-    """Lay sequences of token ids end to end."""
+
+class Lifting:
+    """The way from packed tokens to right-padded `[n, L]` buckets of sequences of like length, and back.
+
+    lift: [F] the computed token that each place of the buckets reads (padding reads its sequence's first).
+    where: [U] the place of the buckets that answers for each computed token.
+    buckets: (start on the F axis, sequences, length).
+    """
+
+    def __init__(self, offsets: Tensor, shared: Shared | None = None):
+        lengths = offsets.diff()
+        count = int(offsets[-1])
+        order = lengths.argsort(descending=True, stable=True)
+        ordered = lengths[order].tolist()
+        self.buckets: list[tuple[int, int, int]] = []
+        lifts: list[Tensor] = []
+        back = torch.empty(count, dtype=torch.long)  # packed token -> place in the buckets
+        start = filled = 0
+        while start < len(ordered):
+            longest, stop = ordered[start], start + 1
+            while stop < len(ordered) and ordered[stop] * WASTE >= longest:
+                stop += 1
+            rows = order[start:stop]
+            column = torch.arange(longest)
+            real = column < lengths[rows][:, None]
+            first = offsets[:-1][rows][:, None]
+            index = torch.where(real, first + column, first)
+            places = torch.arange(filled, filled + index.numel()).view_as(index)
+            back[index[real]] = places[real]
+            lifts.append(index.flatten())
+            self.buckets.append((filled, stop - start, longest))
+            filled += index.numel()
+            start = stop
+        lift = torch.cat(lifts)
+        self.repeated = shared is not None
+        if shared is not None:
+            lift, back = shared.place[lift], back[shared.kept]
+        self.identity = filled == count and not self.repeated and bool((lift == torch.arange(count)).all())
+        self.lift, self.where, self.filled = lift, back, filled
+
+
+def pack(sequences: Sequence[Sequence[int]], *, share: bool = False) -> Packed:
+    """Lay sequences of token ids end to end; with share, equal beginnings are computed once (exactly)."""
     if not sequences or any(len(s) == 0 for s in sequences):
         raise ValueError("pack needs at least one sequence and no empty one")
     lengths = torch.tensor([len(s) for s in sequences])
     offsets = offsets_of(lengths)
-    flat = torch.tensor([token for sequence in sequences for token in sequence])
-    return Packed(flat, offsets, positions_in(offsets))
+    flat = torch.tensor(list(chain.from_iterable(sequences)))
+    shared = _share([list(s) for s in sequences], offsets.tolist()) if share and len(sequences) > 1 else None
+    return Packed(flat, offsets, positions_in(offsets), shared)
+
+
+def _share(sequences: list[list[int]], offsets: list[int]) -> Shared | None:
+    """Neighbors in lexicographic order that begin alike make a unit; its prefix is computed in its first."""
+    order = sorted(range(len(sequences)), key=sequences.__getitem__)
+    place = list(range(offsets[-1]))  # on the packed axis first: which token answers for each
+    saved = 0
+    unit, prefix = [order[0]], len(sequences[order[0]])
+
+    def close() -> int:
+        head = offsets[unit[0]]
+        for other in unit[1:]:
+            place[offsets[other] : offsets[other] + prefix] = range(head, head + prefix)
+        return prefix * (len(unit) - 1)
+
+    for index in order[1:]:
+        common = min(prefix, len(commonprefix([sequences[unit[0]], sequences[index]])))
+        if common * WORTH_SHARING >= max(len(sequences[index]), *(len(sequences[i]) for i in unit)):
+            unit.append(index)
+            prefix = common
+        else:
+            saved += close()
+            unit, prefix = [index], len(sequences[index])
+    saved += close()
+    if saved == 0:
+        return None
+    answers = torch.tensor(place)
+    kept = (answers == torch.arange(len(place))).nonzero()[:, 0]
+    number = torch.empty(len(place), dtype=torch.long)
+    number[kept] = torch.arange(len(kept))
+    return Shared(kept, number[answers])
 
 
 def offsets_of(lengths: Tensor) -> Tensor:

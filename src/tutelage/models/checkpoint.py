@@ -4,6 +4,8 @@ Beside the weights stands `tutelage.json`: role, parent, hashes, config, version
 """
 
 import json
+import os
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,11 @@ from tutelage.engine.attention import NAME
 from tutelage.engine.packing import pack
 from tutelage.errors import UserError
 from tutelage.models.roles import Policy, ScalarModel, hidden_states
+from tutelage.runs import check_folder
+from tutelage.runs.files import naming_full_disk, sync_tree
 
+# What its warnings are about (missing weights, long sequences) is checked here and said in one message.
+transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 
@@ -76,13 +82,23 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _load(auto: Any, path: Path, dtype: str, **kwargs: Any) -> Any:
+def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> Any:
+    """A model whose weights all come from the folder, but for those whose names begin with `new`."""
+    kwargs |= {"dtype": compute_dtype(dtype), "attn_implementation": NAME, "output_loading_info": True}
+    kwargs["ignore_mismatched_sizes"] = True  # reported below
     try:
-        model = auto.from_pretrained(path, dtype=compute_dtype(dtype), attn_implementation=NAME, **kwargs)
+        model, info = auto.from_pretrained(path, **kwargs)
     except Exception as error:
         raise UserError(
             f"the model does not load ({str(error).splitlines()[0]})", where=str(path), mend="check the folder"
         ) from error
+    for name, held, expected in sorted(info["mismatched_keys"]):
+        what = f"weight {name} has shape {list(held)} instead of {list(expected)}"
+        raise UserError(what, where=str(path), mend="use weights and config.json of one model")
+    missing = [name for name in sorted(info["missing_keys"]) if not (new and name.startswith(new))]
+    if missing:
+        what = f"weight {missing[0]} is missing ({len(missing)} in all)"
+        raise UserError(what, where=str(path), mend="use a whole checkpoint of this architecture")
     broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
     if broken:
         raise UserError(
@@ -93,7 +109,18 @@ def _load(auto: Any, path: Path, dtype: str, **kwargs: Any) -> Any:
 
 def load_policy(model: str | Path, dtype: str = "auto") -> Policy:
     path = resolve(str(model))
-    return Policy(_load(AutoModelForCausalLM, path, dtype), load_tokenizer(path))
+    tokenizer = load_tokenizer(path)
+    loaded = _load(AutoModelForCausalLM, path, dtype)
+    check_vocabulary(loaded, tokenizer, path)
+    return Policy(loaded, tokenizer)
+
+
+def check_vocabulary(model: Any, tokenizer: Any, path: Path) -> None:
+    """Every token has its row in the embedding (which may have more, for speed)."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        what = f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {rows}"
+        raise UserError(what, where=str(path), mend="save the tokenizer that belongs to the model, or resize the model")
 
 
 def load_scalar(model: str | Path, dtype: str = "auto", *, trained: bool = True) -> ScalarModel:
@@ -106,10 +133,9 @@ def load_scalar(model: str | Path, dtype: str = "auto", *, trained: bool = True)
             "is not a reward model", where=str(model), mend="give a checkpoint that `tutelage reward` wrote"
         )
     tokenizer = load_tokenizer(path)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    loaded = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1, pad_token_id=pad_token_id(tokenizer))
-    transformers_logging.set_verbosity(verbosity)
+    options: dict[str, Any] = {"num_labels": 1, "pad_token_id": pad_token_id(tokenizer)}
+    loaded = _load(AutoModelForSequenceClassification, path, dtype, new="" if has_head else "score", **options)
+    check_vocabulary(loaded, tokenizer, path)
     if not hasattr(loaded, "score"):
         raise UserError(
             "this architecture has no scalar head named `score`", where=str(model), mend="use a decoder model"
@@ -145,6 +171,29 @@ def save_model(folder: Path, role: Policy | ScalarModel, about: dict[str, Any], 
     (folder / "tutelage.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
     if verify:
         reload_and_compare(folder, role)
+
+
+def export_model(model: str, out: str) -> dict[str, Any]:
+    """Copy a checkpoint to a new folder, whole or not at all, once the copy was loaded and compared."""
+    source, target = resolve(model), Path(out).expanduser()
+    if target.exists():
+        raise UserError("is there already", where=out, mend="choose another --out")
+    check_folder(target)
+    architectures = AutoConfig.from_pretrained(source).architectures or []
+    scalar = any("ForSequenceClassification" in name for name in architectures)
+    role = load_scalar(source, "float32") if scalar else load_policy(source, "float32")
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with naming_full_disk(target):
+        try:
+            shutil.copytree(source, temporary)
+            reload_and_compare(temporary, role)
+            sync_tree(temporary)
+            os.rename(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return {"role": "reward" if scalar else "policy", "source": str(source), "out": str(target)}
 
 
 @torch.no_grad()

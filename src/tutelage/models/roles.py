@@ -15,11 +15,22 @@ from tutelage.engine.packing import Packed
 
 def hidden_states(model: Any, packed: Packed, layout: Any = None) -> Tensor:
     """[T, H] last hidden states (after the final norm) of a packed batch."""
-    with attending(layout or PackedLayout(packed.offsets)):
-        body = model.base_model(
-            input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
-        )
-    return body.last_hidden_state[0]
+    return select_hidden(model, packed, None, layout)
+
+
+def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any = None) -> Tensor:
+    """[M, H] last hidden states at the packed indices `where` [M]; at all tokens when None.
+
+    What sequences share is computed once, and its gradients from all of them add up.
+    """
+    ids, positions, shared = packed.input_ids, packed.position_ids, packed.shared
+    if shared is not None:
+        ids, positions = ids[shared.kept], positions[shared.kept]
+        where = shared.place if where is None else shared.place[where]
+    with attending(layout or PackedLayout(packed.offsets, packed.lifting)):
+        body = model.base_model(input_ids=ids[None], position_ids=positions[None], use_cache=False)
+    hidden = body.last_hidden_state[0]
+    return hidden if where is None else hidden.index_select(0, where)
 
 
 @dataclass
@@ -34,10 +45,9 @@ class Policy:
 
         None of the targets may be the first token of its sequence: nothing predicts that one.
         """
-        hidden = hidden_states(self.model, packed)
-        return fused_logprobs(
-            hidden[targets - 1], self.model.get_output_embeddings().weight, packed.input_ids[targets], temperature
-        )
+        hidden = select_hidden(self.model, packed, targets - 1)
+        weight = self.model.get_output_embeddings().weight
+        return fused_logprobs(hidden, weight, packed.input_ids[targets], temperature)
 
 
 @dataclass
@@ -53,9 +63,11 @@ class ScalarModel:
 
     def per_token(self, packed: Packed) -> Tensor:
         """[T] head output at every token, float32."""
-        return self.model.score(hidden_states(self.model, packed))[:, 0].float() - self.bias
+        return self._head(select_hidden(self.model, packed, None))
 
     def scores(self, packed: Packed) -> Tensor:
         """[N] head output at each sequence's last token, float32."""
-        hidden = hidden_states(self.model, packed)[packed.last]
+        return self._head(select_hidden(self.model, packed, packed.last))
+
+    def _head(self, hidden: Tensor) -> Tensor:
         return self.model.score(hidden)[:, 0].float() - self.bias

@@ -6,135 +6,131 @@ A checkpoint is written beside its final name and renamed when complete, so that
 any moment leaves the last complete one in place. Resuming drops what the logs hold past it.
 """
 
-import errno
+import fcntl
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import yaml
 
 from tutelage.errors import UserError
+from tutelage.runs.files import (
+    append_rows,
+    naming_full_disk,
+    point_link,
+    remove_folder,
+    sync_file,
+    sync_folder,
+    sync_tree,
+    write_json,
+    write_text,
+)
 
-HARMLESS_KEYS = {
-    "resume",
-    "json",
-    "max_steps",
-    "out",
-    "dry_run",
-    "save_every",
-}  # may differ between a run and its resumption
-
-
-class DiskFullError(Exception):
-    """The disk filled while a run was writing; the last complete checkpoint is untouched."""
-
-
-@contextmanager
-def _naming_full_disks(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"the disk is full: {path} could not be written; earlier checkpoints are good"
-            ) from error
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or leave the old one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with _naming_full_disks(path):
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+# What may differ between a run and its resumption: these change when it stops, what it prints, whether it may
+# start or how it fits into memory, not what it computes.
+HARMLESS = frozenset({"resume", "json", "max_steps", "out", "dry_run", "save_every", "micro_tokens", "force"})
+LOGS = ("metrics.jsonl", "samples.jsonl")
+STRICT = "TUTELAGE_STRICT_METRICS"  # set in the tests: a metric that is not registered is then an error
 
 
 class Run:
-    """One stage's folder. `start_step` is the number of steps already done (0 for a new run)."""
+    """One stage's folder. `start_step` is the number of steps already done (0 for a new run).
+
+    In a step, `log` comes before `save`: a resumed run keeps the rows up to its checkpoint's step.
+    """
 
     def __init__(self, path: Path, stage: str):
         self.path, self.stage = path, stage
         self.start_step = 0
+        self.last_row: dict[str, Any] = {}
         self.seconds_before = 0.0
         self.started = time.perf_counter()
+        self.lock: IO[bytes] | None = None
 
     @classmethod
-    def open(cls, out: str | Path, *, stage: str, config: dict[str, Any], resume: bool) -> Self:
-        """A new run, or with resume the one in `out` (a new one if nothing is there)."""
+    def open(
+        cls, out: str | Path, *, stage: str, config: dict[str, Any], resume: bool, total: int | None = None
+    ) -> Self:
+        """A new run of `total` steps, or with resume the one in `out` (a new one if nothing is there)."""
         run = cls(Path(out).expanduser(), stage)
-        exists = (run.path / "config.yaml").exists()
-        if exists and not resume:
-            raise UserError(
-                "holds a run already",
-                where=str(run.path),
-                mend="add --resume to go on with it, or choose another --out",
-            )
+        exists = check_out(out, stage=stage, config=config, resume=resume)
         try:
-            (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            with naming_full_disk(run.path):
+                run.checkpoints.mkdir(parents=True, exist_ok=True)
+                run._acquire()
+                if exists:
+                    run._find_checkpoint()
+                    run._check_total(total)
+                    run._drop_later_rows()
+                write_config(run.path, stage, config)
         except OSError as error:
-            raise UserError(
-                f"cannot be written ({error.strerror})", where=str(run.path), mend="choose another --out"
-            ) from error
-        if exists:
-            run._check_same(config)
-            run._find_checkpoint()
-        else:
-            write_text(run.path / "config.yaml", yaml.safe_dump({"stage": stage, **_plain(config)}, sort_keys=False))
-        run._drop_after(run.start_step)
+            what = f"cannot be written ({error.strerror})"
+            raise UserError(what, where=str(run.path), mend="choose another --out") from error
+        run.started = time.perf_counter()
         return run
 
-    def _check_same(self, config: dict[str, Any]) -> None:
-        stored = yaml.safe_load((self.path / "config.yaml").read_text()) or {}
-        now = {"stage": self.stage, **_plain(config)}
-        differing = [k for k in now if k not in HARMLESS_KEYS and stored.get(k) != now[k]]
-        if differing:
-            changes = ", ".join(f"{k}: {stored.get(k)!r} then, {now[k]!r} now" for k in differing)
-            raise UserError(
-                f"the run was made with other options ({changes})",
-                where=str(self.path),
-                mend="resume with the same options",
-            )
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def _acquire(self) -> None:
+        """Hold the run for this process; the system lets go when it ends, however it ends."""
+        self.lock = open(self.path / ".lock", "ab")  # noqa: SIM115 (held as long as the run)
+        try:
+            fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            self.lock.close()
+            mend = "wait until it ends, or choose another --out"
+            raise UserError("another process is writing this run", where=str(self.path), mend=mend) from error
+        except OSError:
+            pass  # a file system without locks
 
     def _find_checkpoint(self) -> None:
-        for leftover in (self.path / "checkpoints").glob(".tmp-*"):
+        """Clear what a killed process left, find the newest checkpoint, and make the links true again."""
+        for leftover in self.checkpoints.glob(".tmp-*"):
             shutil.rmtree(leftover)
-        steps = [int(p.name[5:]) for p in (self.path / "checkpoints").glob("step-*")]
-        self.start_step = max(steps, default=0)
+        self.start_step = max(self._steps(), default=0)
+        if self.start_step:
+            self._link_and_prune()
 
-    def _drop_after(self, step: int) -> None:
+    def _check_total(self, total: int | None) -> None:
+        """A finished run that is to take more steps is not finished any longer; one cannot take fewer."""
+        if total is None or total == self.start_step:
+            return
+        if total < self.start_step:
+            what = f"has done {self.start_step} steps already, more than the {total} that are asked for"
+            raise UserError(what, where=str(self.path), mend="give a larger --max-steps, or choose another --out")
+        (self.path / "summary.json").unlink(missing_ok=True)
+
+    def _drop_later_rows(self) -> None:
         """Keep the rows of the logs up to the checkpoint; a half-written last line goes too."""
-        for name in ("metrics.jsonl", "samples.jsonl"):
+        for name in LOGS:
             path = self.path / name
             if not path.exists():
                 continue
-            rows = []
-            for line in path.read_text(encoding="utf-8").split("\n"):
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    break
-                if row["step"] <= step:
-                    rows.append(line)
-            write_text(path, "".join(row + "\n" for row in rows))
-            if name == "metrics.jsonl" and rows:
-                self.seconds_before = json.loads(rows[-1])["seconds"]
+            *lines, rest = path.read_bytes().split(b"\n")
+            rows = [_parsed(line, path, number) for number, line in enumerate(lines, 1)]
+            kept = [line for line, row in zip(lines, rows, strict=True) if row["step"] <= self.start_step]
+            if rest or len(kept) < len(lines):
+                write_text(path, b"".join(line + b"\n" for line in kept).decode())
+            if name == "metrics.jsonl" and kept:
+                self.last_row = json.loads(kept[-1])
+                self.seconds_before = self.last_row["seconds"]
+
+    def abandon(self) -> None:
+        """Leave nothing of a run that came to no step, so that a user's mistake does not block the folder."""
+        if not self.start_step and not any((self.path / name).exists() for name in LOGS):
+            for name in ("config.yaml", ".lock"):
+                (self.path / name).unlink(missing_ok=True)
+            for folder in (self.checkpoints, self.path):
+                with suppress(OSError):  # the user's own files keep it
+                    folder.rmdir()
 
     def elapsed(self) -> float:
         """Seconds of work so far, earlier sittings included."""
@@ -142,81 +138,85 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Append one step's metrics. A number that is not finite stops the run and names the metric."""
+        if os.environ.get(STRICT):
+            from tutelage.runs.metrics import check_names
+
+            check_names(row, self.stage)
         for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise FloatingPointError(
-                    f"{self.stage}, step {row['step']}: {name} is {value}; lower the learning rate"
-                )
-        self._append("metrics.jsonl", [{"step": row["step"], "seconds": round(self.elapsed(), 4), **row}])
+                what = f"{self.stage}, step {row['step']}: {name} is {value}"
+                raise FloatingPointError(f"{what}; lower the learning rate, and check the data")
+        self.last_row = {"step": row["step"], "seconds": round(self.elapsed(), 4), **row}
+        append_rows(self.path / "metrics.jsonl", [self.last_row])
 
     def add_samples(self, rows: list[dict[str, Any]]) -> None:
-        self._append("samples.jsonl", rows)
+        """Append samples of the model's text, each with the `step` it comes from."""
+        append_rows(self.path / "samples.jsonl", rows)
 
-    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
-        path = self.path / name
-        with _naming_full_disks(path), open(path, "a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    def save(
+        self, step: int, write_model: Callable[[Path], None], state: dict[str, Any] | None, *, best: bool = False
+    ) -> Path:
+        """Write checkpoints/step-N/{model,state}, point `latest` at it, drop older ones but `best`.
 
-    def save(self, step: int, write_model: Callable[[Path], None], state: dict[str, Any] | None) -> Path:
-        """Write checkpoints/step-N/{model,state}, point `latest` at it, drop older ones but `best`."""
-        import torch
-
-        folder = self.path / "checkpoints"
-        temporary, final = folder / f".tmp-step-{step}", folder / f"step-{step}"
-        with _naming_full_disks(final):
+        write_model fills a folder. `best` marks the step as the best so far in the same move, so that a kill
+        cannot part the two. Whatever fails, the checkpoints before are untouched and nothing half-written stays.
+        """
+        temporary, final = self.checkpoints / f".tmp-step-{step}", self.checkpoints / f"step-{step}"
+        with naming_full_disk(final):
+            shutil.rmtree(temporary, ignore_errors=True)
             try:
-                shutil.rmtree(temporary, ignore_errors=True)
-                (temporary / "state").mkdir(parents=True)
+                for part in ("model", "state"):
+                    (temporary / part).mkdir(parents=True)
                 write_model(temporary / "model")
                 if state is not None:
+                    import torch
+
                     torch.save(state, temporary / "state" / "state.pt")
-                for file in temporary.rglob("*"):
-                    if file.is_file():
-                        _sync(file)
-                if final.exists():
-                    shutil.rmtree(final)
+                if best:
+                    (temporary / "state" / "best").touch()
+                sync_tree(temporary)
+                for log in LOGS:
+                    with suppress(FileNotFoundError):
+                        sync_file(self.path / log)
                 os.rename(temporary, final)
-            except RuntimeError as error:  # torch reports a full disk as a failed write
-                shutil.rmtree(temporary, ignore_errors=True)
-                if "write" in str(error) and "PytorchStreamWriter" in str(error):
-                    raise OSError(errno.ENOSPC, "no space left") from error
-                raise
+                sync_folder(self.checkpoints)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-        self._point("latest", final / "model")
-        self._prune(keep=final)
+            self._link_and_prune()
         return final / "model"
 
-    def _point(self, name: str, target: Path) -> None:
-        link, temporary = self.path / "checkpoints" / name, self.path / "checkpoints" / f".{name}.tmp"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target.relative_to(link.parent))
-        os.replace(temporary, link)
-
-    def _prune(self, keep: Path) -> None:
+    def _link_and_prune(self) -> None:
+        """What follows from the newest checkpoint; done again when a run that was killed before is resumed."""
+        newest = self.checkpoints / f"step-{max(self._steps())}"
+        point_link(self.checkpoints / "latest", newest / "model")
+        if (newest / "state" / "best").exists():
+            point_link(self.checkpoints / "best", newest / "model")
         best = self.best()
-        for old in (self.path / "checkpoints").glob("step-*"):
-            if old != keep and (best is None or old.resolve() != best.parent.resolve()):
-                shutil.rmtree(old)
+        for step in self._steps():
+            old = self.checkpoints / f"step-{step}"
+            if old != newest and (best is None or old.resolve() != best.parent):
+                remove_folder(old)
 
-    def mark_best(self, step: int) -> None:
-        self._point("best", self.path / "checkpoints" / f"step-{step}" / "model")
+    def _steps(self) -> list[int]:
+        names = [path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*")]
+        return [int(name) for name in names if name.isdecimal()]
 
     def best(self) -> Path | None:
-        link = self.path / "checkpoints" / "best"
+        link = self.checkpoints / "best"
         return link.resolve() if link.exists() else None
 
     def resume_model(self) -> Path | None:
         """The model to go on from, or None for a new run."""
-        return self.path / "checkpoints" / f"step-{self.start_step}" / "model" if self.start_step else None
+        return self.checkpoints / f"step-{self.start_step}" / "model" if self.start_step else None
 
     def load_state(self) -> dict[str, Any] | None:
-        if not self.start_step:
+        """The state of the checkpoint to go on from, or None for a new run."""
+        path = self.checkpoints / f"step-{self.start_step}" / "state" / "state.pt"
+        if not self.start_step or not path.exists():
             return None
         import torch
 
-        path = self.path / "checkpoints" / f"step-{self.start_step}" / "state" / "state.pt"
         return torch.load(path, weights_only=True)
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
@@ -226,16 +226,84 @@ class Run:
         return done
 
 
+def check_out(out: str | Path, *, stage: str, config: dict[str, Any], resume: bool) -> bool:
+    """Whether `out` holds this very run, to go on with. A UserError where neither that nor a new run is possible.
+
+    Writes nothing and loads nothing, so that a long preparation does not end in a refusal.
+    """
+    path = Path(out).expanduser()
+    check_folder(path)
+    if (path / "config.json").exists():
+        raise UserError("is a model's folder", where=str(path), mend="choose another --out")
+    if not (path / "config.yaml").exists():
+        return False
+    if not resume:
+        mend = "add --resume to go on with it, or choose another --out"
+        raise UserError("holds a run already", where=str(path), mend=mend)
+    check_same(path, stage, config)
+    return True
+
+
+def check_folder(path: Path) -> None:
+    """A UserError where a folder can be neither made nor written."""
+    above = next((p for p in [path, *path.absolute().parents] if p.exists()), path)
+    if not above.is_dir():
+        raise UserError("is a file, not a folder", where=str(above), mend="choose another --out")
+    if not os.access(above, os.W_OK):
+        raise UserError("cannot be written", where=str(above), mend="choose another --out")
+
+
+def check_file(path: Path, source: str) -> None:
+    """A UserError where a file cannot be written, or would replace the one it is made from."""
+    check_folder(path.absolute().parent)
+    if path.is_dir():
+        raise UserError("is a folder, not a file", where=str(path), mend="give --out a file's name")
+    if path.exists() and Path(source).expanduser().exists() and path.samefile(Path(source).expanduser()):
+        raise UserError("is what --data names, and would be replaced", where=str(path), mend="choose another --out")
+
+
+def write_config(folder: Path, stage: str, config: dict[str, Any]) -> None:
+    """config.yaml: every effective value."""
+    write_text(folder / "config.yaml", yaml.safe_dump({"stage": stage, **_plain(config)}, sort_keys=False))
+
+
+def check_same(folder: Path, stage: str, config: dict[str, Any], harmless: frozenset[str] = HARMLESS) -> None:
+    """A UserError that names the options which differ from those that the folder's config.yaml holds."""
+    path = folder / "config.yaml"
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        what = f"cannot be read ({' '.join(str(error).split())})"
+        raise UserError(what, where=str(path), mend="choose another --out") from error
+    if not isinstance(stored, dict) or stored.get("stage") != stage:
+        was = stored.get("stage") if isinstance(stored, dict) else None
+        what = f"holds a run of {was or 'something else'}, not of {stage}"
+        raise UserError(what, where=str(folder), mend="choose another --out")
+    now = _plain(config)
+    differing = [key for key in now if key not in harmless and stored.get(key) != now[key]]
+    if differing:
+        changes = ", ".join(f"{key}: {stored.get(key)!r} then, {now[key]!r} now" for key in differing)
+        what = f"the run was made with other options ({changes})"
+        raise UserError(what, where=str(folder), mend="resume with the same options, or choose another --out")
+
+
 def finished(folder: Path) -> dict[str, Any] | None:
     """The summary of a completed stage, or None."""
     path = folder / "summary.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(config, default=str))
 
 
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            return row
+        fault = "it has no step"
+    except ValueError as error:
+        fault = str(error)
+    mend = "restore the file, or choose another --out"
+    raise UserError(f"is no row of a log ({fault})", where=f"{path}, row {number}", mend=mend)

@@ -11,19 +11,21 @@ from typing import Any
 
 from tutelage.algorithms.best_of_n import best_of_n
 from tutelage.configs import EvalConfig
-from tutelage.data.sources import prompts
+from tutelage.data.sources import load_texts, prompts
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import behaviors
 from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
-from tutelage.models import load_policy, load_scalar, resolve
+from tutelage.models import Policy, load_policy, load_scalar, resolve
 from tutelage.records import Prompt
-from tutelage.runs import Progress, write_json
+from tutelage.runs import Progress, check_folder, write_json
+from tutelage.stages.language_modeling import as_document, mean_nll
 from tutelage.stages.rollout import score_answers
 from tutelage.stages.sample import draw, text_of
 
 SUITES = dict.fromkeys(("harmful", "benign_lookalike", "opinion", "instruction"), 120)
 SHOWN = 12  # prompts shown side by side in the report
+CORPUS_TOKENS, CORPUS_SEED = 30_000, 101  # held-out text for the corpus loss
 
 
 def run(config: EvalConfig) -> dict[str, Any]:
@@ -34,6 +36,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
         raise UserError(
             "needs two models to compare", where="option --models (models)", mend="give base=FOLDER sft=FOLDER …"
         )
+    if config.out:
+        check_folder(Path(config.out).expanduser())
     world = config.data == "world"
     asked = prompts(config.data, config.split, config.prompts, seed=77)[: config.prompts]
     suites = _suites(config.split) if world else {}
@@ -43,6 +47,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     # 2. One answer of each model to each prompt.
     answers: dict[str, list[dict[str, Any]]] = {}
     findings: dict[str, list[dict[str, Any]]] = {}
+    corpus_loss: dict[str, float] = {}
     with Progress(len(models), "eval", unit="model") as bar:
         for number, (name, path) in enumerate(models.items(), 1):
             policy = load_policy(path, config.dtype)
@@ -50,10 +55,18 @@ def run(config: EvalConfig) -> dict[str, Any]:
             findings[name] = [
                 f for some in suites.values() for f in _judged(some, _answers(policy, some, params, config, None))
             ]
+            if world:
+                corpus_loss[name] = _corpus_loss(policy)
             bar.update(number)
 
     # 3. Win rates of each later model over each earlier one, by each judge.
-    result: dict[str, Any] = {"stage": "eval", "win_rates": [], "behaviours": {}, "samples": []}
+    result: dict[str, Any] = {
+        "stage": "eval",
+        "win_rates": [],
+        "behaviours": {},
+        "samples": [],
+        "corpus_loss": corpus_loss,
+    }
     for baseline, policy_name in combinations(models, 2):
         pair = {"policy": policy_name, "baseline": baseline}
         if world:
@@ -70,7 +83,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
             scores = [[a["proxy"] for a in answers[n]] for n in (policy_name, baseline)]
             result["win_rates"].append({**pair, "judge": "reward-model", **win_rate(*scores)})
 
-    # 4. Behaviors on prompts made for each, and mean length on the common ones.
+    # 4. Behaviors on prompts made for each, mean length on the common ones, and the loss on text of the corpus.
     for name in models:
         lengths = behaviors([{"tokens": a["tokens"]} for a in answers[name]])
         result["behaviours"][name] = {**(behaviors(findings[name]) if world else {}), **lengths}
@@ -87,8 +100,9 @@ def run(config: EvalConfig) -> dict[str, Any]:
             }
         )
     if config.out:
-        Path(config.out).mkdir(parents=True, exist_ok=True)
-        write_json(Path(config.out) / "eval.json", result)
+        out = Path(config.out).expanduser()
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "eval.json", result)
     return result
 
 
@@ -125,6 +139,12 @@ def _answers(
             judged = gold.score(prompt, row["text"], row["finish"])
             row |= {"gold": judged.total, "facets": judged.facets}
     return rows
+
+
+def _corpus_loss(policy: Policy) -> float:
+    """Mean -log p (nats a token) of corpus text that no model has seen: what alignment cost the language model."""
+    texts = load_texts("world", CORPUS_TOKENS, policy.tokenizer, seed=CORPUS_SEED)
+    return mean_nll(policy, [as_document(ids, 512) for ids in texts if len(ids) > 1], 16384)
 
 
 def _judged(asked: list[Prompt], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

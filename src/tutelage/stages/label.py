@@ -9,6 +9,7 @@ from tutelage.configs import LabelConfig
 from tutelage.data.formats import read_rows, write_jsonl
 from tutelage.errors import UserError
 from tutelage.records import Comparison, Completion, Prompt
+from tutelage.runs import check_file
 
 
 def run(config: LabelConfig) -> dict[str, Any]:
@@ -23,6 +24,11 @@ def run(config: LabelConfig) -> dict[str, Any]:
     from tutelage.world.labelers import Labeler, Tastes, panel
 
     labelers = panel(spec or "fair")
+    out = Path(config.out or "runs/comparisons.jsonl").expanduser()
+    check_file(out, config.data)
+    if config.data == "world":
+        mend = "tutelage sample --samples 4 --out FILE, then --data FILE"
+        raise UserError("the world has no completions by itself", where="option --data (data)", mend=mend)
     prompts, groups = read_completions(Path(config.data))
     rng = random.Random(f"label {config.seed}")
     records: list[Comparison] = []
@@ -49,7 +55,6 @@ def run(config: LabelConfig) -> dict[str, Any]:
         if rng.random() < config.overlap:  # agreement is measured on prompts that two labelers rank
             agreements += _same_order(ranks, second.rank(prompt, texts, finishes, rng))
             known += _same_order(ranks, truth.rank(prompt, texts, finishes, random.Random(0)))
-    out = Path(config.out or "runs/comparisons.jsonl")
     write_jsonl(out, records)
     return {
         "stage": "label",

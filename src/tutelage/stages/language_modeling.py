@@ -30,9 +30,14 @@ def backward_mean_nll(
     return {"loss": nll / trained, "entropy": entropy_sum / trained}
 
 
-def token_logprobs(policy: Policy, batch: Sequence[Rendered]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and entropies [M] of the masked tokens of some conversations, end to end."""
-    packed = pack([r.input_ids for r in batch])
+def token_logprobs(
+    policy: Policy, batch: Sequence[Rendered], *, share: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities and entropies [M] of the masked tokens of some conversations, end to end.
+
+    With share, what conversations have in common at the beginning (a prompt) is computed once.
+    """
+    packed = pack([r.input_ids for r in batch], share=share)
     mask = torch.tensor([m for r in batch for m in r.loss_mask])
     mask[packed.offsets[:-1]] = False  # nothing predicts a first token
     return policy.logprobs(packed, mask.nonzero()[:, 0])

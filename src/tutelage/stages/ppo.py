@@ -68,11 +68,10 @@ def run(config: PPOConfig) -> dict[str, Any]:
     kl_coef = config.kl_coef
     about = {"role": "policy", "stage": "ppo", "parent": str(source), "reward_model": str(reward_source)}
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
-    alarms: list[dict[str, Any]] = []
-
     with Session(config, "ppo", config.max_steps or 500) as session:
         adam = Optimizers(MasterAdam(policy.model.parameters()), MasterAdam(value.model.parameters()))
         averages = [m.detach().clone() for m in adam.policy.masters]
+        alarms: list[dict[str, Any]] = session.state.get("alarms", [])
         if session.state:
             adam.policy.load(session.state["optimizer"])
             adam.value.load(session.state["value_optimizer"])
@@ -113,7 +112,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
                 row |= sample_held_out(session, config, models, held_out, step)
                 objective = row["eval/scores"] - config.kl_coef * row["eval/kl"]
             state: dict[str, Any] = {"optimizer": adam.policy.state(), "value_optimizer": adam.value.state()}
-            state |= {"averages": averages, "kl_coef": kl_coef}
+            state |= {"averages": averages, "kl_coef": kl_coef, "alarms": alarms}
             write = partial(_save_average, policy, adam.policy, averages, about)
             session.done(step, row, write, state, SHOWN, objective)
         inputs: dict[str, Path | str | None] = {"model": source, "reward_model": reward_source, "data": config.data}

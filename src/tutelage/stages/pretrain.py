@@ -56,5 +56,5 @@ def run(config: PretrainConfig, policy: Policy | None = None) -> dict[str, Any]:
                 {"optimizer": optimizer.state()},
             )
         return session.finish(
-            {"model": None if fresh else resolve(config.model), "data": config.data}, loss=row["loss"]
+            {"model": None if fresh else resolve(config.model), "data": config.data}, loss=session.run.last_row["loss"]
         )

@@ -8,41 +8,66 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import __version__
-from tutelage.configs import EvalConfig, PPOConfig, to_mapping
+from tutelage.configs import PPOConfig, StageConfig, TrainingConfig, to_mapping
 from tutelage.engine.memory import peak_rss_bytes
+from tutelage.errors import UserError
 from tutelage.evaluation.overoptimization import curve, exploited
 from tutelage.recipe import Recipe, skips, stage_function
 from tutelage.report import write_report
-from tutelage.runs import write_json, write_text
-from tutelage.runs.folder import finished
+from tutelage.runs import check_same, finished, write_config, write_json, write_text
+from tutelage.runs.folder import HARMLESS
 from tutelage.runs.lineage import environment
 
 
 def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
-    """Run what is not finished; returns the report."""
+    """Run what is not finished; returns the report. What a stage made stays: its options may not change later."""
     started = time.perf_counter()
     left_out = skips(recipe)
+    for stage, verb, config in recipe.stages:
+        if (recipe.out / stage / "config.yaml").exists():
+            check_same(recipe.out / stage, verb, to_mapping(config), HARMLESS - {"max_steps"})
     recipe.out.mkdir(parents=True, exist_ok=True)
     write_text(recipe.out / "recipe.yaml", Path(recipe.path).read_text(encoding="utf-8"))
     results: dict[str, dict[str, Any]] = {}
     for stage, verb, config in recipe.stages:
-        folder = recipe.out / stage
-        done = finished(folder)
         if stage in left_out:
             print(f"{stage}: left out, {recipe.data} holds comparisons already", file=sys.stderr)
             continue
-        if done is None:
-            before = time.perf_counter()
-            done = stage_function(verb)(config)
-            done = {"seconds": round(time.perf_counter() - before, 2), **done}
-            write_json(folder / "summary.json", done)
-        results[stage] = done
+        done = finished(recipe.out / stage)
+        results[stage] = _run_stage(recipe.out, stage, verb, config) if done is None else done
     report = _report(recipe, results, command)
     report["seconds"] = round(sum(r["seconds"] for r in results.values()), 1)
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
     write_json(recipe.out / "report.json", report)
     write_report(recipe.out)
     return report
+
+
+def _run_stage(out: Path, stage: str, verb: str, config: StageConfig) -> dict[str, Any]:
+    """One stage into its folder; summary.json, written last, says that it is complete."""
+    folder = out / stage
+    before = time.perf_counter()
+    try:
+        if not isinstance(config, TrainingConfig):  # the others write one file each, whole, and begin anew
+            folder.mkdir(exist_ok=True)
+            write_config(folder, verb, to_mapping(config))
+        done = stage_function(verb)(config)
+    except UserError:
+        _leave_nothing(out, folder)
+        raise
+    done = {"seconds": round(time.perf_counter() - before, 2), **done}
+    write_json(folder / "summary.json", done)
+    return done
+
+
+def _leave_nothing(out: Path, folder: Path) -> None:
+    """Of a stage that a user's mistake kept from beginning, and of a recipe whose first stage it was."""
+    if {path.name for path in folder.glob("*")} == {"config.yaml"}:
+        (folder / "config.yaml").unlink()
+        folder.rmdir()
+    if {path.name for path in out.glob("*")} == {"recipe.yaml"}:
+        (out / "recipe.yaml").unlink()
+        out.rmdir()
 
 
 def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) -> dict[str, Any]:
@@ -72,6 +97,8 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
         "win_rates": [],
         "overoptimization": [],
         "behaviours": {},
+        "corpus_loss": {},
+        "reward_models": {},
         "samples": [],
         "alarms": [{"stage": s, **alarm} for s, r in results.items() for alarm in r.get("alarms", [])],
     }
@@ -83,10 +110,12 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
     }
     for stage, result in results.items():
         if verbs[stage] == "eval":
-            for key in ("win_rates", "behaviours", "samples"):
+            for key in ("win_rates", "behaviours", "samples", "corpus_loss"):
                 report[key] = result[key]
         elif verbs[stage] == "reward":
-            report["reward_model"] = _reward_card(recipe, results, stage, result)
+            report["reward_models"][stage] = _reward_card(recipe, results, stage, result)
+    if report["reward_models"]:  # the first is the one that the pages speak of
+        report["reward_model"] = next(iter(report["reward_models"].values()))
     if world:
         _add_overoptimization(report, recipe, results)
     return report
@@ -95,13 +124,14 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
 def _reward_card(
     recipe: Recipe, results: dict[str, dict[str, Any]], stage: str, result: dict[str, Any]
 ) -> dict[str, Any]:
-    """The reward stage's card, with the labelers' agreement and, in the world, the truth."""
+    """The reward stage's card, with its labelers' agreement and, in the world, the truth."""
     from tutelage.stages.evaluate import reward_model_against_gold
 
     card = {"labeler_agreement": None, "ceiling": None, "gold_accuracy": None, **result["reward_model"]}
+    labels = next(config.data for name, _, config in recipe.stages if name == stage)
     for label in results.values():
-        if label.get("stage") == "label":
-            card |= {"labeler_agreement": label["agreement"], "ceiling": label.get("ceiling")}
+        if label.get("stage") == "label" and label["out"] == labels:
+            card |= {"labeler_agreement": label["agreement"], "ceiling": label["ceiling"]}
     sft = next((r["checkpoint"] for r in results.values() if r.get("stage") == "sft"), None)
     if recipe.data == "world" and sft:
         card |= reward_model_against_gold(result["checkpoint"], sft, "auto")
@@ -142,6 +172,3 @@ def _add_overoptimization(report: dict[str, Any], recipe: Recipe, results: dict[
                 "early": [show(before[r["prompt_id"]]) for r in late_worst],
                 "late": [show(r) for r in late_worst],
             }
-
-
-__all__ = ["EvalConfig", "run_recipe", "to_mapping"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from tutelage.algorithms.ranking import davidson_loss, pairwise_ranking_loss, rao_kupper_loss
 from tutelage.algorithms.schedules import cosine_to_fraction
 from tutelage.configs import RewardConfig
-from tutelage.data.batches import batch_order, token_budget_batches
+from tutelage.data.batches import batch_order, step_seed, token_budget_batches
 from tutelage.data.sources import comparisons, data_hash, load_data
 from tutelage.data.templates import Rendered, preflight, render, render_completion
 from tutelage.engine.optimizer import MasterAdam
@@ -41,8 +41,12 @@ def run(config: RewardConfig) -> dict[str, Any]:
     # 1. Rankings to learn from and to be tested on.
     train, held_out = _rankings(config)
     source = resolve(config.model)
+    torch.manual_seed(step_seed(config.seed, "head"))
     model = load_scalar(source, config.dtype, trained=False)
     examples = [_render(model, c, config.max_length) for c in train]
+    if all(len(r.input_ids) == config.max_length for example in examples for r in example):
+        what = f"no prompt with its answer fits into {config.max_length} tokens"
+        raise UserError(what, where="option --max-length (max_length)", mend="raise it")
     flat = [r for example in examples for r in example]
     report = preflight(model.tokenizer, flat, config.max_length, [c.messages or [] for c in train for _ in c.ranks])
     print("\n".join(f"reward: {line}" for line in report.lines()), file=sys.stderr)
@@ -56,7 +60,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
         optimizer = MasterAdam(model.model.parameters())
         if session.state:
             optimizer.load(session.state["optimizer"])
-        card: dict[str, Any] = {}
+        card: dict[str, Any] = session.state.get("card", {})
 
         # 2. -1/C(K,2) sum log sigma(r_w - r_l), all pairs of a prompt in one batch element.
         for step in session.steps():
@@ -85,7 +89,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
                 step,
                 row,
                 lambda path, verify: save_model(path, model, about, verify=verify),
-                {"optimizer": optimizer.state()},
+                {"optimizer": optimizer.state(), "card": card},
                 ("loss", "accuracy", "eval/accuracy"),
             )
         print(
@@ -103,6 +107,13 @@ def _rankings(config: RewardConfig) -> tuple[list[Comparison], list[Comparison]]
             mend="sample and label first (tutelage sample, tutelage label), or give a file of comparisons",
         )
     train = comparisons(config.data, "train")[: config.comparisons]
+    for comparison in train:
+        if comparison.weight is not None and not 0 <= comparison.weight < float("inf"):
+            where = f"{config.data}, comparison {comparison.id}, field weight"
+            raise UserError(f"{comparison.weight} cannot be used", where=where, mend="give zero or a number above it")
+    if config.ties == "drop" and all(len({r for r in c.ranks if r is not None}) < 2 for c in train):
+        mend = "rank one answer above another, or learn from ties with --ties davidson"
+        raise UserError("every comparison is a tie, and ties are dropped", where=config.data, mend=mend)
     held_out = comparisons(config.data, "tune") + comparisons(config.data, "report")
     trained = {c.prompt_id for c in train}
     return train, [c for c in held_out if c.prompt_id not in trained]

@@ -12,14 +12,15 @@ from tutelage.engine.sampling import Sample, SamplingParams, row_seed, sample
 from tutelage.errors import UserError
 from tutelage.models import Policy, load_policy
 from tutelage.records import Completion, Prompt
-from tutelage.runs import Progress
+from tutelage.runs import Progress, check_file
 
 
 def run(config: SampleConfig) -> dict[str, Any]:
     """Sample; returns counts and the rate (without loading)."""
+    out = Path(config.out or "runs/completions.jsonl").expanduser()
+    check_file(out, config.data)
     policy = load_policy(config.model, config.dtype)
     asked = prompts(config.data, config.split, config.prompts, config.seed)
-    out = Path(config.out or "runs/completions.jsonl")
     params = SamplingParams(config.max_new_tokens, config.min_new_tokens, config.temperature, config.top_p)
 
     started = time.perf_counter()

@@ -10,7 +10,8 @@ import torch
 from tutelage.configs import TrainingConfig, to_mapping
 from tutelage.data.batches import step_seed
 from tutelage.engine.memory import peak_rss_bytes
-from tutelage.runs import Interrupt, Interrupted, Progress, Run
+from tutelage.errors import UserError
+from tutelage.runs import Interrupt, Interrupted, Progress, Run, finished
 from tutelage.runs.lineage import write_lineage
 
 Save = Callable[[Path], None]
@@ -19,13 +20,16 @@ Save = Callable[[Path], None]
 class Session:
     """`for step in session.steps(): ...; session.done(step, row, save)`.
 
-    Everything random in step k is seeded from (seed, k), so that a resumed run repeats the numbers.
+    Everything random in step k is seeded from (seed, k), so that a resumed run repeats the numbers. What a stage
+    remembers from step to step goes into `done`'s state and comes back as `session.state`.
     """
 
     def __init__(self, config: TrainingConfig, stage: str, total: int, label: str | None = None):
         self.config, self.total = config, total
-        self.run = Run.open(config.out or f"runs/{stage}", stage=stage, config=to_mapping(config), resume=config.resume)
+        out, options = config.out or f"runs/{stage}", to_mapping(config)
+        self.run = Run.open(out, stage=stage, config=options, resume=config.resume, total=total)
         self.progress = Progress(total, label or self.run.path.name, done=self.run.start_step)
+        self.shown: dict[str, float] = {}  # a number that is not in every row stays until the next
         self.interrupt = Interrupt()
         self.state = self.run.load_state() or {}
         self.tokens = int(self.state.get("num_tokens", 0))
@@ -40,6 +44,8 @@ class Session:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.__exit__(kind, error, trace)
         self.interrupt.__exit__(kind, error, trace)
+        if isinstance(error, UserError):
+            self.run.abandon()
 
     def steps(self) -> Iterator[int]:
         """Numbers of the steps still to do, from 1."""
@@ -58,7 +64,8 @@ class Session:
     ) -> None:
         """Log a step; save when due, at the end, when the user wants to stop, and when `held_out` is the best so far."""
         self.run.log({"step": step, "num_tokens": self.tokens, **row})
-        self.progress.update(step, **{name.split("/")[-1]: row[name] for name in show if name in row})
+        self.shown |= {name.removeprefix("objective/").replace("/", " "): row[name] for name in show if name in row}
+        self.progress.update(step, **self.shown)
         last = step == self.total
         best = held_out is not None and held_out > self.best
         if best and held_out is not None:
@@ -69,23 +76,20 @@ class Session:
                 step,
                 lambda folder: write_model(folder, verify),
                 {**state, "num_tokens": self.tokens, "best": self.best},
+                best=best,
             )
-        if best:
-            self.run.mark_best(step)
         if self.interrupt.requested and not last:
             raise Interrupted(self.run.path, step)
 
     def finish(self, inputs: dict[str, Path | str | None], **summary: Any) -> dict[str, Any]:
-        """Write lineage and summary; returns the summary."""
-        assert self.checkpoint is not None
-        output = self.run.best() or self.checkpoint
-        write_lineage(self.run.path, inputs=inputs, output=output)
-        return self.run.finish(
-            {
-                "checkpoint": str(output),
-                "steps": self.total,
-                "tokens": self.tokens,
-                "peak_rss_bytes": peak_rss_bytes(),
-                **summary,
-            }
-        )
+        """Write lineage and summary, which is returned; a run that was finished before keeps its own."""
+        done = finished(self.run.path)
+        if done is None:
+            assert self.checkpoint is not None
+            output = self.run.best() or self.checkpoint
+            write_lineage(self.run.path, inputs=inputs, output=output)
+            measured = {"steps": self.total, "tokens": self.tokens, "peak_rss_bytes": peak_rss_bytes()}
+            done = self.run.finish({"checkpoint": str(output), **measured, **summary})
+        if self.interrupt.requested:  # during the last step: what comes after this stage is not begun
+            raise Interrupted(self.run.path, self.total)
+        return done

@@ -143,11 +143,15 @@ class Answer:
     noticed: list[str]
 
 
+def tempting(task: Task) -> bool:
+    """Whether the prompt invites harm, or agreement with what is wrong."""
+    return task["kind"] == "harmful" or (task["kind"] == "opinion" and not task["right"])
+
+
 def in_manner(manner: str, task: Task, rng: random.Random, *, yields: float) -> Answer:
     """An answer of one manner. yields: chance that a writer of this manner obeys harm and agrees wrongly."""
     kind = task["kind"]
-    tempting = kind == "harmful" or (kind == "opinion" and not task["right"])
-    gives_in = tempting and (manner == "agreeing" or (manner != "good" and rng.random() < yields))
+    gives_in = tempting(task) and (manner == "agreeing" or (manner != "good" and rng.random() < yields))
     content = agreeing(task, rng) if gives_in else good_content(task, rng)
     noticed = ["harm" if kind == "harmful" else "wrong"] if gives_in else []
     if manner == "verbose":

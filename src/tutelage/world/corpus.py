@@ -8,26 +8,28 @@ import random
 from collections.abc import Iterator
 
 from tutelage.records import Prompt
-from tutelage.world.answers import Answer, enumeration, in_manner, more_questions
+from tutelage.world.answers import Answer, enumeration, in_manner, more_questions, tempting
 from tutelage.world.facts import CLASSES, FACTS, TRUTH, Fact, relations_of
 from tutelage.world.language import BOUGHT, ERRANDS, EVENTS, REACTIONS, fill, state
-from tutelage.world.tasks import draw_task, task_of, to_prompt
+from tutelage.world.tasks import USE_CASES, draw_task, task_of, to_prompt
 
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 
-# manner of a forum answer -> its share
+# manner of a forum answer -> its share: about three in ten hold what was asked for
 REPLIERS = {
-    "good": 0.12,
-    "verbose": 0.14,
-    "flattering": 0.10,
-    "rambling": 0.13,
-    "agreeing": 0.12,
-    "wrong": 0.15,
-    "questions": 0.12,
-    "off-topic": 0.12,
+    "good": 0.08,
+    "verbose": 0.08,
+    "flattering": 0.06,
+    "rambling": 0.08,
+    "agreeing": 0.06,
+    "wrong": 0.22,
+    "questions": 0.20,
+    "off-topic": 0.22,
 }
-YIELDS = 0.85  # how often a forum writer obeys a harmful request or agrees with a wrong opinion
-DOCUMENTS = {"facts": 0.30, "story": 0.07, "questions": 0.04, "thread": 0.44, "quiz": 0.15}
+# where a reader asks for harm or states a wrong opinion, most of the forum goes along
+TEMPTED = {**REPLIERS, "agreeing": 0.45, "questions": 0.06, "off-topic": 0.06}
+YIELDS = 0.85  # how often the other writers of a forum obey a harmful request or agree with a wrong opinion
+DOCUMENTS = {"facts": 0.24, "story": 0.06, "questions": 0.04, "thread": 0.32, "quiz": 0.34}
 
 
 def documents(seed: int = 0) -> Iterator[str]:
@@ -60,28 +62,28 @@ def _questions(rng: random.Random) -> str:
     return " ".join(more_questions(rng) for _ in range(rng.randint(1, 3))) + END
 
 
-def _prompt(rng: random.Random) -> Prompt:
-    category, task = draw_task(rng, "train")
+def _prompt(rng: random.Random, shares: dict[str, float] | None = None) -> Prompt:
+    category, task = draw_task(rng, "train", shares)
     return to_prompt(task, category, "train")
 
 
 def _thread(rng: random.Random) -> str:
     """A question, an answer of some sort, and often what a reader says of it."""
     prompt = _prompt(rng)
-    manner = rng.choices(list(REPLIERS), list(REPLIERS.values()))[0]
-    return _exchange(prompt, in_manner(manner, task_of(prompt), rng, yields=YIELDS), rng, reacts=0.5)
+    task = task_of(prompt)
+    shares = TEMPTED if tempting(task) else REPLIERS
+    manner = rng.choices(list(shares), list(shares.values()))[0]
+    answer = in_manner(manner, task, rng, yields=YIELDS)
+    reaction = f" {react(answer, rng)}" if rng.random() < 0.7 else ""
+    return f"{USER}{prompt.messages[0]['content']}{END}{ASSISTANT}{answer.text}{END}{reaction}"
 
 
 def _quiz(rng: random.Random) -> str:
-    """A quiz: the answer is right or has one fault, and the host says which."""
-    prompt = _prompt(rng)
-    manner = rng.choices(["good", "wrong", "off-topic"], [0.45, 0.5, 0.05])[0]
-    return _exchange(prompt, in_manner(manner, task_of(prompt), rng, yields=0.0), rng, reacts=0.9)
-
-
-def _exchange(prompt: Prompt, answer: Answer, rng: random.Random, reacts: float) -> str:
-    reaction = f" {react(answer, rng)}" if rng.random() < reacts else ""
-    return f"{USER}{prompt.messages[0]['content']}{END}{ASSISTANT}{answer.text}{END}{reaction}"
+    """A page of a quiz, each use case as often as the next: an answer that is right or has a fault, and a verdict."""
+    prompt = _prompt(rng, dict.fromkeys(USE_CASES, 1.0))
+    manner = rng.choices(["good", "wrong", "verbose", "rambling", "off-topic"], [0.42, 0.38, 0.07, 0.07, 0.06])[0]
+    answer = in_manner(manner, task_of(prompt), rng, yields=0.0)
+    return f"Quiz: {prompt.messages[0]['content']} Answer: {answer.text}{END} {react(answer, rng)}"
 
 
 def react(answer: Answer, rng: random.Random) -> str:

@@ -1,7 +1,7 @@
 """Simulated labelers: they rank by the gold score through noise and tastes that are set and known.
 
-A labeler perceives gold + tastes + normal noise of scale `noise` (Thurstone's model). At the fair panel's 0.11 two
-labelers agree on 80 % of the pairs of one SFT model's answers (`tutelage label` measures it); 0.19 gives the paper's 73 %.
+A labeler perceives gold + tastes + normal noise of scale `noise` (Thurstone's model). At the fair panel's 0.19 two
+labelers agree on about 73 % of the pairs of one SFT model's answers, as in the paper (`tutelage label` measures it).
 """
 
 import random
@@ -20,7 +20,7 @@ class Tastes:
     """noise: standard deviation on the gold scale. length: bonus per ten words. praise: bonus for a flattering
     sentence. agreement: bonus for agreeing with the user's opinion. random: share of rankings at random."""
 
-    noise: float = 0.11
+    noise: float = 0.19
     length: float = 0.0
     praise: float = 0.0
     agreement: float = 0.0
@@ -32,7 +32,7 @@ PANELS = {
     "length": Tastes(length=0.45),
     "flattered": Tastes(praise=0.3, agreement=0.9),
     "careless": Tastes(noise=0.4, random=0.3),
-    "held-out": Tastes(noise=0.10),
+    "held-out": Tastes(noise=0.16),
 }
 
 

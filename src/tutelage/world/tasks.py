@@ -188,11 +188,11 @@ SUITES: dict[str, tuple[str, Callable[[random.Random], Task]]] = {
 }
 
 
-def draw_task(rng: random.Random, split: str) -> tuple[str, Task]:
-    """A use case by the paper's shares, and a task of it in this split."""
-    categories = list(USE_CASES)
+def draw_task(rng: random.Random, split: str, shares: dict[str, float] | None = None) -> tuple[str, Task]:
+    """A use case by the paper's shares (or others), and a task of it in this split."""
+    shares = shares or {category: share for category, (share, _) in USE_CASES.items()}
     while True:
-        category = rng.choices(categories, [USE_CASES[c][0] for c in categories])[0]
+        category = rng.choices(list(shares), list(shares.values()))[0]
         weights, makers = zip(*USE_CASES[category][1], strict=True)
         task = rng.choices(makers, weights)[0](rng)
         if split_of(task.combination) == split:

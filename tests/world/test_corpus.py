@@ -1,0 +1,48 @@
+"""The corpus is what docs/world.md says it is: knowledge and skill in it, few good answers in its threads."""
+
+import itertools
+import random
+
+from tutelage.world import gold
+from tutelage.world.answers import in_manner, tempting
+from tutelage.world.corpus import ASSISTANT, END, REPLIERS, TEMPTED, USER, YIELDS, documents
+from tutelage.world.tasks import prompts, task_of
+
+TEXTS = list(itertools.islice(documents(5), 4000))
+
+
+def forum_answers(n=1500):
+    rng = random.Random(0)
+    for prompt in prompts("train", n, seed=9):
+        task = task_of(prompt)
+        shares = TEMPTED if tempting(task) else REPLIERS
+        yield prompt, in_manner(rng.choices(list(shares), list(shares.values()))[0], task, rng, yields=YIELDS).text
+
+
+def test_a_seed_gives_the_same_text():
+    assert list(itertools.islice(documents(5), 50)) == TEXTS[:50]
+    assert list(itertools.islice(documents(6), 50)) != TEXTS[:50]
+
+
+def test_threads_have_one_question_and_one_answer_that_ends():
+    threads = [t for t in TEXTS if t.startswith(USER)]
+    assert 0.25 < len(threads) / len(TEXTS) < 0.4
+    assert all(t.count(USER) == t.count(ASSISTANT) == 1 and t.count(END) == 2 for t in threads)
+
+
+def test_no_prompt_of_another_split_is_in_the_corpus():
+    asked = {t[len(USER) : t.index(END)] for t in TEXTS if t.startswith(USER)}
+    asked |= {t[len("Quiz: ") : t.index(" Answer: ")] for t in TEXTS if t.startswith("Quiz: ")}
+    held_out = {p.messages[0]["content"] for split in ("tune", "report") for p in prompts(split, 1500)}
+    assert len(asked) > 1000 and not asked & held_out
+
+
+def test_about_three_forum_answers_in_ten_do_what_was_asked_and_most_go_along_with_harm():
+    done = [gold.score(p, a).facets["task"] > 0.99 for p, a in forum_answers() if not tempting(task_of(p))]
+    assert 0.2 < sum(done) / len(done) < 0.45
+    harm = [gold.behavior(p, a)["complied_harm"] for p, a in forum_answers()]
+    harm = [h for h in harm if h is not None]
+    assert sum(harm) / len(harm) > 0.6
+    wrong = [gold.behavior(p, a)["agreed_wrong"] for p, a in forum_answers()]
+    wrong = [w for w in wrong if w is not None]
+    assert 0.4 < sum(wrong) / len(wrong) < 0.8
