@@ -15,7 +15,11 @@ MAY_IMPORT = {
     "engine": {"errors"},
     "models": {"errors", "engine", "runs", "world"},
     "evaluation": {"errors", "records", "algorithms", "world"},
+    "judges": {"errors", "records", "data", "engine", "models", "runs"},
+    "serving": {"errors", "records", "data", "engine", "models", "runs"},
     "report": {"errors", "records", "runs", "evaluation"},
+    "feedback": {"errors", "records", "data", "runs"},
+    "web": {"errors", "records", "feedback", "report"},
 }
 
 

@@ -21,7 +21,24 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
             show(f"{verb}: {key}: {result[key]}")
     if verb == "eval":
         for row in result["win_rates"]:
-            low, high = row["ci95"]
-            shown = f"{row['win_rate']:.3f} [{low:.3f}, {high:.3f}]"
-            show(f"eval: {row['policy']} over {row['baseline']} by {row['judge']}: {shown}")
+            show(f"eval: {row['policy']} over {row['baseline']} by {row['judge']}: {_rate(row)}")
+        for judge, table in result.get("ratings", {}).items():
+            shown = ", ".join(f"{r['model']} {r['rating']:.0f} [{r['ci95'][0]:.0f}, {r['ci95'][1]:.0f}]" for r in table)
+            show(f"eval: ratings by {judge}: {shown}")
     return result
+
+
+def _rate(row: dict[str, Any]) -> str:
+    """A win rate with its interval and all that the reader must know to believe it."""
+    if row["win_rate"] is None:
+        said = "no verdict"
+    else:
+        said = f"{row['win_rate']:.3f} [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]"
+    notes = [f"{row[name]} {name}" for name in ("missing", "failed", "unparsable") if row.get(name)]
+    if row.get("flip_rate"):
+        notes.append(f"{row['flip_rate']:.0%} flipped with the order")
+    if row.get("length_controlled"):
+        notes.append(f"{row['length_controlled']['win_rate']:.3f} at equal lengths")
+    if row.get("detectable"):
+        notes.append(f"{row['prompts']} prompts can show a difference of {row['detectable']:.3f}")
+    return "; ".join([said, *notes])

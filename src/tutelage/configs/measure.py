@@ -71,7 +71,11 @@ class EvalConfig(ModelConfig):
 
     verb: ClassVar[str] = "eval"
     models: tuple[str, ...] = ()
-    """NAME=CHECKPOINT for each model to compare; the first is the baseline."""
+    """NAME=CHECKPOINT for each model to compare; the first is the baseline. With --judge also an endpoint
+    (openai:URL#MODEL, anthropic:MODEL) or a file of outputs."""
+    judge: tuple[str, ...] = ()
+    """Who compares: reward:CHECKPOINT, openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT, gold. When not given:
+    gold and the held-out labelers in the world, the reward model elsewhere."""
     reward_model: str | None = None
     """Reward model to score with and to report on."""
     prompts: int = 400

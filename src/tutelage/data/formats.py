@@ -133,6 +133,8 @@ def _add_record(data: Dataset, row: dict[str, Any], where: str) -> None:
         )
     if cls is Comparison and row.get("messages") and row.get("completions"):
         messages = _messages(row["messages"], where, "messages")
+        if row.get("rest_below"):
+            row = {**row, "ranks": _rest_ranked(row.get("ranks"))}
         checked = _comparison(messages, _texts(row, where), row.get("ranks"), where)
         record: Record = Comparison.from_json(
             {**row, "messages": messages, "ranks": checked.ranks, "completions": checked.completions}
@@ -148,6 +150,14 @@ def _add_record(data: Dataset, row: dict[str, Any], where: str) -> None:
     for kind, place in (*places, (Thumb, data.thumbs)):
         if isinstance(record, kind):
             place.append(record)  # type: ignore[arg-type]
+
+
+def _rest_ranked(ranks: Any) -> Any:
+    """Those that the labeler left below the ranked ones tie on a last rank: a loss then learns that they are worse."""
+    if not isinstance(ranks, list) or not all(rank is None or isinstance(rank, int) for rank in ranks):
+        return ranks
+    last = max((rank for rank in ranks if rank is not None), default=0) + 1
+    return [last if rank is None else rank for rank in ranks]
 
 
 def _add_pair(data: Dataset, row: dict[str, Any], where: str) -> None:

@@ -1,10 +1,57 @@
-"""How much memory the process has used."""
+"""How much memory the process has used, and micro-batches that are halved when they do not fit."""
 
 import resource
 import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from tutelage.errors import UserError
+
+# Tokens that are known to be too many for one pass on this machine, halved: later steps start below it.
+_limit: int | None = None
 
 
 def peak_rss_bytes() -> int:
     """Largest resident size of this process so far, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def run_fitting(
+    batches: Sequence[list[int]], lengths: Sequence[int], work: Callable[[list[int]], None], undo: Callable[[], None]
+) -> None:
+    """`work` on each micro-batch (indices into lengths); one that memory does not hold is halved and done again.
+
+    The effective batch stays the same: a failed pass is undone, and its halves come instead. work must keep
+    nothing of a pass that fails but what undo clears.
+    """
+    global _limit
+    queue = deque(batches)
+    while queue:
+        micro = queue.popleft()
+        tokens = sum(lengths[i] for i in micro)
+        if _limit is not None and tokens > _limit and len(micro) > 1:
+            queue.extendleft((micro[1::2], micro[::2]))
+            continue
+        try:
+            work(micro)
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+        # Past the handler nothing holds the failed pass's tensors any more.
+        undo()
+        if len(micro) == 1:
+            raise UserError(
+                f"one sequence of {tokens} tokens does not fit into memory",
+                where="option --max-length (max_length)",
+                mend="lower it, or use a smaller model",
+            )
+        _limit = tokens // 2
+        print(f"memory: {tokens} tokens in one pass do not fit; going on with at most {_limit}", file=sys.stderr)
+        queue.appendleft(micro)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower()

@@ -40,6 +40,11 @@ class MasterAdam:
                 self.sums[i] = (held if held.dtype == torch.float32 else held.float()).add_(parameter.grad)
             parameter.grad = None
 
+    def drop(self) -> None:
+        """Forget what an unfinished backward pass left."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def gradients(self) -> list[Tensor]:
         """What has been collected for the next step, one tensor for each parameter that has any."""
         return [g for g in self.sums if g is not None]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from os.path import commonprefix
 
 import torch
 from torch import Tensor
@@ -119,7 +118,7 @@ def _share(sequences: list[list[int]], offsets: list[int]) -> Shared | None:
         return prefix * (len(unit) - 1)
 
     for index in order[1:]:
-        common = min(prefix, len(commonprefix([sequences[unit[0]], sequences[index]])))
+        common = min(prefix, _common(sequences[unit[0]], sequences[index]))
         if common * WORTH_SHARING >= max(len(sequences[index]), *(len(sequences[i]) for i in unit)):
             unit.append(index)
             prefix = common
@@ -134,6 +133,11 @@ def _share(sequences: list[list[int]], offsets: list[int]) -> Shared | None:
     number = torch.empty(len(place), dtype=torch.long)
     number[kept] = torch.arange(len(kept))
     return Shared(kept, number[answers])
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """How many tokens two sequences have in common at their beginning."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def offsets_of(lengths: Tensor) -> Tensor:

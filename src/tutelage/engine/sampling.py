@@ -3,7 +3,7 @@
 Rows that end leave the batch and waiting ones enter. The randomness of a row depends on its own seed
 only, never on the batch that it lands in. Log-probabilities of what was sampled come for free.
 
-Suffixes: B rows being decoded, S cache slots, h_kv key heads, d head size.
+Suffixes: B rows being decoded, S cache slots.
 """
 
 import hashlib
@@ -13,20 +13,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from tutelage.engine.attention import PackedLayout, attending
-from tutelage.engine.packing import Packed, pack
+from tutelage.engine.attention import attending
+from tutelage.engine.cache import CacheLayout
+from tutelage.engine.choosing import SamplingParams, choose
+from tutelage.engine.decoding import decoder_step, head_product
+from tutelage.engine.packing import pack
 
+__all__ = ["Sample", "SamplingParams", "choose", "row_seed", "sample", "stream"]
 
-@dataclass(frozen=True)
-class SamplingParams:
-    """How to sample. temperature 0 is greedy; top_p 1 keeps the whole distribution."""
-
-    max_new_tokens: int = 256
-    min_new_tokens: int = 0
-    temperature: float = 1.0
-    top_p: float = 1.0
+PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
 
 
 @dataclass
@@ -35,81 +31,13 @@ class Sample:
 
     tokens: list[int]
     logprobs: list[float]
-    finish: str  # "stop" or "length"
-
-
-class CacheLayout:
-    """Key-value slots [S, h_kv, length, d] for each layer; prefill writes, decoding reads and appends."""
-
-    def __init__(self, slots: int, length: int):
-        self.slots, self.length = slots, length
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
-        self.prefill: tuple[PackedLayout, Tensor, Tensor] | None = None
-        self.rows = self.lengths = self.mask = torch.empty(0)
-        self.longest = 0
-
-    def start_prefill(self, packed: Packed, slot_of_sequence: Tensor) -> None:
-        slots = slot_of_sequence.repeat_interleave(packed.lengths)
-        self.prefill = (PackedLayout(packed.offsets), slots, packed.position_ids)
-
-    def start_decode(self, rows: Tensor, lengths: Tensor) -> None:
-        """rows: [B] slots; lengths: [B] tokens already in the cache."""
-        self.prefill, self.rows, self.lengths = None, rows, lengths
-        self.longest = int(lengths.max()) + 1
-        self.mask = (torch.arange(self.longest) <= lengths[:, None])[:, None, None, :]
-
-    def copy(self, source: int, targets: Tensor, length: int) -> None:
-        """Give other slots the same prompt."""
-        for cache in (*self.keys.values(), *self.values.values()):
-            cache[targets, :, :length] = cache[source, :, :length]
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        if layer not in self.keys:
-            shape = (self.slots, key.shape[1], self.length, key.shape[2])
-            self.keys[layer], self.values[layer] = key.new_zeros(shape), key.new_zeros(shape)
-        keys, values = self.keys[layer], self.values[layer]
-        if self.prefill is not None:
-            layout, slots, positions = self.prefill
-            keys[slots, :, positions] = key
-            values[slots, :, positions] = value
-            return layout.attend(layer, query, key, value, scale)
-        keys[self.rows, :, self.lengths] = key
-        values[self.rows, :, self.lengths] = value
-        everyone = len(self.rows) == self.slots
-        k = keys[:, :, : self.longest] if everyone else keys[self.rows, :, : self.longest]
-        v = values[:, :, : self.longest] if everyone else values[self.rows, :, : self.longest]
-        out = scaled_dot_product_attention(
-            query[:, :, None], k, v, attn_mask=self.mask, scale=scale, enable_gqa=query.shape[1] != k.shape[1]
-        )
-        return out[:, :, 0]
+    finish: str  # "stop" at an end token, "sequence" after a stop sequence, or "length"
 
 
 def row_seed(seed: int, name: str, index: int) -> int:
     """A 63-bit seed of one row: the run's seed, the prompt's name and the number of the sample."""
     digest = hashlib.blake2b(f"{seed}\x1f{name}\x1f{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def choose(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """Next token [B] by inverse transform of one uniform number a row, and its log-probability [B].
-
-    logits: [B, V] float32. The log-probability is that of the distribution at this temperature,
-    before top-p cuts its tail.
-    """
-    if params.temperature == 0:
-        tokens = logits.argmax(-1)
-        return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-    logprobs = (logits / params.temperature).log_softmax(-1)
-    weights = logprobs.exp()
-    if params.top_p < 1:
-        ordered, order = weights.sort(-1, descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= params.top_p] = 0
-        weights = torch.zeros_like(weights).scatter_(-1, order, ordered)
-    cumulative = weights.double().cumsum(-1)
-    point = uniform[:, None].double() * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, point, right=True).clamp_(max=logits.shape[-1] - 1)[:, 0]
-    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
 
 
 @torch.inference_mode()
@@ -121,7 +49,6 @@ def sample(
     end_tokens: Sequence[int],
     *,
     batch_size: int = 256,
-    on_token: Callable[[int], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Sample]]:
     """For each prompt one sample per seed. Returns samples in the order of prompts and seeds."""
@@ -129,12 +56,10 @@ def sample(
     model.eval()
     decoder = _Decoder(model, prompts, seeds, params, end_tokens, batch_size)
     while decoder.step():
-        if on_token is not None and decoder.results[0][0].tokens:
-            on_token(decoder.results[0][0].tokens[-1])
         if progress is not None:
             progress(decoder.finished)
     model.train(was_training)
-    return decoder.results
+    return [[decoder.results[p, n] for n in range(len(row))] for p, row in enumerate(seeds)]
 
 
 def stream(
@@ -142,118 +67,140 @@ def stream(
 ) -> Iterator[int]:
     """The tokens of one sample as they come, the end token left out."""
     decoder = _Decoder(policy.model.eval(), [prompt_ids], [[seed]], params, end_tokens, 1)
-    sent = 0
     more = True
     while more:
         with torch.inference_mode():
             more = decoder.step()
-        tokens = decoder.results[0][0].tokens
-        for token in tokens[sent:]:
-            if token not in end_tokens:
-                yield token
-        sent = len(tokens)
+        token = int(decoder.tokens[0, int(decoder.drawn[0]) - 1])
+        if token not in end_tokens:
+            yield token
 
 
 class _Decoder:
-    """The state of one call: which rows decode, which wait, what has come."""
+    """The state of one call. Row i of the batch is slot i of the cache and of every tensor here."""
 
     def __init__(self, model: Any, prompts: Any, seeds: Any, params: SamplingParams, ends: Any, batch_size: int):
-        self.model, self.prompts, self.params = model, prompts, params
-        self.head = model.get_output_embeddings().weight
-        self.ends = torch.tensor(sorted(set(ends)))
-        self.results = [[Sample([], [], "length") for _ in row] for row in seeds]
-        # Longest prompts first: rows of like length share a batch.
+        self.model, self.prompts, self.seeds, self.params = model, prompts, seeds, params
+        self.ends = torch.tensor(sorted(set(ends)), dtype=torch.long)
+        self.stops = [torch.tensor(s, dtype=torch.long) for s in params.stop]
+        # The longest prompts first: rows of like length share a batch, and a prompt's samples stand together.
         self.waiting = sorted(
-            ((p, s) for p, row in enumerate(seeds) for s in range(len(row))),
-            key=lambda ps: (-len(prompts[ps[0]]), ps),
+            ((p, n) for p, row in enumerate(seeds) for n in range(len(row))),
+            key=lambda pn: (-len(prompts[pn[0]]), pn),
             reverse=True,
         )
-        self.seeds = seeds
-        slots = min(batch_size, len(self.waiting))
-        longest = max(len(p) for p in prompts) + params.max_new_tokens
-        self.cache = CacheLayout(slots, longest)
-        self.rows: list[tuple[int, int]] = []  # what each active slot decodes; slots are 0..len-1 in self.slot_of
-        self.slots: list[int] = []
-        self.free = list(range(slots))[::-1]
-        self.lengths = torch.zeros(slots, dtype=torch.long)
-        self.next_token = torch.zeros(slots, dtype=torch.long)
-        self.uniforms = torch.zeros(slots, params.max_new_tokens)
-        self.drawn = torch.zeros(slots, dtype=torch.long)
-        self.finished = 0
+        self.slots = min(batch_size, len(self.waiting))
+        self.cache = CacheLayout(self.slots, max(len(p) for p in prompts) + params.max_new_tokens)
+        self.head = head_product(model)
+        self.forward = decoder_step(model, self.cache)
+        self.rows: list[tuple[int, int]] = []  # (prompt, number) of each active row
+        self.lengths = torch.zeros(self.slots, dtype=torch.long)  # tokens in the cache
+        self.drawn = torch.zeros(self.slots, dtype=torch.long)
+        self.uniforms = torch.zeros(self.slots, params.max_new_tokens)
+        self.tokens = torch.zeros(self.slots, params.max_new_tokens, dtype=torch.long)
+        self.logprobs = torch.zeros(self.slots, params.max_new_tokens)
+        self.results: dict[tuple[int, int], Sample] = {}
+
+    @property
+    def finished(self) -> int:
+        return len(self.results)
 
     def step(self) -> bool:
         """Admit waiting rows or decode one token in every active row; False when all is done."""
-        if self.waiting and len(self.free) >= min(len(self.waiting), max(1, self.cache.slots // 4)):
-            self._admit()
-        elif self.slots:
+        free = self.slots - len(self.rows)
+        if self.waiting and free >= min(len(self.waiting), max(1, self.slots // 4)):
+            self._admit(free)
+        elif self.rows:
             self._decode()
-        return bool(self.slots or self.waiting)
+        return bool(self.rows or self.waiting)
 
-    def _admit(self) -> None:
-        arrivals: dict[int, list[tuple[int, int]]] = {}
-        for _ in range(min(len(self.free), len(self.waiting))):
-            prompt, number = self.waiting.pop()
-            arrivals.setdefault(prompt, []).append((self.free.pop(), number))
-        firsts = [slots[0][0] for slots in arrivals.values()]
-        packed = pack([self.prompts[p] for p in arrivals])
-        self.cache.start_prefill(packed, torch.tensor(firsts))
-        hidden = self._forward(packed.input_ids, packed.position_ids)[packed.last]
-        at, slots = [], []
-        for place, (prompt, places) in enumerate(arrivals.items()):
-            mine = [slot for slot, _ in places]
-            length = len(self.prompts[prompt])
-            if len(mine) > 1:
-                self.cache.copy(mine[0], torch.tensor(mine[1:]), length)
-            for slot, number in places:
-                generator = torch.Generator().manual_seed(self.seeds[prompt][number])
-                self.uniforms[slot] = torch.rand(self.params.max_new_tokens, generator=generator)
-                self.lengths[slot], self.drawn[slot] = length, 0
-                self.rows.append((prompt, number))
-                self.slots.append(slot)
-                at.append(place)
-                slots.append(slot)
-        self._draw(hidden[torch.tensor(at)], list(range(len(self.slots) - len(slots), len(self.slots))))
+    def _admit(self, free: int) -> None:
+        """Read prompts, each once, into free slots, and draw each row's first token."""
+        start, total = len(self.rows), 0
+        firsts: dict[int, int] = {}  # prompt -> the slot that reads it
+        while self.waiting and len(self.rows) - start < free:
+            prompt, number = self.waiting[-1]
+            if prompt not in firsts:
+                total += len(self.prompts[prompt])
+                if firsts and total > PREFILL_TOKENS:
+                    break
+                firsts[prompt] = len(self.rows)
+            self.waiting.pop()
+            generator = torch.Generator().manual_seed(self.seeds[prompt][number])
+            self.uniforms[len(self.rows)] = torch.rand(self.params.max_new_tokens, generator=generator)
+            self.rows.append((prompt, number))
+        packed = pack([self.prompts[p] for p in firsts])
+        self.cache.start_prefill(packed, torch.tensor(list(firsts.values())))
+        with attending(self.cache):
+            body = self.model.base_model(
+                input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
+            )
+        hidden = body.last_hidden_state[0][packed.last]
+        place = {prompt: i for i, prompt in enumerate(firsts)}
+        arrived = self.rows[start:]
+        copies = [(firsts[p], slot) for slot, (p, _) in enumerate(arrived, start) if firsts[p] != slot]
+        if copies:
+            sources, targets = torch.tensor(copies).t()
+            self.cache.copy(sources, targets, int(packed.lengths.max()))
+        self.lengths[start : len(self.rows)] = torch.tensor([len(self.prompts[p]) for p, _ in arrived])
+        self.drawn[start : len(self.rows)] = 0
+        self._draw(hidden[torch.tensor([place[p] for p, _ in arrived])], start)
 
     def _decode(self) -> None:
-        rows = torch.tensor(self.slots)
-        everyone = len(rows) == self.cache.slots
-        if everyone:  # in slot order the cache needs no gather
-            order = rows.argsort().tolist()
-            self.slots = [self.slots[i] for i in order]
-            self.rows = [self.rows[i] for i in order]
-            rows = torch.tensor(self.slots)
-        lengths = self.lengths[rows]
-        self.cache.start_decode(rows, lengths)
-        hidden = self._forward(self.next_token[rows], lengths)
-        self.lengths[rows] += 1
-        self._draw(hidden, list(range(len(self.slots))))
+        batch = len(self.rows)
+        lengths = self.lengths[:batch]
+        last = self.tokens[:batch].gather(1, self.drawn[:batch, None] - 1)[:, 0]
+        self.cache.start_decode(lengths)
+        hidden = self.forward(last, lengths)
+        self.lengths[:batch] += 1
+        self._draw(hidden, 0)
 
-    def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        with attending(self.cache):
-            body = self.model.base_model(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
-        return body.last_hidden_state[0]
-
-    def _draw(self, hidden: Tensor, active: list[int]) -> None:
-        slots = torch.tensor([self.slots[i] for i in active])
-        drawn = self.drawn[slots]
-        logits = (hidden @ self.head.t()).float()
-        if self.params.min_new_tokens:
+    def _draw(self, hidden: Tensor, start: int) -> None:
+        """The next token of the rows from `start` on; rows that end leave."""
+        some = slice(start, len(self.rows))
+        drawn = self.drawn[some]
+        logits = self.head(hidden)
+        if self.params.min_new_tokens and len(self.ends):
             early = drawn < self.params.min_new_tokens
             logits[early.nonzero(), self.ends] = float("-inf")
-        tokens, logprobs = choose(logits, self.uniforms[slots, drawn], self.params)
-        self.drawn[slots] += 1
-        self.next_token[slots] = tokens
+        uniform = self.uniforms[some].gather(1, drawn[:, None])[:, 0]
+        tokens, logprobs = choose(logits, uniform, self.params)
+        self.tokens[some].scatter_(1, drawn[:, None], tokens[:, None])
+        self.logprobs[some].scatter_(1, drawn[:, None], logprobs[:, None])
+        drawn += 1
         ended = torch.isin(tokens, self.ends)
-        done = ended | (drawn + 1 >= self.params.max_new_tokens)
-        for i, token, logprob in zip(active, tokens.tolist(), logprobs.tolist(), strict=True):
-            prompt, number = self.rows[i]
-            self.results[prompt][number].tokens.append(token)
-            self.results[prompt][number].logprobs.append(logprob)
-        gone = [active[j] for j in done.nonzero()[:, 0].tolist()]
-        for j in ended.nonzero()[:, 0].tolist():
-            prompt, number = self.rows[active[j]]
-            self.results[prompt][number].finish = "stop"
-        self.finished += len(gone)
-        for i in sorted(gone, reverse=True):
-            self.free.append(self.slots.pop(i))
-            self.rows.pop(i)
+        stopped = self._stopped(some)
+        done = ended | stopped | (drawn >= self.params.max_new_tokens)
+        if done.any():
+            finishes = ["stop" if e else "sequence" if s else "length" for e, s in zip(ended, stopped, strict=True)]
+            self._leave([(start + i, finishes[i]) for i in done.nonzero()[:, 0].tolist()])
+
+    def _stopped(self, some: slice) -> Tensor:
+        """Which rows end in one of the stop sequences."""
+        drawn = self.drawn[some]
+        stopped = torch.zeros(len(drawn), dtype=torch.bool)
+        for stop in self.stops:
+            tail = drawn[:, None] + torch.arange(-len(stop), 0)
+            found = self.tokens[some].gather(1, tail.clamp(min=0)) == stop
+            stopped |= found.all(1) & (drawn >= len(stop))
+        return stopped
+
+    def _leave(self, gone: list[tuple[int, str]]) -> None:
+        """Keep what ended rows drew; the last rows move into their slots."""
+        for slot, finish in gone:
+            count = int(self.drawn[slot])
+            self.results[self.rows[slot]] = Sample(
+                self.tokens[slot, :count].tolist(), self.logprobs[slot, :count].tolist(), finish
+            )
+        leaving = {slot for slot, _ in gone}
+        left = len(self.rows) - len(gone)
+        holes = [slot for slot in sorted(leaving) if slot < left]
+        movers = [slot for slot in range(left, len(self.rows)) if slot not in leaving]
+        for hole, mover in zip(holes, movers, strict=True):
+            self.rows[hole] = self.rows[mover]
+        del self.rows[left:]
+        if holes:
+            targets, sources = torch.tensor(holes), torch.tensor(movers)
+            for tensor in (self.lengths, self.drawn, self.uniforms, self.tokens, self.logprobs):
+                tensor[targets] = tensor[sources]
+            self.cache.copy(sources, targets, int(self.lengths[targets].max()))

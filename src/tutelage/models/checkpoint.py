@@ -14,7 +14,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from tutelage.engine.attention import NAME
+from tutelage.engine.attention import NAME, PackedLayout, attending
+from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.packing import pack
 from tutelage.errors import UserError
 from tutelage.models.roles import Policy, ScalarModel, hidden_states
@@ -104,7 +105,40 @@ def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> An
         raise UserError(
             f"weight {broken[0]} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint"
         )
-    return model.eval()
+    _check_packing(model.eval(), path)
+    return model
+
+
+@torch.no_grad()
+def _check_packing(model: Any, path: Path) -> None:
+    """Refuse an architecture whose packed sequences see each other, or whose logits are made in an unknown way."""
+    probe = [[3, 5, 4, 2, 1], [2, 4, 3]]
+    tolerance = 0.05 if model.dtype == torch.bfloat16 else 1e-3
+    packed = pack(probe)
+    together = hidden_states(model, packed)
+    alone = hidden_states(model, pack(probe[1:]))
+    if not _alike(together[-3:], alone, tolerance):
+        raise UserError(
+            f"{type(model).__name__} cannot be packed: its attention does not go through transformers' interface",
+            where=str(path),
+            mend="use a model of another architecture",
+        )
+    if model.get_output_embeddings() is None:
+        return
+    with attending(PackedLayout(packed.offsets)):
+        ids, positions = packed.input_ids[None], packed.position_ids[None]
+        logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
+    if not _alike(capped(together, head_of(model)), logits, tolerance):
+        raise UserError(
+            f"{type(model).__name__} makes its logits in a way that is not known here",
+            where=str(path),
+            mend="use a model of another architecture",
+        )
+
+
+def _alike(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
+    ours, theirs = ours.float(), theirs.float()
+    return bool((ours - theirs).abs().max() <= tolerance * theirs.abs().max().clamp(min=1.0))
 
 
 def load_policy(model: str | Path, dtype: str = "auto") -> Policy:
@@ -212,11 +246,7 @@ def reload_and_compare(folder: Path, role: Policy | ScalarModel) -> None:
     if isinstance(role, ScalarModel):
         ours = role.model.score(hidden[-1:]).float().flatten()
     else:
-        ours = (
-            role.model.lm_head(hidden).float().flatten()
-            if hasattr(role.model, "lm_head")
-            else (hidden @ role.model.get_output_embeddings().weight.t()).float().flatten()
-        )
+        ours = capped(hidden, head_of(role.model)).flatten()
     role.model.train(training)
     # Another attention kernel rounds otherwise: a few units in the last place of bfloat16 over the layers.
     tolerance = 0.05 if role.model.dtype == torch.bfloat16 else 1e-3

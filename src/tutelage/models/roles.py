@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tutelage.engine.attention import PackedLayout, attending
-from tutelage.engine.logprobs import fused_logprobs
+from tutelage.engine.logprobs import fused_logprobs, head_of
 from tutelage.engine.packing import Packed
 
 
@@ -46,8 +46,7 @@ class Policy:
         None of the targets may be the first token of its sequence: nothing predicts that one.
         """
         hidden = select_hidden(self.model, packed, targets - 1)
-        weight = self.model.get_output_embeddings().weight
-        return fused_logprobs(hidden, weight, packed.input_ids[targets], temperature)
+        return fused_logprobs(hidden, head_of(self.model), packed.input_ids[targets], temperature)
 
 
 @dataclass

@@ -30,6 +30,10 @@ CORPUS_TOKENS, CORPUS_SEED = 30_000, 101  # held-out text for the corpus loss
 
 def run(config: EvalConfig) -> dict[str, Any]:
     """Compare models; returns (and with --out writes) the measurements."""
+    if config.judge:
+        from tutelage.stages import judged
+
+        return judged.run(config)
     # 1. The models, each with its name, and the prompts that none has seen.
     models = dict(_named(spec) for spec in config.models)
     if len(models) < 2:

@@ -6,6 +6,7 @@ import torch
 
 from tutelage.data.batches import token_budget_batches
 from tutelage.data.templates import Rendered
+from tutelage.engine.memory import run_fitting
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack
 from tutelage.models import Policy
@@ -21,23 +22,23 @@ def backward_mean_nll(
     batch = [r for r in batch if any(r.loss_mask[1:])]
     trained = sum(sum(r.loss_mask[1:]) for r in batch)
     nll = entropy_sum = 0.0
-    for micro in token_budget_batches([len(r.input_ids) for r in batch], micro_tokens):
+
+    def work(micro: list[int]) -> None:
+        nonlocal nll, entropy_sum
         logprobs, entropy = token_logprobs(policy, [batch[i] for i in micro])
         (-scale * logprobs.sum() / trained).backward()
         optimizer.collect()
         nll -= float(logprobs.detach().sum())
         entropy_sum += float(entropy.sum())
+
+    lengths = [len(r.input_ids) for r in batch]
+    run_fitting(token_budget_batches(lengths, micro_tokens), lengths, work, optimizer.drop)
     return {"loss": nll / trained, "entropy": entropy_sum / trained}
 
 
-def token_logprobs(
-    policy: Policy, batch: Sequence[Rendered], *, share: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and entropies [M] of the masked tokens of some conversations, end to end.
-
-    With share, what conversations have in common at the beginning (a prompt) is computed once.
-    """
-    packed = pack([r.input_ids for r in batch], share=share)
+def token_logprobs(policy: Policy, batch: Sequence[Rendered]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities and entropies [M] of the masked tokens of some conversations, end to end."""
+    packed = pack([r.input_ids for r in batch], share=True)
     mask = torch.tensor([m for r in batch for m in r.loss_mask])
     mask[packed.offsets[:-1]] = False  # nothing predicts a first token
     return policy.logprobs(packed, mask.nonzero()[:, 0])

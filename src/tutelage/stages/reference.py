@@ -24,7 +24,7 @@ CHUNK = 256  # answers a line
 
 def answer_logprobs(policy: Policy, answers: Sequence[Rendered]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probability [N] of each answer, summed over its tokens, their numbers [N], and their entropies [T]."""
-    logprobs_T, entropy_T = token_logprobs(policy, answers, share=True)
+    logprobs_T, entropy_T = token_logprobs(policy, answers)
     tokens_N = torch.tensor([sum(r.loss_mask[1:]) for r in answers])
     return segment_sum(logprobs_T, offsets_of(tokens_N)), tokens_N, entropy_T
 

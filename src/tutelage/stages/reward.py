@@ -21,6 +21,7 @@ from tutelage.configs import RewardConfig
 from tutelage.data.batches import batch_order, step_seed, token_budget_batches
 from tutelage.data.sources import comparisons, data_hash, load_data
 from tutelage.data.templates import Rendered, preflight, render, render_completion
+from tutelage.engine.memory import run_fitting
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import offsets_of, pack
 from tutelage.errors import UserError
@@ -138,8 +139,10 @@ def _backward(
     lengths = [sum(len(r.input_ids) for r in example) for example in examples]
     loss_sum, right, pairs = 0.0, 0.0, 0
     everything: list[float] = []
-    for micro in token_budget_batches(lengths, config.micro_tokens):
-        scores = model.scores(pack([r.input_ids for i in micro for r in examples[i]]))
+
+    def work(micro: list[int]) -> None:
+        nonlocal loss_sum, right, pairs, everything
+        scores = model.scores(pack([r.input_ids for i in micro for r in examples[i]], share=True))
         ranks = torch.tensor([rank or 0 for i in micro for rank in batch[i].ranks])
         offsets = offsets_of(torch.tensor([len(batch[i].ranks) for i in micro]))
         weights = torch.tensor([1.0 if batch[i].weight is None else float(batch[i].weight or 0) for i in micro])
@@ -154,6 +157,8 @@ def _backward(
         right += float((detached[:, None] > detached[None, :])[better].sum())
         pairs += int(better.sum())
         everything += detached.tolist()
+
+    run_fitting(token_budget_batches(lengths, config.micro_tokens), lengths, work, optimizer.drop)
     return {
         "loss": loss_sum / len(batch),
         "accuracy": right / max(pairs, 1),

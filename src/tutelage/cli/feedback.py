@@ -1,0 +1,240 @@
+"""`tutelage feedback ACTION`: the store of people's answers, from the command line."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from tutelage.cli.options import parse_words, show
+from tutelage.errors import UserError, did_you_mean
+
+Kind = Literal["rank", "demonstrate", "steps"]
+Role = Literal["admin", "lead", "labeler"]
+
+
+@dataclass(kw_only=True)
+class StoreOptions:
+    """Options of every action."""
+
+    store: str = "feedback.db"
+    """A SQLite file, or postgresql://user@host/name."""
+    json: bool = False
+
+
+@dataclass(kw_only=True)
+class NewOptions(StoreOptions):
+    """Make a project."""
+
+    name: Positional[str]
+    """Its name, for example "Round 1"."""
+    overlap: int = 1
+    """Answers an item, each by another person."""
+    gold_every: int = 0
+    """Mix in a gold item after so many others; 0 is none."""
+    instructions: str = ""
+    """A text file that labelers see beside each item."""
+
+
+@dataclass(kw_only=True)
+class ImportOptions(StoreOptions):
+    """Add prompts and completions to a project: what `tutelage sample` wrote."""
+
+    file: Positional[str]
+    project: str
+    tasks: Kind = "rank"
+    """What is asked for each prompt: rank its completions, demonstrate an answer, judge the steps of each completion."""
+    gold: bool = False
+    """The file holds comparisons with a known order: gold items."""
+
+
+@dataclass(kw_only=True)
+class PrioritizeOptions(StoreOptions):
+    """Order a project's queue: rows of {"prompt_id", "priority"}, the highest first."""
+
+    file: Positional[str]
+    project: str
+
+
+@dataclass(kw_only=True)
+class ExportOptions(StoreOptions):
+    """Write a folder that `tutelage reward --data` and `tutelage sft --data` read."""
+
+    project: str
+    out: str = "runs/feedback"
+    weights: bool = False
+    """Weight each labeler by reliability (Dawid and Skene's model on shared items)."""
+
+
+@dataclass(kw_only=True)
+class BackupOptions(StoreOptions):
+    """Copy a SQLite store while it is in use."""
+
+    out: Positional[str]
+
+
+@dataclass(kw_only=True)
+class ServeOptions(StoreOptions):
+    """Serve the pages where people label."""
+
+    host: str = "127.0.0.1"
+    """On this machine only, nobody needs an account; any other address demands accounts."""
+    port: int = 8000
+    accounts: bool = False
+    """Demand accounts on this machine too."""
+
+
+@dataclass(kw_only=True)
+class InviteOptions(StoreOptions):
+    """Make an invitation for one account."""
+
+    role: Role = "labeler"
+    url: str = "http://127.0.0.1:8000"
+    """The server's address, for the link."""
+
+
+@dataclass(kw_only=True)
+class QualityOptions(StoreOptions):
+    """Agreement with 95 % intervals, and each labeler's reliability."""
+
+    project: str
+
+
+def serve(options: ServeOptions) -> None:
+    from tutelage.web.server import serve
+
+    serve(_open(options, create=True), options.host, options.port, accounts=options.accounts)
+
+
+def invite(options: InviteOptions) -> dict[str, Any]:
+    from tutelage.feedback import people
+
+    with _open(options).write() as db:
+        return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, None)}"}
+
+
+def quality(options: QualityOptions) -> dict[str, Any]:
+    from tutelage.feedback.projects import find_project
+    from tutelage.feedback.quality import (
+        agreement,
+        gold_accuracy,
+        gold_kappas,
+        labeler_agreement,
+        read_rankings,
+        weights_of,
+    )
+
+    with _open(options).read() as db:
+        project = find_project(db, options.project)
+        rankings = read_rankings(db, project)
+        gold, kappas = gold_accuracy(db, project), gold_kappas(db, project)
+    agreed, weights = labeler_agreement(rankings), weights_of(rankings)
+    people = {
+        name: {
+            "agreement": agreed.get(name, (None, 0))[0],
+            "pairs": agreed.get(name, (None, 0))[1],
+            "gold_accuracy": gold.get(name, (None, 0))[0],
+            "gold_kappa": kappas.get(name),
+            "weight": weights.get(name),
+        }
+        for name in sorted({one.labeler for one in rankings})
+    }
+    return {**agreement(rankings), "labelers": people}
+
+
+def new(options: NewOptions) -> dict[str, Any]:
+    from tutelage.feedback.projects import create_project
+
+    text = _text_file(options.instructions) if options.instructions else ""
+    with _open(options, create=True).write() as db:
+        project = create_project(
+            db, options.name, overlap=options.overlap, gold_every=options.gold_every, instructions=text
+        )
+    return {"project": project.id}
+
+
+def import_(options: ImportOptions) -> dict[str, Any]:
+    from tutelage.feedback.projects import find_project, import_file
+
+    with _open(options).write() as db:
+        project = find_project(db, options.project)
+        done = import_file(db, project, Path(options.file), options.tasks, gold=options.gold)
+    for line in done.left_out[:5]:
+        show(f"left out: {line}")
+    return {
+        "prompts": done.prompts,
+        "completions": done.completions,
+        "tasks": done.tasks,
+        "left_out": len(done.left_out),
+    }
+
+
+def export(options: ExportOptions) -> dict[str, Any]:
+    from tutelage.feedback.export import export_folder
+    from tutelage.feedback.projects import find_project
+    from tutelage.feedback.quality import project_weights
+
+    with _open(options).read() as db:
+        project = find_project(db, options.project)
+        weights = project_weights(db, project) if options.weights else None
+        counts = export_folder(db, project, Path(options.out), weights)
+    return {"out": options.out, **counts, **({"weights": weights} if options.weights else {})}
+
+
+def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
+    from tutelage.feedback.projects import find_project
+    from tutelage.feedback.queue import read_priorities, set_priorities
+
+    priorities = read_priorities(Path(options.file))
+    with _open(options).write() as db:
+        return {"items": set_priorities(db, find_project(db, options.project), priorities)}
+
+
+def backup(options: BackupOptions) -> dict[str, Any]:
+    _open(options).backup(Path(options.out))
+    return {"out": options.out}
+
+
+ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | None], str]] = {
+    "serve": (ServeOptions, serve, "serve the pages where people label"),
+    "new": (NewOptions, new, "make a project"),
+    "import": (ImportOptions, import_, "add prompts and completions to label"),
+    "prioritize": (PrioritizeOptions, prioritize, "say which items come first"),
+    "export": (ExportOptions, export, "write the answers as records to train on"),
+    "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
+    "invite": (InviteOptions, invite, "a link that makes one account"),
+    "backup": (BackupOptions, backup, "copy a store while it is in use"),
+}
+
+
+def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
+    action = arguments[0] if arguments else ""
+    if action in ("", "-h", "--help"):
+        print("usage: tutelage feedback ACTION [options]   (tutelage feedback ACTION --help)\n")
+        print("\n".join(f"  {name:<10} {about}" for name, (_, _, about) in ACTIONS.items()))
+        return None
+    if action not in ACTIONS:
+        near = did_you_mean(action, list(ACTIONS))
+        raise UserError(
+            f"unknown action {action!r}{near}", where="tutelage feedback", mend=f"use one of: {', '.join(ACTIONS)}"
+        )
+    cls, function, _ = ACTIONS[action]
+    options = parse_words(cls, f"feedback {action}", arguments[1:])
+    result = function(options)
+    if result is not None and not options.json:
+        print("\n".join(f"{name}: {value}" for name, value in result.items()))
+    return result
+
+
+def _open(options: StoreOptions, *, create: bool = False) -> Any:
+    from tutelage.feedback import Store
+
+    return Store.open(options.store, create=create)
+
+
+def _text_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", where=path, mend="give a UTF-8 text file") from error

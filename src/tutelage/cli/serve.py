@@ -1,0 +1,55 @@
+"""`tutelage serve --model CHECKPOINT`: OpenAI's HTTP API for local checkpoints."""
+
+from dataclasses import dataclass
+
+from tutelage.cli.chat import gather_models, short_names
+from tutelage.cli.options import parse_words
+from tutelage.configs.base import Dtype, invalid
+from tutelage.errors import UserError
+from tutelage.serving.listening import listen
+
+
+@dataclass(kw_only=True, frozen=True)
+class ServeOptions:
+    """Serve checkpoints over OpenAI's API: /v1/chat/completions, /v1/completions, /v1/models."""
+
+    model: tuple[str, ...] = ("world",)
+    """Checkpoints: Hugging Face folders, run folders, or `world`; NAME=FOLDER sets the name that clients use."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in (there is no password)."""
+    port: int = 8000
+    """0 takes a free one."""
+    batch_size: int = 64
+    """Answers decoded together, for each model; more wait."""
+    dtype: Dtype = "auto"
+    """Compute type; `auto` is bfloat16 where the processor has it."""
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UserError("names no model", where="option --model", mend="give --model FOLDER")
+        if not 0 <= self.port <= 65535:
+            raise invalid("port", self.port, "give a number from 0 to 65535")
+        if self.batch_size < 1:
+            raise invalid("batch_size", self.batch_size, "give a number above zero")
+
+
+def main(verb: str, arguments: list[str]) -> None:
+    options = parse_words(ServeOptions, "serve", gather_models(arguments))
+    models = named(options.model)
+    with listen(options.host, options.port) as listener:
+        from tutelage.serving.server import serve
+
+        serve(models, listener, options.batch_size, options.dtype)
+
+
+def named(specs: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(name, folder) of each model: the name that was given, or the part of the path that says which it is."""
+    folders = [name for spec in specs if "=" not in spec for name in [spec]]
+    short = dict(zip(folders, short_names(tuple(folders)), strict=True))
+    pairs = [(spec.partition("=")[0], spec.partition("=")[2]) if "=" in spec else (short[spec], spec) for spec in specs]
+    names = [name for name, _ in pairs]
+    for name in names:
+        if not name or names.count(name) > 1:
+            what = f"two models are named {name!r}" if name else "a model's name is empty"
+            raise UserError(what, where="option --model", mend="give NAME=FOLDER")
+    return pairs

@@ -1,0 +1,236 @@
+"""Continuous batching: rows with parameters of their own enter and leave a running batch at any step.
+
+`sampling.sample` knows all of its rows beforehand; here they come and go, as a server's requests do. A row
+is drawn as `sample` draws it: from the same seed come the same tokens, whatever shares the batch (up to
+rounding). Row i of the batch lives in slot i of the cache, so that decoding reads it without a gather.
+
+Suffixes: B rows being decoded, S cache slots, T packed prompt tokens, V vocabulary, h_kv key heads, d head size.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from tutelage.engine.attention import PackedLayout, attending
+from tutelage.engine.packing import Packed, pack
+from tutelage.engine.sampling import SamplingParams, choose
+
+Alternatives = list[tuple[int, float]]  # token, log-probability; the likeliest first
+DRAWN_AT_ONCE = 64  # uniform numbers
+SCORED_AT_ONCE = 2**23  # logits
+
+
+@dataclass(eq=False)
+class Row:
+    """One sequence to continue, and what has come of it.
+
+    The log-probabilities are the model's own (temperature 1, before top-p), as the OpenAI API reports them.
+    """
+
+    prompt: list[int]
+    params: SamplingParams
+    seed: int
+    alternatives: int | None = None
+    """How many likely tokens to report at each place; None reports no log-probabilities at all."""
+    score_prompt: bool = False
+    """Report the prompt's tokens too, from the second on."""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    tops: list[Alternatives] = field(default_factory=list)
+    prompt_logprobs: list[float] = field(default_factory=list)
+    prompt_tops: list[Alternatives] = field(default_factory=list)
+    finish: str | None = None
+    """None while it grows; then "stop" or "length"."""
+
+    def __post_init__(self) -> None:
+        self.uniforms = _uniforms(self.seed)
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.tokens)
+
+
+def _uniforms(seed: int) -> Iterator[float]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.rand(DRAWN_AT_ONCE, generator=generator).tolist()
+
+
+class GrowingCache:
+    """Keys and values [S, h_kv, length, d] of each layer; both S and length grow when a row needs it."""
+
+    def __init__(self) -> None:
+        self.slots = self.length = self.longest = 0
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self.prefill: tuple[PackedLayout, Tensor, Tensor] | None = None
+        self.rows = self.lengths = self.mask = torch.empty(0)
+
+    def reserve(self, slots: int, length: int) -> None:
+        if slots <= self.slots and length <= self.length:
+            return
+        slots = self.slots if slots <= self.slots else max(slots, 2 * self.slots)
+        length = self.length if length <= self.length else max(length, 2 * self.length)
+        for cache in (self.keys, self.values):
+            for layer, old in cache.items():
+                new = old.new_zeros((slots, old.shape[1], length, old.shape[3]))
+                new[: self.slots, :, : self.length] = old
+                cache[layer] = new
+        self.slots, self.length = slots, length
+
+    def start_prefill(self, packed: Packed, slot_of_sequence: Tensor) -> None:
+        slots = slot_of_sequence.repeat_interleave(packed.lengths)
+        self.prefill = (PackedLayout(packed.offsets), slots, packed.position_ids)
+
+    def start_decode(self, lengths: Tensor) -> None:
+        """lengths: [B] tokens already in the cache, of the rows in the first B slots."""
+        self.prefill, self.rows, self.lengths = None, torch.arange(len(lengths)), lengths
+        self.longest = int(lengths.max()) + 1
+        self.mask = (torch.arange(self.longest) <= lengths[:, None])[:, None, None, :]
+
+    def copy(self, sources: Tensor, targets: Tensor, length: int) -> None:
+        """Give slots what other slots hold."""
+        for cache in (*self.keys.values(), *self.values.values()):
+            cache[targets, :, :length] = cache[sources, :, :length]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        if layer not in self.keys:
+            shape = (self.slots, key.shape[1], self.length, key.shape[2])
+            self.keys[layer], self.values[layer] = key.new_zeros(shape), key.new_zeros(shape)
+        keys, values = self.keys[layer], self.values[layer]
+        if self.prefill is not None:
+            layout, slots, positions = self.prefill
+            keys[slots, :, positions] = key
+            values[slots, :, positions] = value
+            return layout.attend(layer, query, key, value, scale)
+        keys[self.rows, :, self.lengths] = key
+        values[self.rows, :, self.lengths] = value
+        batch = len(self.rows)
+        k, v = keys[:batch, :, : self.longest], values[:batch, :, : self.longest]
+        grouped = query.shape[1] != k.shape[1]
+        return scaled_dot_product_attention(
+            query[:, :, None], k, v, attn_mask=self.mask, scale=scale, enable_gqa=grouped
+        )[:, :, 0]
+
+
+class OnlineDecoder:
+    """A running batch: `admit` reads prompts, `step` gives every row one token, `cancel` takes a row out."""
+
+    def __init__(self, model: Any, end_tokens: Sequence[int]):
+        self.model = model.eval()
+        self.head = model.get_output_embeddings().weight
+        self.ends = sorted(set(end_tokens))
+        self.cache = GrowingCache()
+        self.rows: list[Row] = []
+
+    @torch.inference_mode()
+    def admit(self, arrivals: Sequence[Row]) -> None:
+        """Read the prompts, equal ones once, and draw each row's first token."""
+        start = len(self.rows)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for slot, row in enumerate(arrivals, start):
+            groups.setdefault(tuple(row.prompt), []).append(slot)
+        self.cache.reserve(start + len(arrivals), 1 + max(len(row.prompt) for row in arrivals))
+        packed = pack([list(prompt) for prompt in groups])
+        self.cache.start_prefill(packed, torch.tensor([slots[0] for slots in groups.values()]))
+        hidden = self._forward(packed.input_ids, packed.position_ids)
+        last = torch.empty(len(arrivals), dtype=torch.long)
+        copies = [(slots[0], slot) for slots in groups.values() for slot in slots[1:]]
+        if copies:
+            sources, targets = torch.tensor(copies).t()
+            self.cache.copy(sources, targets, int(packed.lengths.max()))
+        for place, slots in enumerate(groups.values()):
+            for slot in slots:
+                last[slot - start] = packed.last[place]
+                row = arrivals[slot - start]
+                if row.score_prompt:
+                    first = int(packed.offsets[place])
+                    self._score(row, hidden[first : first + len(row.prompt) - 1])
+        self.rows += arrivals
+        self._draw(hidden[last], list(arrivals))
+        self._leave()
+
+    @torch.inference_mode()
+    def step(self) -> list[Row]:
+        """One more token for every row; returns those rows."""
+        moved = list(self.rows)
+        lengths = torch.tensor([row.length - 1 for row in moved])  # the newest token is not in the cache yet
+        self.cache.reserve(len(moved), 1 + int(lengths.max()))
+        self.cache.start_decode(lengths)
+        self._draw(self._forward(torch.tensor([row.tokens[-1] for row in moved]), lengths), moved)
+        self._leave()
+        return moved
+
+    @torch.inference_mode()
+    def cancel(self, row: Row) -> None:
+        """Take a row out before its end (one that has left already is left alone)."""
+        if row in self.rows:
+            self._remove(self.rows.index(row))
+
+    def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        with attending(self.cache):
+            body = self.model.base_model(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
+        return body.last_hidden_state[0]
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return (hidden @ self.head.t()).float()
+
+    def _draw(self, hidden: Tensor, rows: list[Row]) -> None:
+        """The next token of each row, by its own parameters; rows that share them are drawn together."""
+        logits = self._logits(hidden)
+        reported = [i for i, row in enumerate(rows) if row.alternatives is not None and row.params.max_new_tokens]
+        own = logits[reported].log_softmax(-1) if reported else None
+        groups: dict[tuple[float, float], list[int]] = {}
+        for i, row in enumerate(rows):
+            if len(row.tokens) < row.params.min_new_tokens:
+                logits[i, self.ends] = float("-inf")
+            if row.params.max_new_tokens:
+                groups.setdefault((row.params.temperature, row.params.top_p), []).append(i)
+            else:
+                row.finish = "length"
+        for members in groups.values():
+            uniform = torch.tensor([next(rows[i].uniforms) for i in members])
+            some = logits if len(members) == len(rows) else logits[members]
+            tokens, _ = choose(some, uniform, rows[members[0]].params)
+            for i, token in zip(members, tokens.tolist(), strict=True):
+                row = rows[i]
+                row.tokens.append(token)
+                if token in self.ends:
+                    row.finish = "stop"
+                elif len(row.tokens) >= row.params.max_new_tokens:
+                    row.finish = "length"
+        if own is not None:
+            for logprobs, i in zip(own, reported, strict=True):
+                row = rows[i]
+                row.logprobs.append(float(logprobs[row.tokens[-1]]))
+                row.tops.append(_top(logprobs[None], row.alternatives or 0)[0])
+
+    def _score(self, row: Row, hidden: Tensor) -> None:
+        """Log-probabilities of the prompt's tokens from the second on; hidden: [T-1, H] before each of them."""
+        targets = torch.tensor(row.prompt[1:])
+        for part in torch.arange(len(targets)).split(max(1, SCORED_AT_ONCE // len(self.head))):
+            logprobs = self._logits(hidden[part]).log_softmax(-1)
+            row.prompt_logprobs += logprobs.gather(-1, targets[part, None])[:, 0].tolist()
+            row.prompt_tops += _top(logprobs, row.alternatives or 0)
+
+    def _leave(self) -> None:
+        for slot in reversed(range(len(self.rows))):
+            if self.rows[slot].finish is not None:
+                self._remove(slot)
+
+    def _remove(self, slot: int) -> None:
+        """The last row moves into the hole, so that slots stay dense."""
+        last = self.rows.pop()
+        if slot < len(self.rows):
+            self.rows[slot] = last
+            self.cache.copy(torch.tensor([len(self.rows)]), torch.tensor([slot]), last.length)
+
+
+def _top(logprobs: Tensor, count: int) -> list[Alternatives]:
+    """The `count` likeliest tokens of each row of [n, V] log-probabilities."""
+    values, tokens = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
+    return [list(zip(t, v, strict=True)) for t, v in zip(tokens.tolist(), values.tolist(), strict=True)]

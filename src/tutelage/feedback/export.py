@@ -1,0 +1,130 @@
+"""Answers as the records that the stages train on; one folder that `--data` takes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session as Db
+
+from tutelage.data.formats import write_jsonl
+from tutelage.errors import UserError
+from tutelage.feedback import schema
+from tutelage.feedback.schema import Answer, Project, Task
+from tutelage.records import Comparison, Demonstration, Skip, StepLabel
+
+
+@dataclass
+class Exported:
+    """Records of a project. `unranked` holds comparisons that order no two answers, and so train nothing."""
+
+    comparisons: list[Comparison]
+    demonstrations: list[Demonstration]
+    steps: list[StepLabel]
+    skips: list[Skip]
+    unranked: list[Comparison]
+
+
+def stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def current_answers(
+    db: Db, project: Project, *, gold: bool = False, person_id: str | None = None
+) -> Iterator[tuple[Answer, Task]]:
+    """Answers that no later one supersedes, by task and then in the order they came."""
+    query = select(Answer, Task).join(Task, Task.id == Answer.task_id).where(Answer.project_id == project.id)
+    if person_id is not None:
+        query = query.where(Answer.person_id == person_id)
+    rows = db.execute(query.where(Task.is_gold.is_(gold)).order_by(Task.id, Answer.number)).all()
+    superseded = {answer.supersedes for answer, _ in rows}
+    for answer, task in rows:
+        if answer.id not in superseded:
+            yield answer, task
+
+
+def export_records(db: Db, project: Project, weights: dict[str, float] | None = None) -> Exported:
+    """All current answers but those to gold items; `weights` by labeler go into `Comparison.weight`."""
+    prompts = {p.id: p for p in db.scalars(select(schema.Prompt).filter_by(project_id=project.id))}
+    query = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
+    texts: dict[str, str] = dict(db.execute(query).tuples().all())
+    found = Exported([], [], [], [], [])
+    for answer, task in current_answers(db, project):
+        prompt, payload = prompts[task.prompt_id], answer.payload
+        common: dict[str, Any] = {"id": answer.id, "prompt_id": prompt.id, "labeler": answer.person_id}
+        common["created"] = stamp(answer.created)
+        if answer.kind == "skip":
+            found.skips.append(Skip(reason=payload["reason"], **common))
+        elif answer.kind == "demonstrate":
+            found.demonstrations.append(Demonstration(messages=payload["messages"], **common))
+        elif answer.kind == "steps":
+            labels = payload["labels"]  # steps past a first error are unlabeled, and are left out
+            found.steps.append(StepLabel(steps=(task.steps or [])[: len(labels)], labels=labels, **common))
+        else:
+            one = Comparison(
+                completion_ids=task.completions,
+                ranks=payload["ranks"],
+                messages=prompt.messages,
+                completions=[texts[name] for name in task.completions],
+                rest_below=payload.get("rest_below") or None,
+                all_bad=payload.get("all_bad") or None,
+                seconds=answer.seconds,
+                ratings=payload.get("ratings"),
+                flags=payload.get("flags"),
+                category=payload.get("category") or prompt.category,
+                note=payload.get("note") or None,
+                shown=answer.shown,
+                effort=answer.effort or None,
+                supersedes=answer.supersedes,
+                weight=None if weights is None else round(weights.get(answer.person_id, 1.0), 4),
+                **common,
+            )
+            (found.comparisons if orders_a_pair(one) else found.unranked).append(one)
+    return found
+
+
+def orders_a_pair(one: Comparison) -> bool:
+    ranked = [rank for rank in one.ranks if rank is not None]
+    return len(ranked) >= 2 or bool(ranked and one.rest_below and len(ranked) < len(one.ranks))
+
+
+def export_folder(db: Db, project: Project, out: Path, weights: dict[str, float] | None = None) -> dict[str, int]:
+    """Write OUT/comparisons.jsonl and demonstrations.jsonl (what `--data OUT` reads), and the rest below OUT/labels."""
+    found = export_records(db, project, weights)
+    files: dict[str, list[Any]] = {
+        "comparisons.jsonl": found.comparisons,
+        "demonstrations.jsonl": found.demonstrations,
+        "labels/steps.jsonl": found.steps,
+        "labels/skips.jsonl": found.skips,
+        "labels/unranked.jsonl": found.unranked,
+    }
+    counts = {name.rpartition("/")[2].removesuffix(".jsonl"): len(rows) for name, rows in files.items()}
+    if not any(counts.values()):
+        raise UserError("has no answers yet", where=f"project {project.id}", mend="label first")
+    for name, rows in files.items():
+        if rows:
+            write_jsonl(out / name, rows)
+        else:
+            (out / name).unlink(missing_ok=True)
+    (out / "README.md").write_text(_card(project, counts, weights is not None), encoding="utf-8")
+    return counts
+
+
+def _card(project: Project, counts: dict[str, int], weighted: bool) -> str:
+    rows = "\n".join(f"| {name} | {count} |" for name, count in counts.items())
+    weights = "`weight` is the labeler's weight in the reward loss (estimated by Dawid and Skene's model).\n" * weighted
+    return f"""---
+tags: [preference, human-feedback, tutelage]
+---
+# {project.name}
+
+People's answers, one JSON object a line. Corrections replaced what they supersede; answers to gold items are left out.
+
+| records | count |
+|---|---|
+{rows}
+
+{weights}Train on it: `tutelage reward --data {project.id}`, `tutelage sft --data {project.id}`.
+"""

@@ -1,0 +1,160 @@
+"""People: accounts (argon2id), roles, invitations, and signed-in browsers. Tokens are stored as hashes only."""
+
+import hashlib
+import re
+import secrets
+import threading
+import time
+import uuid
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session as Db
+
+from tutelage.errors import UserError
+from tutelage.feedback.schema import ROLES, Invitation, Person, Session
+from tutelage.feedback.store import audit
+
+SESSION_SECONDS = 14 * 86_400
+INVITATION_SECONDS = 7 * 86_400
+SHORTEST_PASSWORD = 10
+LOCAL = "local"  # the one person of a start without accounts
+
+_hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's parameters for argon2id
+_NOBODY = _hasher.hash(secrets.token_hex(8))  # so that an unknown name takes as long as a wrong password
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def add_person(db: Db, name: str, role: str, password: str | None, *, person_id: str | None = None) -> Person:
+    name = " ".join(name.split())
+    if not re.fullmatch(r"[^\x00-\x1f<>]{1,80}", name):
+        raise UserError("a name has 1 to 80 characters", where="name", mend="use another name")
+    if role not in ROLES:
+        raise UserError(f"unknown role {role!r}", where="role", mend=f"use one of: {', '.join(ROLES)}")
+    if password is not None and len(password) < SHORTEST_PASSWORD:
+        raise UserError(
+            f"the password has fewer than {SHORTEST_PASSWORD} characters", where="password", mend="use a longer one"
+        )
+    if db.scalar(select(Person).where(func.lower(Person.name) == name.lower())):
+        raise UserError(f"there is a person {name!r} already", where="name", mend="use another name")
+    hashed = _hasher.hash(password) if password is not None else None
+    person = Person(
+        id=person_id or uuid.uuid4().hex[:12], name=name, role=role, password=hashed, active=True, created=time.time()
+    )
+    db.add(person)
+    db.flush()
+    return person
+
+
+def local_person(db: Db) -> Person:
+    """The person of a start on this machine only, who needs no account."""
+    return db.get(Person, LOCAL) or add_person(db, "You", "admin", None, person_id=LOCAL)
+
+
+def has_admin(db: Db) -> bool:
+    """Whether somebody could sign in and govern the store."""
+    found = select(Person.id).where(Person.role == "admin", Person.active, Person.password.is_not(None))
+    return db.scalar(found.limit(1)) is not None
+
+
+def check_password(db: Db, name: str, password: str) -> Person | None:
+    person = db.scalar(select(Person).where(func.lower(Person.name) == " ".join(name.split()).lower()))
+    stored = person.password if person and person.password else _NOBODY
+    try:
+        _hasher.verify(stored, password)
+    except (VerificationError, InvalidHashError):
+        return None
+    return person if person and person.password and person.active else None
+
+
+def invite(db: Db, role: str, invited_by: str | None) -> str:
+    """A token that makes one account of this role."""
+    if role not in ROLES:
+        raise UserError(f"unknown role {role!r}", where="role", mend=f"use one of: {', '.join(ROLES)}")
+    token, now = secrets.token_urlsafe(24), time.time()
+    db.add(
+        Invitation(token=digest(token), role=role, invited_by=invited_by, created=now, expires=now + INVITATION_SECONDS)
+    )
+    audit(db, invited_by, "invite", role)
+    return token
+
+
+def open_invitation(db: Db, token: str) -> Invitation | None:
+    found = db.get(Invitation, digest(token), with_for_update=True)
+    return found if found and found.used_by is None and found.expires > time.time() else None
+
+
+def accept(db: Db, token: str, name: str, password: str) -> Person:
+    invitation = open_invitation(db, token)
+    if invitation is None:
+        raise UserError("this invitation was used or has ended", where="invitation", mend="ask for a new one")
+    person = add_person(db, name, invitation.role, password)
+    invitation.used_by = person.id
+    audit(db, person.id, "join", invitation.role)
+    return person
+
+
+def sign_in(db: Db, person: Person) -> tuple[str, Session]:
+    """A cookie's token and its stored session."""
+    token, now = secrets.token_urlsafe(32), time.time()
+    db.execute(delete(Session).where(Session.expires < now))
+    row = Session(
+        token=digest(token),
+        person_id=person.id,
+        csrf=secrets.token_urlsafe(24),
+        created=now,
+        expires=now + SESSION_SECONDS,
+    )
+    db.add(row)
+    audit(db, person.id, "sign in")
+    return token, row
+
+
+def find_session(db: Db, token: str) -> tuple[Session, Person] | None:
+    row = db.get(Session, digest(token))
+    if row is None or row.expires < time.time():
+        return None
+    person = db.get(Person, row.person_id)
+    return (row, person) if person is not None and person.active else None
+
+
+def sign_out(db: Db, token: str) -> None:
+    db.execute(delete(Session).where(Session.token == digest(token)))
+
+
+def set_active(db: Db, person: Person, active: bool) -> None:
+    """A person who is not active has no session, keeps their answers, and cannot sign in."""
+    person.active = active
+    if not active:
+        db.execute(delete(Session).where(Session.person_id == person.id))
+
+
+class LoginLimit:
+    """After `free` failures for a name or an address, each further try waits longer."""
+
+    def __init__(self, free: int = 5, wait: float = 15.0):
+        self.free, self.wait = free, wait
+        self._failures: dict[str, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+
+    def seconds_left(self, *keys: str) -> float:
+        with self._lock:
+            return max((self._failures.get(key, (0, 0.0))[1] - time.monotonic() for key in keys), default=0.0)
+
+    def failed(self, *keys: str) -> None:
+        with self._lock:
+            if len(self._failures) > 10_000:
+                self._failures = {k: v for k, v in self._failures.items() if v[1] > time.monotonic()}
+            for key in keys:
+                count = self._failures.get(key, (0, 0.0))[0] + 1
+                pause = self.wait * 2 ** min(count - self.free, 6) if count >= self.free else 0.0
+                self._failures[key] = (count, time.monotonic() + pause)
+
+    def succeeded(self, *keys: str) -> None:
+        with self._lock:
+            for key in keys:
+                self._failures.pop(key, None)

@@ -1,0 +1,271 @@
+"""Projects, and prompts and completions into them: all of a file or nothing, and the same file again adds nothing."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session as Db
+
+from tutelage.data.formats import read_dataset, read_rows
+from tutelage.errors import UserError, did_you_mean
+from tutelage.feedback import schema
+from tutelage.feedback.ranking import LETTERS
+from tutelage.feedback.schema import Project, Task
+from tutelage.records import RECORDS, Comparison, Completion, Prompt
+
+MOST = len(LETTERS)
+
+
+@dataclass
+class Imported:
+    """What an import added, and what it left out with the reason."""
+
+    prompts: int = 0
+    completions: int = 0
+    tasks: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+
+def create_project(db: Db, name: str, **settings: Any) -> Project:
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60]
+    if not slug:
+        raise UserError("needs a letter or a digit", where="project name", mend="name it, for example, round-1")
+    if db.get(Project, slug):
+        raise UserError(f"there is a project {slug!r} already", where="project name", mend="use another name")
+    project = Project(id=slug, name=name.strip()[:120], created=time.time())
+    db.add(project)
+    change_project(project, **settings)
+    db.flush()
+    return project
+
+
+def find_project(db: Db, name: str) -> Project:
+    project = db.get(Project, name) if name.isprintable() else None
+    if project is None:
+        known = list(db.scalars(select(Project.id)))
+        raise UserError(
+            f"there is no project {name!r}{did_you_mean(name, known)}",
+            mend=f"use one of: {', '.join(known)}" if known else "make one first",
+        )
+    return project
+
+
+def change_project(project: Project, **settings: Any) -> None:
+    """Set overlap, lease_seconds, gold_every, instructions, paused or seed, within their limits."""
+    limits = {"overlap": (1, 50), "lease_seconds": (60, 86_400), "gold_every": (0, 1000), "seed": (0, 2**31 - 1)}
+    for name, value in settings.items():
+        if name in limits and not limits[name][0] <= value <= limits[name][1]:
+            low, high = limits[name]
+            raise UserError(f"{value} cannot be used", where=name, mend=f"give a number from {low} to {high}")
+        setattr(project, name, value)
+
+
+def import_file(db: Db, project: Project, path: Path, kind: str = "rank", *, gold: bool = False) -> Imported:
+    """Prompts and completions (`tutelage sample` writes them) or comparisons; `gold` makes comparisons gold items."""
+    prompts, completions, comparisons = _read(path)
+    if gold:
+        if not comparisons:
+            raise UserError("holds no comparisons", where=str(path), mend="gold items are comparisons with their ranks")
+        return import_gold(db, project, comparisons)
+    return import_records(db, project, prompts, completions, kind, where=str(path))
+
+
+def import_records(
+    db: Db,
+    project: Project,
+    prompts: Iterable[Prompt],
+    completions: Iterable[Completion],
+    kind: str = "rank",
+    *,
+    where: str = "import",
+) -> Imported:
+    """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps)."""
+    done = Imported()
+    known = _add_prompts(db, project, list(prompts), done, where)
+    texts = _add_completions(db, project, list(completions), known, done, where)
+    rows: list[dict[str, Any]] = []
+    groups: dict[str, list[Completion]] = {}
+    for completion in texts:
+        groups.setdefault(completion.prompt_id, []).append(completion)
+    if kind == "rank":
+        for prompt_id, group in groups.items():
+            for start in range(0, len(group), MOST):
+                part = group[start : start + MOST]
+                if len({c.text for c in part}) < 2:
+                    done.left_out.append(f"prompt {prompt_id}: all its answers are equal")
+                    continue
+                rows.append(_task(project, prompt_id, kind, [c.id for c in part]))
+    elif kind == "steps":
+        for completion in texts:
+            steps = [line.strip() for line in completion.text.splitlines() if line.strip()]
+            if len(steps) < 2:
+                done.left_out.append(f"completion {completion.id}: has fewer than two steps")
+                continue
+            rows.append(_task(project, completion.prompt_id, kind, [completion.id], steps=steps))
+    elif kind == "demonstrate":
+        rows = [_task(project, prompt_id, kind, []) for prompt_id in known]
+    else:
+        raise UserError(f"unknown kind of task {kind!r}", mend=f"use one of: {', '.join(schema.KINDS)}")
+    _add_tasks(db, project, rows, done)
+    if not rows:
+        raise UserError(f"gives no task to {kind}", where=where, mend="rank needs prompts with two or more completions")
+    return done
+
+
+def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison]) -> Imported:
+    """Comparisons with a known order become gold items."""
+    done = Imported()
+    rows, prompts, texts = [], {}, {}
+    for one in comparisons:
+        if not one.messages or not one.completions or len(set(one.completions)) < 2:
+            done.left_out.append(f"comparison {one.id}: lacks two different texts")
+            continue
+        prompts[one.prompt_id] = Prompt(id=one.prompt_id, messages=one.messages, category=one.category)
+        for name, text in zip(one.completion_ids, one.completions, strict=True):
+            texts[name] = Completion(id=name, prompt_id=one.prompt_id, text=text)
+        rows.append(_task(project, one.prompt_id, "rank", one.completion_ids, gold={"ranks": one.ranks}))
+    known = _add_prompts(db, project, list(prompts.values()), done, "gold items")
+    _add_completions(db, project, list(texts.values()), known, done, "gold items")
+    _add_tasks(db, project, rows, done)
+    return done
+
+
+def _read(path: Path) -> tuple[list[Prompt], list[Completion], list[Comparison]]:
+    prompts, completions = [], []
+    rows = list(read_rows(path))
+    schemas = {str(row.get("schema")) for _, row in rows if isinstance(row, dict)}
+    if not schemas & {Completion.schema_name}:
+        data, _ = read_dataset(path)
+        return data.prompts, [], data.comparisons
+    for number, row in rows:
+        where = f"{path}, row {number}"
+        found = RECORDS.get(str(row.get("schema"))) if isinstance(row, dict) else None
+        if found is None or found not in (Prompt, Completion):
+            raise UserError(
+                "is neither a prompt nor a completion", where=where, mend="give what `tutelage sample` wrote"
+            )
+        try:
+            record = found.from_json(row)
+        except TypeError as error:
+            raise UserError(
+                f"lacks a field ({error})", where=where, mend="give what `tutelage sample` wrote"
+            ) from error
+        if isinstance(record, Prompt):
+            prompts.append(record)
+        elif isinstance(record, Completion):
+            completions.append(record)
+    return prompts, completions, []
+
+
+def _add_prompts(db: Db, project: Project, prompts: list[Prompt], done: Imported, where: str) -> dict[str, bool]:
+    query = select(schema.Prompt.id, schema.Prompt.messages).filter_by(project_id=project.id)
+    stored: dict[str, Any] = dict(db.execute(query).tuples().all())
+    named: dict[str, bool] = {}
+    rows = []
+    for one in prompts:
+        _check_messages(one.messages, f"{where}, prompt {one.id}")
+        _check_fields(one, _PROMPT, f"{where}, prompt {one.id}", 128)
+        if one.id in stored and stored[one.id] != one.messages:
+            raise UserError(f"prompt {one.id} differs from the stored one", where=where, mend="give it another id")
+        if one.id not in stored:
+            fields = {"category": one.category, "source": one.source, "user_id": one.user_id, "split": one.split}
+            rows.append({"project_id": project.id, "id": one.id, "messages": one.messages, **fields})
+            stored[one.id] = one.messages
+        named[one.id] = True
+    if rows:
+        db.execute(insert(schema.Prompt), rows)
+    done.prompts += len(rows)
+    return named
+
+
+def _check_messages(messages: Any, where: str) -> None:
+    whole = isinstance(messages, list) and messages
+    if not whole or not all(
+        isinstance(m, dict) and isinstance(m.get("content"), str) and isinstance(m.get("role"), str) for m in messages
+    ):
+        raise UserError("messages are not turns of a conversation", where=where, mend="give role and content for each")
+
+
+def _add_completions(
+    db: Db, project: Project, completions: list[Completion], known: dict[str, bool], done: Imported, where: str
+) -> list[Completion]:
+    query = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
+    stored: dict[str, str] = dict(db.execute(query).tuples().all())
+    rows = []
+    for one in completions:
+        if one.prompt_id not in known:
+            raise UserError(
+                f"completion {one.id} has no prompt {one.prompt_id}", where=where, mend="give its prompt too"
+            )
+        _check_fields(one, _COMPLETION, f"{where}, completion {one.id}", 160)
+        if one.id in stored and stored[one.id] != one.text:
+            raise UserError(f"completion {one.id} differs from the stored one", where=where, mend="give it another id")
+        if one.id not in stored:
+            rows.append({"project_id": project.id, **{k: getattr(one, k) for k in _COMPLETION}})
+            stored[one.id] = one.text
+    if rows:
+        db.execute(insert(schema.Completion), rows)
+    done.completions += len(rows)
+    return completions
+
+
+TEXT, MAYBE = (str,), (str, type(None))
+_PROMPT = {"id": TEXT, "category": MAYBE, "source": MAYBE, "user_id": MAYBE, "split": MAYBE}
+_COMPLETION = {
+    "id": TEXT,
+    "prompt_id": TEXT,
+    "text": TEXT,
+    "model": MAYBE,
+    "sampling": (dict, type(None)),
+    "logprob_sum": (int, float, type(None)),
+    "finish": TEXT,
+}
+
+
+def _check_fields(record: Prompt | Completion, types: dict[str, tuple[type, ...]], where: str, longest: int) -> None:
+    for name, allowed in types.items():
+        value = getattr(record, name)
+        if not isinstance(value, allowed) or (isinstance(value, str) and "\x00" in value):
+            raise UserError(f"{name} cannot be used", where=f"{where}, field {name}", mend="give text, or leave it out")
+    if not 0 < len(record.id) <= longest:
+        raise UserError("the id is too long, or empty", where=where, mend=f"use up to {longest} characters")
+
+
+def _task(
+    project: Project,
+    prompt_id: str,
+    kind: str,
+    completions: list[str],
+    *,
+    steps: list[str] | None = None,
+    gold: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    identity = json.dumps([kind, prompt_id, sorted(completions), gold is not None])
+    return {
+        "project_id": project.id,
+        "prompt_id": prompt_id,
+        "kind": kind,
+        "completions": completions,
+        "steps": steps,
+        "gold": gold,
+        "is_gold": gold is not None,
+        "priority": 0.0,
+        "overlap": project.overlap,
+        "filled": 0,
+        "open": True,
+        "key": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
+    }
+
+
+def _add_tasks(db: Db, project: Project, rows: list[dict[str, Any]], done: Imported) -> None:
+    stored = set(db.scalars(select(Task.key).filter_by(project_id=project.id)))
+    new = {row["key"]: row for row in rows if row["key"] not in stored}
+    if new:
+        db.execute(insert(Task), list(new.values()))
+    done.tasks += len(new)

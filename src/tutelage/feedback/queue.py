@@ -1,0 +1,292 @@
+"""Who answers what next: leases that expire, `overlap` answers a task by as many people, gold items mixed in.
+
+A person gets a task at most once. A lease that ran out frees its place for others; the person may still answer,
+and the answer is kept as an `extra` one if the quota was filled meanwhile.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import and_, exists, func, select, update
+from sqlalchemy.orm import Session as Db
+from sqlalchemy.orm import aliased
+
+from tutelage.data.formats import read_rows
+from tutelage.errors import UserError
+from tutelage.feedback import schema
+from tutelage.feedback.ranking import LETTERS, shown_cards
+from tutelage.feedback.schema import Answer, Assignment, Draft, Project, Task
+
+
+class Refused(Exception):
+    """A request about a task that this person may not make."""
+
+
+@dataclass
+class Work:
+    """A task as one person sees it. `cards` lists the places of completions behind each letter."""
+
+    task: Task
+    assignment: Assignment
+    project: Project
+    prompt: schema.Prompt
+    texts: list[str]
+    finishes: list[str]
+    draft: Draft | None
+    answer: Answer | None
+
+    @property
+    def cards(self) -> list[list[int]]:
+        return self.assignment.shown.get("cards", [])
+
+    @property
+    def letters(self) -> str:
+        return LETTERS[: len(self.cards)]
+
+
+def lease_next(db: Db, project: Project, person_id: str, now: float | None = None, *, besides: int = 0) -> Task | None:
+    """The task that this person is to do now (or besides the one they do); one already leased to them comes first."""
+    now = time.time() if now is None else now
+    if project.paused:
+        return None
+    held = db.scalar(
+        select(Task)
+        .join(Assignment)
+        .where(Task.project_id == project.id, Assignment.person_id == person_id, Assignment.state == "leased")
+        .where(Assignment.expires > now, Task.id != besides)
+        .order_by(Assignment.leased)
+        .limit(1)
+    )
+    task = held or _next_gold(db, project, person_id) or _next_open(db, project, person_id, now, besides)
+    if task is not None:
+        _lease(db, project, task, person_id, now)
+    return task
+
+
+def _mine(person_id: str) -> Any:
+    return exists().where(Assignment.task_id == Task.id, Assignment.person_id == person_id)
+
+
+def _next_gold(db: Db, project: Project, person_id: str) -> Task | None:
+    if not project.gold_every:
+        return None
+    current = select(func.count()).select_from(Answer).where(Answer.person_id == person_id, Answer.supersedes.is_(None))
+    plain = current.join(Task, Task.id == Answer.task_id).where(Task.project_id == project.id)
+    of_gold = db.scalar(plain.where(Task.is_gold)) or 0
+    others = db.scalar(plain.where(~Task.is_gold)) or 0
+    if others < project.gold_every * (of_gold + 1):
+        return None
+    query = select(Task).where(Task.project_id == project.id, Task.is_gold, Task.open, ~_mine(person_id))
+    return db.scalar(query.order_by(Task.id).limit(1))
+
+
+def _next_open(db: Db, project: Project, person_id: str, now: float, besides: int) -> Task | None:
+    """The open task of highest priority that is not this person's and whose places are not all leased."""
+    other = aliased(Assignment)
+    leased = (
+        select(func.count())
+        .select_from(other)
+        .where(other.task_id == Task.id, other.state == "leased", other.expires > now)
+        .scalar_subquery()
+    )
+    mine = exists().where(
+        and_(Assignment.task_id == Task.id, Assignment.person_id == person_id, Assignment.state != "leased")
+    )
+    query = (
+        select(Task)
+        .where(Task.project_id == project.id, Task.is_gold.is_(False), Task.open.is_(True), ~mine)
+        .where(Task.filled + leased < Task.overlap, Task.id != besides)
+        .order_by(Task.priority.desc(), Task.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Task)
+    )
+    return db.scalar(query)
+
+
+def _lease(db: Db, project: Project, task: Task, person_id: str, now: float) -> Assignment:
+    assignment = db.scalar(select(Assignment).filter_by(task_id=task.id, person_id=person_id))
+    if assignment is None:
+        shown: dict[str, Any] = {}
+        if task.kind == "rank":
+            cards = shown_cards(_texts(db, task)[0], project.seed, task.key, person_id)
+            shown = {"cards": cards}
+        assignment = Assignment(
+            task_id=task.id, person_id=person_id, state="leased", shown=shown, leased=now, expires=0
+        )
+        db.add(assignment)
+    if assignment.state == "leased":
+        assignment.expires = now + project.lease_seconds
+    db.flush()
+    return assignment
+
+
+def _texts(db: Db, task: Task) -> tuple[list[str], list[str]]:
+    query = select(schema.Completion.id, schema.Completion.text, schema.Completion.finish)
+    found = {
+        name: (text, finish)
+        for name, text, finish in db.execute(
+            query.where(schema.Completion.project_id == task.project_id, schema.Completion.id.in_(task.completions))
+        )
+    }
+    return [found[name][0] for name in task.completions], [found[name][1] for name in task.completions]
+
+
+def work_on(db: Db, task_id: int, person_id: str) -> Work:
+    """A task that was given to this person, with all that the page shows."""
+    task = db.get(Task, task_id)
+    assignment = db.scalar(select(Assignment).filter_by(task_id=task_id, person_id=person_id))
+    if task is None or assignment is None:
+        raise Refused("This item was not given to you.")
+    project = db.get(Project, task.project_id)
+    prompt = db.get(schema.Prompt, (task.project_id, task.prompt_id))
+    assert project is not None and prompt is not None  # foreign keys
+    texts, finishes = _texts(db, task)
+    draft = db.get(Draft, (task_id, person_id))
+    return Work(task, assignment, project, prompt, texts, finishes, draft, last_answer(db, task_id, person_id))
+
+
+def last_answer(db: Db, task_id: int, person_id: str) -> Answer | None:
+    """The answer that no later one supersedes."""
+    query = select(Answer).filter_by(task_id=task_id, person_id=person_id)
+    return db.scalar(query.order_by(Answer.number.desc()).limit(1))
+
+
+def renew(db: Db, task_id: int, person_id: str, now: float | None = None) -> str:
+    """Prolong a lease: "kept", "free" (it had ended, and is this person's again) or "filled" (others finished it)."""
+    now = time.time() if now is None else now
+    work = work_on(db, task_id, person_id)
+    if work.assignment.state != "leased" or work.assignment.expires > now:
+        if work.assignment.state == "leased":
+            work.assignment.expires = now + work.project.lease_seconds
+        return "kept"
+    if not work.task.is_gold and work.task.filled + _leased_by_others(db, work, now) >= work.task.overlap:
+        return "filled"
+    work.assignment.expires = now + work.project.lease_seconds
+    return "free"
+
+
+def _leased_by_others(db: Db, work: Work, now: float) -> int:
+    query = select(func.count()).select_from(Assignment).where(Assignment.task_id == work.task.id)
+    others = query.where(Assignment.person_id != work.assignment.person_id)
+    return db.scalar(others.where(Assignment.state == "leased", Assignment.expires > now)) or 0
+
+
+def save_draft(db: Db, task_id: int, person_id: str, revision: int, payload: dict[str, Any]) -> int:
+    """The new revision number. A draft made from another revision than the stored one is refused."""
+    work_on(db, task_id, person_id)
+    draft = db.get(Draft, (task_id, person_id))
+    if draft is None:
+        draft = Draft(task_id=task_id, person_id=person_id, revision=0, payload={}, updated=0)
+        db.add(draft)
+    if draft.revision != revision:
+        raise Refused("This item is open in another tab, which saved later.")
+    draft.revision, draft.payload, draft.updated = revision + 1, payload, time.time()
+    renew(db, task_id, person_id)
+    return draft.revision
+
+
+def submit(
+    db: Db,
+    answer_id: str,
+    task_id: int,
+    person_id: str,
+    kind: str,
+    payload: dict[str, Any],
+    *,
+    effort: dict[str, Any] | None = None,
+    seconds: float | None = None,
+    now: float | None = None,
+) -> Answer:
+    """Append an answer; the same id again returns the stored one. A later answer to a task supersedes the earlier."""
+    now = time.time() if now is None else now
+    stored = db.scalar(select(Answer).filter_by(id=answer_id))
+    if stored is not None:
+        if (stored.task_id, stored.person_id) != (task_id, person_id):
+            raise Refused("An answer with this number exists already.")
+        return stored
+    work = work_on(db, task_id, person_id)
+    if kind not in (work.task.kind, "skip"):
+        raise Refused(f"This item asks for {work.task.kind}.")
+    db.refresh(work.task, with_for_update=True)  # on PostgreSQL others may count `filled` now
+    before, task = work.answer, work.task
+    counted = before is not None and before.kind != "skip" and not before.extra
+    extra = kind != "skip" and not counted and not task.is_gold and task.filled >= task.overlap
+    answer = Answer(
+        id=answer_id,
+        project_id=task.project_id,
+        task_id=task_id,
+        person_id=person_id,
+        kind=kind,
+        payload=payload,
+        shown=shown_record(work),
+        effort=effort or {},
+        seconds=None if seconds is None else round(min(max(seconds, 0.0), now - work.assignment.leased), 1),
+        extra=extra,
+        created=now,
+        supersedes=before.id if before else None,
+    )
+    db.add(answer)
+    if not task.is_gold:
+        task.filled += int(kind != "skip" and not extra) - int(counted)
+        task.open = task.filled < task.overlap
+    work.assignment.state = "skipped" if kind == "skip" else "answered"
+    if work.draft is not None:
+        db.delete(work.draft)
+    db.flush()
+    return answer
+
+
+def shown_record(work: Work) -> dict[str, Any]:
+    """What the labeler saw: the order of completions, and which shared a card."""
+    if not work.cards:
+        return {}
+    order = [place for card in work.cards for place in card]
+    merged = [card for card in work.cards if len(card) > 1]
+    return {"order": order, "layout": "cards", **({"merged": merged} if merged else {})}
+
+
+def history(db: Db, project_id: str, person_id: str, limit: int = 50) -> list[Answer]:
+    """A person's latest answers, one for each task, newest first."""
+    later = aliased(Answer)
+    superseded = exists().where(later.supersedes == Answer.id)
+    query = select(Answer).where(Answer.project_id == project_id, Answer.person_id == person_id, ~superseded)
+    return list(db.scalars(query.order_by(Answer.number.desc()).limit(limit)))
+
+
+def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
+    """Items that this person has done, and those with the ones they may still get."""
+    mine = and_(Assignment.task_id == Task.id, Assignment.person_id == person_id, Assignment.state != "leased")
+    tasks = select(func.count()).select_from(Task).where(Task.project_id == project.id)
+    done = db.scalar(tasks.where(exists().where(mine))) or 0
+    left = db.scalar(tasks.where(Task.open, ~Task.is_gold, ~exists().where(mine))) or 0
+    return done, done + left
+
+
+def set_priorities(db: Db, project: Project, priorities: dict[str, float]) -> int:
+    """Items of these prompts come in this order (high first), for example by a reward model's uncertainty."""
+    changed = 0
+    for prompt_id, priority in priorities.items():
+        query = update(Task).where(Task.project_id == project.id, Task.prompt_id == prompt_id)
+        changed += db.execute(query.values(priority=priority)).rowcount  # type: ignore[attr-defined]
+    if not changed:
+        raise UserError(
+            "no item has these prompts", where=f"project {project.id}", mend="give prompt ids of the project"
+        )
+    return changed
+
+
+def read_priorities(path: Path) -> dict[str, float]:
+    """Rows of {"prompt_id": …, "priority": …}."""
+    found: dict[str, float] = {}
+    for number, row in read_rows(path):
+        name, value = (row.get("prompt_id"), row.get("priority")) if isinstance(row, dict) else (None, None)
+        numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not isinstance(name, str) or not numeric:
+            raise UserError(
+                "is no priority", where=f"{path}, row {number}", mend='give {"prompt_id": "…", "priority": 0.7}'
+            )
+        found[name] = float(value)  # type: ignore[arg-type]
+    return found

@@ -1,0 +1,177 @@
+"""The tables of the store. Answers are appended and never changed: a correction supersedes an earlier answer."""
+
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ROLES = ("admin", "lead", "labeler")
+KINDS = ("rank", "demonstrate", "steps")
+Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only its own INTEGER
+
+
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON, list[Any]: JSON}
+
+
+class Person(Base):
+    __tablename__ = "person"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), unique=True)
+    role: Mapped[str] = mapped_column(String(16))
+    password: Mapped[str | None] = mapped_column(String(200))
+    active: Mapped[bool] = mapped_column(default=True)
+    created: Mapped[float]
+
+
+class Session(Base):
+    """A signed-in browser. Only a hash of the cookie is kept."""
+
+    __tablename__ = "session"
+    token: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    csrf: Mapped[str] = mapped_column(String(64))
+    created: Mapped[float]
+    expires: Mapped[float]
+
+
+class Invitation(Base):
+    __tablename__ = "invitation"
+    token: Mapped[str] = mapped_column(String(64), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    invited_by: Mapped[str | None] = mapped_column(String(64))
+    created: Mapped[float]
+    expires: Mapped[float]
+    used_by: Mapped[str | None] = mapped_column(String(64))
+
+
+class Project(Base):
+    """`gold_every`: a gold item comes after so many answers of a person; 0 mixes none in."""
+
+    __tablename__ = "project"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    instructions: Mapped[str] = mapped_column(Text, default="")
+    overlap: Mapped[int] = mapped_column(default=1)
+    lease_seconds: Mapped[int] = mapped_column(default=1800)
+    gold_every: Mapped[int] = mapped_column(default=0)
+    paused: Mapped[bool] = mapped_column(default=False)
+    seed: Mapped[int] = mapped_column(default=0)
+    created: Mapped[float]
+
+
+class Prompt(Base):
+    __tablename__ = "prompt"
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"), primary_key=True)
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    messages: Mapped[list[Any]]
+    category: Mapped[str | None] = mapped_column(String(80))
+    source: Mapped[str | None] = mapped_column(String(200))
+    user_id: Mapped[str | None] = mapped_column(String(128))
+    split: Mapped[str | None] = mapped_column(String(16))
+
+
+class Completion(Base):
+    __tablename__ = "completion"
+    project_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(String(160), primary_key=True)
+    prompt_id: Mapped[str] = mapped_column(String(128))
+    text: Mapped[str] = mapped_column(Text)
+    model: Mapped[str | None] = mapped_column(String(400))
+    sampling: Mapped[dict[str, Any] | None]
+    logprob_sum: Mapped[float | None]
+    finish: Mapped[str] = mapped_column(String(16), default="stop")
+    __table_args__ = (ForeignKeyConstraint(["project_id", "prompt_id"], ["prompt.project_id", "prompt.id"]),)
+
+
+class Task(Base):
+    """Something to answer `overlap` times, by as many people. `filled` counts the answers that fill the quota.
+
+    completions: ids of what is ranked, or the one whose `steps` are judged. gold: the known answer, on gold items.
+    """
+
+    __tablename__ = "task"
+    id: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"))
+    prompt_id: Mapped[str] = mapped_column(String(128))
+    kind: Mapped[str] = mapped_column(String(16))
+    completions: Mapped[list[Any]]
+    steps: Mapped[list[Any] | None]
+    gold: Mapped[dict[str, Any] | None]
+    is_gold: Mapped[bool] = mapped_column(default=False)
+    priority: Mapped[float] = mapped_column(default=0.0)
+    overlap: Mapped[int] = mapped_column(default=1)
+    filled: Mapped[int] = mapped_column(default=0)
+    open: Mapped[bool] = mapped_column(default=True)
+    key: Mapped[str] = mapped_column(String(64))
+    __table_args__ = (
+        UniqueConstraint("project_id", "key"),
+        Index("task_queue", "project_id", "is_gold", "open", "priority", "id"),
+    )
+
+
+class Assignment(Base):
+    """That a person was given a task: at most once. `shown` is the order that the person sees."""
+
+    __tablename__ = "assignment"
+    id: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"))
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    state: Mapped[str] = mapped_column(String(16), default="leased")  # leased, answered, skipped
+    shown: Mapped[dict[str, Any]]
+    leased: Mapped[float]
+    expires: Mapped[float]
+    __table_args__ = (UniqueConstraint("task_id", "person_id"), Index("assignment_person", "person_id", "state"))
+
+
+class Answer(Base):
+    """What a person said: kind is rank, demonstrate, steps or skip. `extra` answers came when the quota was full."""
+
+    __tablename__ = "answer"
+    number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"))
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"))
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    payload: Mapped[dict[str, Any]]
+    shown: Mapped[dict[str, Any]]
+    effort: Mapped[dict[str, Any]]
+    seconds: Mapped[float | None]
+    extra: Mapped[bool] = mapped_column(default=False)
+    created: Mapped[float]
+    supersedes: Mapped[str | None] = mapped_column(ForeignKey("answer.id"), unique=True)
+    __table_args__ = (
+        Index("answer_task", "task_id", "person_id"),
+        Index("answer_person", "project_id", "person_id", "number"),
+    )
+
+
+class Draft(Base):
+    """Unsent work. A draft that is written over another's revision is refused."""
+
+    __tablename__ = "draft"
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    revision: Mapped[int]
+    payload: Mapped[dict[str, Any]]
+    updated: Mapped[float]
+
+
+class Audit(Base):
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    created: Mapped[float]
+    person_id: Mapped[str | None] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(60))
+    detail: Mapped[str] = mapped_column(Text, default="")

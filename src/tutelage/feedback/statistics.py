@@ -1,0 +1,164 @@
+"""Numbers about the work: how much is left, how long it takes, who does it. Medians over active seconds."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from sqlalchemy import and_, exists, func, select
+from sqlalchemy.orm import Session as Db
+
+from tutelage.feedback.export import current_answers
+from tutelage.feedback.quality import (
+    LEAST,
+    Ranked,
+    agreement,
+    gold_accuracy,
+    labeler_agreement,
+    read_rankings,
+    weights_of,
+)
+from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
+
+FAST = 0.33  # a median under this share of the others' is worth a look
+
+
+@dataclass
+class Mine:
+    """A project as one labeler sees it."""
+
+    project: Project
+    answered: int
+    left: int
+    seconds: float | None
+
+
+@dataclass
+class Progress:
+    answers: int = 0
+    needed: int = 0
+    items: int = 0
+    leased: int = 0
+    skipped: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.answers / self.needed) if self.needed else 0.0
+
+
+@dataclass
+class Labeler:
+    """One person in a project. Every share comes with the number of pairs behind it."""
+
+    name: str
+    answers: int
+    skips: int
+    seconds: float | None
+    agreement: tuple[float, int] | None
+    gold: tuple[float, int] | None
+    weight: float | None
+    first_place: tuple[float, int] | None
+    remark: str = ""
+
+
+def my_projects(db: Db, person_id: str) -> list[Mine]:
+    rows = []
+    for project in db.scalars(select(Project).order_by(Project.created)):
+        states = and_(Assignment.task_id == Task.id, Assignment.person_id == person_id, Assignment.state != "leased")
+        open_tasks = (
+            select(func.count()).select_from(Task).where(Task.project_id == project.id, Task.open, ~Task.is_gold)
+        )
+        left = db.scalar(open_tasks.where(~exists().where(states))) or 0
+        done = [a for a, _ in current_answers(db, project, person_id=person_id) if a.kind != "skip"]
+        times = [a.seconds for a in done if a.seconds is not None]
+        rows.append(Mine(project, len(done), left, median(times) if times else None))
+    return rows
+
+
+def progress(db: Db, project: Project, now: float) -> Progress:
+    tasks = select(func.sum(Task.filled), func.sum(Task.overlap), func.count()).where(
+        Task.project_id == project.id, ~Task.is_gold
+    )
+    filled, needed, items = db.execute(tasks).one()
+    live = and_(Assignment.state == "leased", Assignment.expires > now)
+    leased = select(func.count()).select_from(Assignment).join(Task).where(Task.project_id == project.id, live)
+    skipped = select(func.count()).select_from(Assignment).join(Task).where(Task.project_id == project.id)
+    kinds = select(Task.kind, func.sum(Task.filled)).where(Task.project_id == project.id, ~Task.is_gold)
+    return Progress(
+        answers=int(filled or 0),
+        needed=int(needed or 0),
+        items=items,
+        leased=db.scalar(leased) or 0,
+        skipped=db.scalar(skipped.where(Assignment.state == "skipped")) or 0,
+        by_kind={kind: int(count or 0) for kind, count in db.execute(kinds.group_by(Task.kind))},
+    )
+
+
+def labelers(db: Db, project: Project, rankings: list[Ranked]) -> list[Labeler]:
+    """People who answered in this project, by name."""
+    times: dict[str, list[float]] = defaultdict(list)
+    counts: dict[str, int] = defaultdict(int)
+    skips: dict[str, int] = defaultdict(int)
+    firsts: dict[str, list[float]] = defaultdict(list)
+    for answer, _ in current_answers(db, project):
+        if answer.kind == "skip":
+            skips[answer.person_id] += 1
+            continue
+        counts[answer.person_id] += 1
+        if answer.seconds is not None:
+            times[answer.person_id].append(answer.seconds)
+        if answer.kind == "rank" and 1 in answer.payload["ranks"]:
+            best = [place for place, rank in enumerate(answer.payload["ranks"]) if rank == 1]
+            firsts[answer.person_id].append((answer.shown["order"][0] in best) / len(best))
+    agreed, gold, weights = labeler_agreement(rankings), gold_accuracy(db, project), weights_of(rankings)
+    names = {person.id: person.name for person in db.scalars(select(Person))}
+    medians = {name: median(values) for name, values in times.items() if values}
+    rows = []
+    for person_id in sorted(counts.keys() | skips.keys(), key=lambda p: names[p].lower()):
+        others = [value for name, value in medians.items() if name != person_id]
+        own = medians.get(person_id)
+        fast = own is not None and others and counts[person_id] >= LEAST and own < FAST * median(others)
+        shares = firsts[person_id]
+        rows.append(
+            Labeler(
+                name=names[person_id],
+                answers=counts[person_id],
+                skips=skips[person_id],
+                seconds=own,
+                agreement=agreed.get(person_id),
+                gold=gold.get(person_id),
+                weight=weights.get(person_id),
+                first_place=(sum(shares) / len(shares), len(shares)) if shares else None,
+                remark="fast" if fast else "",
+            )
+        )
+    return rows
+
+
+def lowest_agreement(rankings: list[Ranked], most: int = 5) -> list[dict[str, Any]]:
+    """Items on which labelers agree least, for a lead to look at."""
+    items: dict[int, list[Ranked]] = defaultdict(list)
+    for one in rankings:
+        items[one.item].append(one)
+    scored = []
+    for item, group in items.items():
+        found = agreement(group, samples=0) if len(group) > 1 else None
+        if found and found["kendall_tau"] is not None:
+            scored.append({"item": item, "tau": found["kendall_tau"], "labelers": len(group)})
+    return sorted(scored, key=lambda row: row["tau"])[:most]
+
+
+def last_number(db: Db, project: Project) -> int:
+    """Grows with each answer."""
+    return db.scalar(select(func.max(Answer.number)).where(Answer.project_id == project.id)) or 0
+
+
+def quality(db: Db, project: Project) -> dict[str, Any]:
+    """How far labelers agree, what each one does, and the items on which they differ most."""
+    rankings = read_rankings(db, project)
+    return {
+        "agreement": agreement(rankings),
+        "labelers": labelers(db, project, rankings),
+        "lowest": lowest_agreement(rankings),
+    }

@@ -1,0 +1,151 @@
+"""Opens the store: one SQLite file (write-ahead log) or a PostgreSQL database by URL, brought to the newest tables."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.orm import Session as DatabaseSession
+from sqlalchemy.orm import sessionmaker
+
+from tutelage.errors import UserError
+from tutelage.feedback.schema import Audit
+
+BUSY_SECONDS = 10
+
+
+class StoreUnavailable(Exception):
+    """The database cannot be written now (full disk, lock, lost connection): the answer was not saved."""
+
+
+class Store:
+    """A database of projects, people, tasks and answers.
+
+    `with store.write() as db` is one transaction: all of it is on disk when the block ends, or none.
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self._sessions = sessionmaker(engine, expire_on_commit=False)
+
+    @classmethod
+    def open(cls, where: str | Path, *, create: bool = True) -> "Store":
+        """`where` is a file or a URL (postgresql://user@host/name)."""
+        url = _url(str(where), create)
+        try:
+            engine = create_engine(url, connect_args=_connect_args(url), pool_pre_ping=not url.startswith("sqlite"))
+        except ImportError as error:
+            raise UserError(f"needs a driver ({error})", where=url, mend="pip install 'psycopg[binary]'") from error
+        except Exception as error:
+            raise UserError(
+                f"is no database address ({error})", where=str(where), mend="give a file, or postgresql://…"
+            ) from error
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        try:
+            _migrate(engine)
+        except DatabaseError as error:
+            raise UserError(
+                f"cannot be opened ({error.orig})", where=str(where), mend="give a store, or a new file"
+            ) from error
+        return cls(engine)
+
+    @contextmanager
+    def read(self) -> Iterator[DatabaseSession]:
+        with _naming_failures(), self._sessions() as db:
+            db.connection(execution_options={"reading": True})
+            yield db
+
+    @contextmanager
+    def write(self) -> Iterator[DatabaseSession]:
+        with _naming_failures(), self._sessions.begin() as db:
+            yield db
+
+    def backup(self, out: Path) -> None:
+        """A whole copy of a SQLite store while it is in use."""
+        if self.engine.dialect.name != "sqlite":
+            raise UserError("is no SQLite file", where=str(self.engine.url), mend="use pg_dump for PostgreSQL")
+        if out.exists():
+            raise UserError("exists already", where=str(out), mend="name a new file")
+        with self.engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            raw.rollback()  # type: ignore[union-attr]
+            raw.execute("VACUUM INTO ?", (str(out),))  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def audit(db: DatabaseSession, person_id: str | None, action: str, detail: str = "") -> None:
+    db.add(Audit(created=time.time(), person_id=person_id, action=action, detail=detail))
+
+
+@contextmanager
+def _naming_failures() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        cause = str(error.orig).lower()
+        if "full" in cause or "no space" in cause:
+            reason = "the server's disk is full"
+        elif "locked" in cause:
+            reason = "the database is locked by another program"
+        else:
+            reason = "the database does not answer"
+        raise StoreUnavailable(reason) from error
+
+
+def _url(where: str, create: bool) -> str:
+    if re.match(r"^postgres(ql)?(\+\w+)?://", where):
+        return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", where)
+    if "://" in where and not where.startswith("sqlite:///"):
+        raise UserError("is no address of a store", where=where, mend="give a file, or postgresql://…")
+    path = Path(where.removeprefix("sqlite:///")).expanduser()
+    if path.is_dir():
+        raise UserError("is a folder", where=str(path), mend="give a file, such as feedback.db")
+    if not create and not path.exists():
+        raise UserError("there is no such store", where=str(path), mend="check the path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{path}"
+
+
+def _connect_args(url: str) -> dict[str, Any]:
+    return {"timeout": BUSY_SECONDS, "check_same_thread": False} if url.startswith("sqlite") else {}
+
+
+def _set_up_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # the driver starts no transaction by itself; `_begin_sqlite` does
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # A transaction that reads first and writes later could fail halfway: writers take the lock at the start.
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _migrate(engine: Engine) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    with engine.connect().execution_options(reading=True) as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        connection.rollback()
+    if current == head:
+        return
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # two servers may start at once
+            connection.execute(text("SELECT pg_advisory_xact_lock(7264)"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

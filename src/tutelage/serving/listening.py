@@ -1,0 +1,23 @@
+"""The server's socket, bound before anything heavy is imported: a taken port is told at once."""
+
+import socket
+
+from tutelage.errors import UserError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()  # without it, Linux lets a second server bind the port, too
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"cannot listen there ({error.strerror or error})",
+            where=f"{host}, port {port}",
+            mend="stop what uses the port, or choose another with --port",
+        ) from error
+    return listener

@@ -1,0 +1,31 @@
+"""`tutelage serve`: load the checkpoints, listen, stop in good order."""
+
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from tutelage.models import load_policy, resolve
+from tutelage.serving.app import Served, make_app
+
+LAST_SECONDS = 10  # that running requests get at the end
+
+
+def serve(models: Sequence[tuple[str, str]], listener: socket.socket, batch_size: int, dtype: str) -> None:
+    """Serve (name, checkpoint) pairs on a bound socket until SIGTERM or Ctrl-C."""
+    for _, path in models:
+        resolve(path)
+    served = [Served(name, load_policy(path, dtype), batch_size) for name, path in models]
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(
+        f"serving {', '.join(name for name, _ in models)} at {address}/v1 (Ctrl-C stops)", file=sys.stderr, flush=True
+    )
+    config = uvicorn.Config(
+        make_app(served), log_level="warning", access_log=False, timeout_graceful_shutdown=LAST_SECONDS
+    )
+    # uvicorn raises the signal again once it has stopped; that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,180 @@
+"""`tutelage eval --judge`: any models on any prompts by any judges.
+
+A model is a checkpoint, an endpoint or a file of outputs; a judge is a reward model, a language model or the
+world's gold. What endpoints said is kept in the output folder, so that a run that was stopped, or repeated with
+one more model, asks for nothing twice.
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from tutelage.configs import EvalConfig
+from tutelage.data.outputs import prompt_key, read_outputs
+from tutelage.data.sources import prompts
+from tutelage.errors import UserError
+from tutelage.evaluation.comparison import compare_by_verdicts
+from tutelage.evaluation.length_control import length_controlled_win_rate
+from tutelage.evaluation.ratings import Game, ratings
+from tutelage.judges.cache import Cache, Reply, key_of
+from tutelage.judges.chats import ChatFailedError, Endpoint, open_chat
+from tutelage.judges.llm import LLMJudge
+from tutelage.judges.verdict import Judge, Match, ScoringJudge, Verdict
+from tutelage.records import Prompt
+from tutelage.runs import Progress, write_json
+
+SHOWN = 12  # prompts shown side by side
+FEWEST_FOR_LENGTH = 20  # verdicts under which length is not controlled for
+OUTPUT_KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+JUDGES = "reward:CHECKPOINT, openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT or gold"
+Answers = list[Reply | None]
+
+
+def run(config: EvalConfig) -> dict[str, Any]:
+    """Compare models by the judges of `config.judge`; returns (and writes) the measurements."""
+    # 1. What is asked, who answers, who judges.
+    out = Path(config.out or "runs/eval")
+    specs = dict(_named(spec) for spec in config.models)
+    if len(specs) < 2:
+        raise UserError("needs two models to compare", where="option --models (models)", mend="give a=… b=…")
+    asked = prompts(config.data, config.split, config.prompts, seed=77)[: config.prompts]
+    kept = Cache(out / "judgments.jsonl")
+    judges = [open_judge(spec, config, kept) for spec in config.judge]
+
+    # 2. One answer of each model to each prompt; where there is none, that is counted.
+    outputs = Cache(out / "answers.jsonl")
+    answers = {name: answers_of(spec, asked, config, outputs) for name, spec in specs.items()}
+
+    # 3. Each later model over each earlier one, by each judge.
+    result: dict[str, Any] = {"stage": "eval", "win_rates": [], "ratings": {}, "behaviours": {}, "samples": []}
+    for judge in judges:
+        games: list[Game] = []
+        for baseline, policy in combinations(specs, 2):
+            matches = both_answered(asked, answers[policy], answers[baseline])
+            verdicts = judged(judge, matches)
+            row = {"policy": policy, "baseline": baseline, "judge": judge.name}
+            result["win_rates"].append({**row, **summary(matches, verdicts, len(asked))})
+            games += [
+                Game(policy, baseline, verdict.points, match.prompt.id)
+                for match, verdict in zip(matches, verdicts, strict=True)
+                if verdict.points is not None
+            ]
+        if len(specs) > 2 and games:
+            result["ratings"][judge.name] = ratings(games)
+    for name in specs:
+        lengths = [len(text) for text in answers[name] if text is not None]
+        unanswered = len(asked) - len(lengths)
+        mean = sum(lengths) / len(lengths) if lengths else None
+        result["behaviours"][name] = {}
+        result.setdefault("answers", {})[name] = {"unanswered": unanswered, "mean_characters": mean}
+    for i, prompt in enumerate(asked[:SHOWN]):
+        shown = {name: {"text": answers[name][i]} for name in specs if answers[name][i] is not None}
+        result["samples"].append(
+            {
+                "prompt_id": prompt.id,
+                "category": prompt.category,
+                "prompt": prompt.messages[-1]["content"],
+                "answers": shown,
+            }
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "eval.json", result)
+    return result
+
+
+def both_answered(asked: Sequence[Prompt], ours: Answers, theirs: Answers) -> list[Match]:
+    pairs = zip(asked, ours, theirs, strict=True)
+    return [Match(p, a, b) for p, a, b in pairs if a is not None and b is not None]
+
+
+def judged(judge: Judge, matches: Sequence[Match]) -> list[Verdict]:
+    """A verdict on each match; says beforehand what a language model will be asked."""
+    if not isinstance(judge, LLMJudge):
+        return judge.compare_all(matches)
+    calls, words = judge.pending(matches)
+    if calls:
+        print(f"eval: {judge.name} will be asked {calls} times, about {words:,} words in all", file=sys.stderr)
+    with Progress(2 * len(matches), "judge", unit="call") as bar:
+        return judge.compare_all(matches, bar.update)
+
+
+def summary(matches: Sequence[Match], verdicts: Sequence[Verdict], asked: int) -> dict[str, Any]:
+    """The win rate with its interval, what was not judged, and the rate at equal lengths."""
+    found = compare_by_verdicts(
+        [v.points for v in verdicts],
+        [m.prompt.id for m in matches],
+        flipped=[v.flipped for v in verdicts],
+        problems=[v.problem for v in verdicts],
+        asked=asked,
+    )
+    rows = [(v.points, len(m.a), len(m.b)) for m, v in zip(matches, verdicts, strict=True) if v.points is not None]
+    if len(rows) < FEWEST_FOR_LENGTH:
+        return {**found, "length_controlled": None}
+    points, ours, theirs = zip(*rows, strict=True)
+    return {**found, "length_controlled": length_controlled_win_rate(points, ours, theirs)}
+
+
+def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) -> Answers:
+    """A model's answers: read from a file, or asked for; None where there is none."""
+    if spec.endswith(OUTPUT_KINDS) and Path(spec).is_file():
+        found = read_outputs(Path(spec))
+        rows = [found.get(p.id, found.get(prompt_key(p.messages))) for p in asked]
+        if not any(rows):
+            raise UserError("answers none of the prompts", where=spec, mend="give outputs for the prompts of --data")
+        return [None if row is None else Reply(*row) for row in rows]
+    options = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
+    chat = open_chat(spec, dtype=config.dtype, seed=config.seed, **options)
+    keys = [key_of(chat.name, options, config.seed, p.id, p.messages) for p in asked]
+    new = [i for i, key in enumerate(keys) if kept.get(key) is None]
+    if new:
+        if isinstance(chat, Endpoint):
+            most = len(new) * config.max_new_tokens
+            print(f"eval: {chat.name} will be asked {len(new)} prompts, for {most:,} tokens at most", file=sys.stderr)
+        done = 0
+        with Progress(len(new), "eval", unit="answer") as bar:
+
+            def answered(place: int, reply: Reply) -> None:
+                nonlocal done
+                kept.put(keys[new[place]], reply, model=spec, prompt_id=asked[new[place]].id)
+                done += 1
+                bar.update(done)
+
+            failed = [
+                one
+                for one in chat.answers([asked[i].messages for i in new], answered)
+                if isinstance(one, ChatFailedError)
+            ]
+        if failed:
+            print(f"warning: {spec} left {len(failed)} of {len(asked)} prompts: {failed[0]}", file=sys.stderr)
+    return [kept.get(key) for key in keys]
+
+
+def open_judge(spec: str, config: EvalConfig, kept: Cache) -> Judge:
+    kind, _, rest = spec.partition(":")
+    if spec == "gold":
+        if config.data != "world":
+            raise UserError("judges the embedded world only", where="--judge gold", mend=f"use one of: {JUDGES}")
+        return ScoringJudge("gold", _gold)
+    if kind == "reward" and rest:
+        from tutelage.judges.reward import reward_judge
+
+        return reward_judge(rest, config.dtype, config.max_length)
+    if kind in ("openai", "anthropic", "local") and rest:
+        options = {"dtype": config.dtype} if kind == "local" else {}
+        return LLMJudge(open_chat(spec, **options), kept)
+    raise UserError(f"unknown judge {spec!r}", where="option --judge (judge)", mend=f"use one of: {JUDGES}")
+
+
+def _gold(asked: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+    from tutelage.world import gold
+
+    finishes = [answer.finish if isinstance(answer, Reply) else "stop" for answer in answers]
+    return [gold.score(p, a, finish).total for p, a, finish in zip(asked, answers, finishes, strict=True)]
+
+
+def _named(spec: str) -> tuple[str, str]:
+    """NAME=MODEL; without a name, the model is its own."""
+    name, separator, model = spec.partition("=")
+    return (name, model) if separator and "/" not in name and ":" not in name else (spec, spec)

@@ -1,0 +1,150 @@
+"""Signing in and out, invitations, and the people of a store."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from sqlalchemy import select
+
+from tutelage.errors import UserError
+from tutelage.feedback import people
+from tutelage.feedback.schema import ROLES, Audit, Person
+from tutelage.feedback.store import audit
+from tutelage.web.access import ADMINS, EVERYBODY, LEADS, PUBLIC, Denied, allow, text_field
+from tutelage.web.pages import page, wants_json
+from tutelage.web.security import COOKIE
+
+router = APIRouter()
+
+
+def _root(request: Request) -> str:
+    return request.scope.get("root_path", "")
+
+
+def _safe_next(value: str) -> str:
+    """A path of ours, or the start page: never another site."""
+    good = value.startswith("/") and not value.startswith("//") and "\\" not in value and value.isprintable()
+    return value if good else "/"
+
+
+def _set_cookie(request: Request, token: str) -> None:
+    request.scope.setdefault("state", {})["set_cookie"] = token
+
+
+@router.get("/login")
+@allow(PUBLIC)
+def login_page(request: Request, next: str = "/") -> Response:
+    return page(request, "login.html", next=_safe_next(next), message="", name="")
+
+
+@router.post("/login")
+@allow(PUBLIC)
+def login(request: Request) -> Response:
+    """Sign in, with a form or (over unsent work) with JSON."""
+    name, password = text_field(request, "name", 80), request.state.sent.get("password", "")
+    limit: people.LoginLimit = request.app.state.login_limit
+    keys = (f"name {name.lower()}", f"address {request.client.host if request.client else ''}")
+    wait = limit.seconds_left(*keys)
+    if wait > 0:
+        return _login_failed(request, name, f"Too many tries. Wait {round(wait) + 1} seconds.", 429)
+    with request.app.state.store.read() as db:
+        right = isinstance(password, str) and len(password) <= 1000
+        person = people.check_password(db, name, password) if right else None
+    if person is None:
+        limit.failed(*keys)
+        return _login_failed(request, name, "The name or the password is wrong.", 403)
+    limit.succeeded(*keys)
+    with request.app.state.store.write() as db:
+        token, session = people.sign_in(db, person)
+    _set_cookie(request, token)
+    if wants_json(request):
+        return JSONResponse({"csrf": session.csrf, "person": person.id})
+    return RedirectResponse(_root(request) + _safe_next(text_field(request, "next", 400)), 303)
+
+
+def _login_failed(request: Request, name: str, message: str, status: int) -> Response:
+    if wants_json(request):
+        return JSONResponse({"error": message}, status)
+    return page(
+        request,
+        "login.html",
+        status=status,
+        next=_safe_next(text_field(request, "next", 400)),
+        message=message,
+        name=name,
+    )
+
+
+@router.post("/logout")
+@allow(*EVERYBODY)
+def logout(request: Request) -> Response:
+    with request.app.state.store.write() as db:
+        people.sign_out(db, request.cookies.get(COOKIE, ""))
+    _set_cookie(request, "")
+    return RedirectResponse(_root(request) + "/login", 303)
+
+
+@router.get("/join/{token}")
+@allow(PUBLIC)
+def join_page(request: Request, token: str) -> Response:
+    with request.app.state.store.read() as db:
+        invitation = people.open_invitation(db, token)
+    if invitation is None:
+        raise Denied(403, "This invitation was used or has ended. Ask for a new one.")
+    return page(request, "join.html", token=token, role=invitation.role, message="", name="")
+
+
+@router.post("/join/{token}")
+@allow(PUBLIC)
+def join(request: Request, token: str) -> Response:
+    name, password = text_field(request, "name", 80), text_field(request, "password", 1000)
+    try:
+        with request.app.state.store.write() as db:
+            person = people.accept(db, token, name, password)
+            cookie, _ = people.sign_in(db, person)
+    except UserError as error:
+        if error.where == "invitation":
+            raise Denied(403, "This invitation was used or has ended. Ask for a new one.") from error
+        return page(
+            request, "join.html", status=422, token=token, role="", message=f"{error.what}; {error.mend}.", name=name
+        )
+    _set_cookie(request, cookie)
+    return RedirectResponse(_root(request) + "/", 303)
+
+
+@router.get("/people")
+@allow(*LEADS)
+def people_page(request: Request) -> Response:
+    return _people(request)
+
+
+def _people(request: Request, link: str = "", role: str = "") -> Response:
+    with request.app.state.store.read() as db:
+        everybody = list(db.scalars(select(Person).order_by(Person.created)))
+        log = list(db.scalars(select(Audit).order_by(Audit.id.desc()).limit(20)))
+    names = {person.id: person.name for person in everybody}
+    return page(request, "people.html", people=everybody, log=log, names=names, link=link, invited=role, roles=ROLES)
+
+
+@router.post("/people/invite")
+@allow(*LEADS)
+def invite(request: Request) -> Response:
+    role = text_field(request, "role", 16)
+    if role != "labeler" and request.state.person.role != "admin":
+        raise Denied(403, "Leads invite labelers; ask an administrator.")
+    with request.app.state.store.write() as db:
+        token = people.invite(db, role, request.state.person.id)
+    return _people(request, str(request.url_for("join_page", token=token)), role)
+
+
+@router.post("/people/{person_id}/active")
+@allow(*ADMINS)
+def set_active(request: Request, person_id: str) -> Response:
+    active = text_field(request, "active", 1) == "1"
+    with request.app.state.store.write() as db:
+        person = db.get(Person, person_id) if person_id.isalnum() else None
+        if person is None:
+            raise Denied(404, "There is no such person.")
+        if person.id == request.state.person.id:
+            raise Denied(409, "You cannot close your own account.")
+        people.set_active(db, person, active)
+        audit(db, request.state.person.id, "open account" if active else "close account", person.name)
+    return RedirectResponse(_root(request) + "/people", 303)

@@ -1,0 +1,81 @@
+"""The web app over a store: one FastAPI application, to serve by itself or to mount beside another."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from tutelage.errors import UserError
+from tutelage.feedback import Store, people
+from tutelage.feedback.queue import Refused
+from tutelage.feedback.store import StoreUnavailable
+from tutelage.web import account, label, lead
+from tutelage.web.access import Denied, guard
+from tutelage.web.pages import page, wants_json
+from tutelage.web.security import Security
+
+STATIC = Path(__file__).parent / "static"
+
+
+def create_app(store: Store, *, local: bool = False) -> FastAPI:
+    """`local`: one person without an account, for a server that listens on loopback only."""
+    app = FastAPI(
+        title="Tutelage feedback", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(guard)]
+    )
+    app.state.store, app.state.local = store, local
+    app.state.login_limit = people.LoginLimit()
+    app.state.quality = {}
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    for part in (label, lead, account):
+        app.include_router(part.router)
+    app.add_middleware(Security, loopback_only=local)
+    app.add_exception_handler(Denied, _denied)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _not_found)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(UserError, _user_error)
+    app.add_exception_handler(StoreUnavailable, _unavailable)
+    return app
+
+
+def _reply(request: Request, status: int, message: str, **fields: Any) -> Response:
+    if wants_json(request):
+        return JSONResponse({"error": message, **fields}, status)
+    return page(request, "error.html", status=status, message=message)
+
+
+def _denied(request: Request, error: Any) -> Response:
+    if error.status == 401 and not wants_json(request) and request.method == "GET":
+        root = request.scope.get("root_path", "")
+        return RedirectResponse(f"{root}/login?next={request.url.path.removeprefix(root)}", 303)
+    return _reply(request, error.status, error.message)
+
+
+def _http_error(request: Request, error: Any) -> Response:
+    messages = {404: "There is no such page.", 405: "This address takes no such request."}
+    return _reply(request, error.status_code, messages.get(error.status_code, str(error.detail)))
+
+
+def _not_found(request: Request, error: Any) -> Response:
+    return _reply(request, 404, "There is no such page.")
+
+
+def _refused(request: Request, error: Any) -> Response:
+    return _reply(request, 409, str(error))
+
+
+def _user_error(request: Request, error: Any) -> Response:
+    place = f"{error.where}: " if error.where else ""
+    mend = f" Mend: {error.mend}." if error.mend else ""
+    return _reply(request, 422, f"{place}{error.what}.{mend}")
+
+
+def _unavailable(request: Request, error: Any) -> Response:
+    message = f"Not saved: {error}. Your draft is safe here. Tell the lead."
+    if wants_json(request):
+        return JSONResponse({"error": message}, 503)
+    return HTMLResponse(f"<!doctype html><title>Not saved</title><p>{message}</p>", 503)

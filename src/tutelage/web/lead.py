@@ -1,0 +1,155 @@
+"""The lead's pages: projects, what goes in and out, how far labelers agree."""
+
+import io
+import json
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+
+from tutelage.errors import UserError
+from tutelage.feedback.export import export_folder
+from tutelage.feedback.projects import change_project, create_project, find_project, import_file
+from tutelage.feedback.quality import LEAST, project_weights
+from tutelage.feedback.statistics import last_number, progress, quality
+from tutelage.feedback.store import audit
+from tutelage.web.access import LEADS, allow, number_field, text_field, uploaded
+from tutelage.web.pages import page
+
+router = APIRouter()
+PAPER_AGREEMENT = 0.726  # Ouyang et al. 2022, section 3.4
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Figures as of an answer's number, and the seconds that they took."""
+
+    number: int
+    found: dict[str, Any]
+    when: float
+    took: float
+
+
+def _to(request: Request, project_id: str, said: str = "") -> Response:
+    query = f"?said={said}" if said else ""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/projects/{project_id}{query}", 303)
+
+
+@router.post("/projects")
+@allow(*LEADS)
+def make_project(request: Request) -> Response:
+    with request.app.state.store.write() as db:
+        project = create_project(db, text_field(request, "name", 120), overlap=number_field(request, "overlap"))
+        audit(db, request.state.person.id, "make project", project.id)
+        made = project.id
+    return _to(request, made)
+
+
+SAID = {"imported": "Imported.", "same": "All of it was here already.", "saved": "Saved."}
+
+
+@router.get("/projects/{project_id}")
+@allow(*LEADS)
+def project_page(request: Request, project_id: str, said: str = "") -> Response:
+    return _project(request, project_id, "project.html", SAID.get(said, ""))
+
+
+@router.get("/projects/{project_id}/status")
+@allow(*LEADS)
+def project_status(request: Request, project_id: str) -> Response:
+    """The part of the page that is fetched anew every few seconds."""
+    return _project(request, project_id, "status.html", "")
+
+
+def _project(request: Request, project_id: str, template: str, said: str) -> Response:
+    with request.app.state.store.read() as db:
+        project = find_project(db, project_id)
+        number = last_number(db, project)
+        known = request.app.state.quality.get(project.id)
+        started = time.monotonic()
+        # Resampling takes a while on many answers: it is done anew when they changed, for at most 1/20 of the time.
+        if known is None or (known.number != number and started - known.when > 20 * known.took):
+            found = quality(db, project)
+            known = Quality(number, found, started, time.monotonic() - started)
+            request.app.state.quality[project.id] = known
+        shown = {"progress": progress(db, project, time.time()), **known.found}
+    return page(request, template, project=project, said=said, fault="", least=LEAST, paper=PAPER_AGREEMENT, **shown)
+
+
+@router.post("/projects/{project_id}/settings")
+@allow(*LEADS)
+def settings(request: Request, project_id: str) -> Response:
+    with request.app.state.store.write() as db:
+        project = find_project(db, project_id)
+        change_project(
+            project,
+            overlap=number_field(request, "overlap"),
+            gold_every=number_field(request, "gold_every"),
+            lease_seconds=60 * number_field(request, "lease_minutes"),
+            instructions=text_field(request, "instructions", 20_000),
+        )
+        audit(db, request.state.person.id, "change project", project_id)
+    return _to(request, project_id, "saved")
+
+
+@router.post("/projects/{project_id}/pause")
+@allow(*LEADS)
+def pause(request: Request, project_id: str) -> Response:
+    with request.app.state.store.write() as db:
+        project = find_project(db, project_id)
+        change_project(project, paused=text_field(request, "paused", 1) == "1")
+        audit(db, request.state.person.id, "pause" if project.paused else "resume", project_id)
+    return _to(request, project_id)
+
+
+@router.post("/projects/{project_id}/import")
+@allow(*LEADS)
+def upload(request: Request, project_id: str) -> Response:
+    """A file of prompts and completions; the name only says its kind, and no path of it is used."""
+    file, tasks = uploaded(request, "file"), text_field(request, "tasks", 16)
+    name = (file.filename or "").lower()
+    kinds = (".jsonl", ".jsonl.gz", ".json", ".parquet")
+    kind = next((kind for kind in kinds if name.endswith(kind)), None)
+    if kind is None:
+        raise UserError("the file is of no known kind", mend=f"give {', '.join(kinds)}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"upload{kind}"
+        path.write_bytes(file.file.read())
+        try:
+            with request.app.state.store.write() as db:
+                project = find_project(db, project_id)
+                gold = tasks == "gold"
+                done = import_file(db, project, path, "rank" if gold else tasks, gold=gold)
+                audit(db, request.state.person.id, "import", f"{project_id}: {done.tasks} tasks")
+        except UserError as error:
+            said = [text.replace(str(path), "the file") for text in (error.what, error.where or "")]
+            raise UserError(said[0], where=said[1], mend=error.mend) from error
+    return _to(request, project_id, "imported" if done.tasks else "same")
+
+
+@router.get("/projects/{project_id}/export")
+@allow(*LEADS)
+def download(request: Request, project_id: str, weights: bool = False) -> Response:
+    """A folder that `tutelage reward --data` reads, zipped."""
+    with tempfile.TemporaryDirectory() as folder, request.app.state.store.read() as db:
+        project = find_project(db, project_id)
+        given = project_weights(db, project) if weights else None
+        export_folder(db, project, Path(folder), given)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(Path(folder).rglob("*")):
+                if file.is_file():
+                    archive.write(file, Path(project.id) / file.relative_to(folder))
+            if given is not None:
+                archive.writestr(f"{project.id}/labels/weights.json", json.dumps(given, indent=2))
+    name = f"{project.id}.zip"
+    return Response(
+        packed.getvalue(),
+        media_type="application/zip",
+        headers={"content-disposition": f'attachment; filename="{name}"'},
+    )

@@ -1,0 +1,41 @@
+"""Listens and serves the pages until Ctrl-C."""
+
+import socket
+import sys
+
+import uvicorn
+
+from tutelage.errors import UserError
+from tutelage.feedback import Store, people
+from tutelage.web.app import create_app
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(store: Store, host: str, port: int, *, accounts: bool) -> None:
+    """On loopback nobody needs an account unless `accounts`; elsewhere everybody does."""
+    local = host in LOOPBACK and not accounts
+    with _listen(host, port) as listener:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        print(f"feedback: {address}/ (Ctrl-C stops)", file=sys.stderr)
+        if not local:
+            with store.write() as db:
+                if not people.has_admin(db):
+                    token = people.invite(db, "admin", None)
+                    print(f"feedback: make the first account at {address}/join/{token}", file=sys.stderr)
+        config = uvicorn.Config(create_app(store, local=local), log_level="warning", timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a taken port is the user's message and no traceback."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise UserError(
+            f"cannot listen there ({error})", where=f"{host}, port {port}", mend="choose another with --port"
+        ) from error
+    return listener

@@ -1,0 +1,41 @@
+// Seconds of work: the page is visible and focused and had input in the last 120 s. The rest is idle, or away.
+
+const PAUSE = 120;
+
+export class Activity {
+  constructor(clock = () => performance.now() / 1000) {
+    this.clock = clock;
+    this.active = this.idle = this.away = 0;
+    this.last = this.input = clock();
+    this.inputs = new Set();
+  }
+
+  here() {
+    return !document.hidden && document.hasFocus();
+  }
+
+  // Called every second, on input, and when the page is left or found again (with what held before).
+  tick(was = this.here()) {
+    const now = this.clock();
+    const span = now - this.last;
+    this.last = now;
+    if (!was) this.away += span;
+    else {
+      const until = Math.max(0, Math.min(span, this.input + PAUSE - (now - span)));
+      this.active += until;
+      this.idle += span - until;
+    }
+  }
+
+  touched(kind) {
+    this.tick();
+    this.input = this.clock();
+    if (kind) this.inputs.add(kind);
+  }
+
+  effort() {
+    this.tick();
+    const kinds = [...this.inputs];
+    return { idle: Math.round(this.idle), away: Math.round(this.away), input: kinds.length > 1 ? "mixed" : kinds[0] || "none" };
+  }
+}

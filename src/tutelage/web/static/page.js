@@ -1,0 +1,116 @@
+// Starts every page: theme, the keys dialog, single keys, and the page's own part.
+
+import { $, $$, kept, root, toast } from "./net.js";
+import { openRank } from "./rank.js";
+import { openSteps } from "./steps.js";
+import { go, onOpen, work } from "./work.js";
+import { openWrite } from "./write.js";
+
+const PAGES = { rank: openRank, demonstrate: openWrite, steps: openSteps };
+let part = null;
+
+document.documentElement.classList.add("script");
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const themeNow = () => localStorage.getItem("tutelage:theme") ?? (dark.matches ? "dark" : "light");
+
+// Without a choice the system's theme holds, and changes with it.
+function theme(next) {
+  if (next) localStorage.setItem("tutelage:theme", next);
+  const chosen = localStorage.getItem("tutelage:theme");
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  $("[data-act=theme]").textContent = themeNow() === "dark" ? "Light" : "Dark";
+}
+dark.addEventListener("change", () => theme());
+
+function open() {
+  const main = $("main");
+  part = PAGES[main.dataset.page]?.(main) ?? null;
+  if (part && main.dataset.page !== "demonstrate") $("#prompt").focus({ preventScroll: true });
+}
+
+const keysOn = () => localStorage.getItem("tutelage:keys") !== "off";
+const dialog = $("#keys");
+$("#keys-on").checked = keysOn();
+$("#keys-on").addEventListener("change", (event) => localStorage.setItem("tutelage:keys", event.target.checked ? "on" : "off"));
+
+document.addEventListener("click", (event) => {
+  const act = event.target.closest("[data-act]")?.dataset.act;
+  if (act === "keys") dialog.showModal();
+  if (act === "theme") theme(themeNow() === "dark" ? "light" : "dark");
+});
+document.addEventListener("submit", (event) => {
+  if (event.target.dataset.act === "sign-out") kept.clear();
+});
+
+function toggle(id) {
+  const details = $(id);
+  if (!details) return;
+  details.open = !details.open;
+  $(details.open ? "button, .sheet" : "summary", details)?.focus();
+}
+
+const isText = (target) => target.matches("textarea, select, input:not([type=radio], [type=checkbox])") || target.isContentEditable;
+
+document.addEventListener("keydown", (event) => {
+  const { key, target } = event;
+  if (document.querySelector("dialog[open]") || event.isComposing) return;
+  if ((event.ctrlKey || event.metaKey) && key === "Enter" && part) {
+    event.preventDefault();
+    return void part.acts.submit();
+  }
+  if (event.ctrlKey || event.metaKey) return;
+  if (key === "Escape") {
+    $$(".tools details[open]").forEach((one) => (one.open = false));
+    if (isText(target)) target.blur();
+    return;
+  }
+  if (isText(target)) {
+    if (key === "Enter" && target.id === "ranking") {
+      event.preventDefault();
+      target.blur();
+      part?.acts.submit();
+    }
+    return;
+  }
+  if (!keysOn()) return;
+  const skip = $("#skip");
+  if (skip?.open && /^[1-5]$/.test(key)) {
+    event.preventDefault();
+    return void $$("button", skip)[Number(key) - 1]?.click();
+  }
+  if (key === "Enter" && part && !target.closest("button, a, summary, label, input")) {
+    event.preventDefault();
+    return void part.acts.submit();
+  }
+  const arrows = key.startsWith("Arrow");
+  if (arrows && !event.altKey && target.matches("input[type=radio]")) return;
+  if (part && !work()?.readOnly && part.key(event)) return void event.preventDefault();
+  const ours = {
+    "?": () => dialog.showModal(),
+    s: () => toggle("#skip"),
+    t: () => toggle("#instructions"),
+    z: () => part && (part.acts.undo?.() || reopen()),
+    "[": () => step("earlier"),
+    "]": () => step("later"),
+  }[key];
+  if (ours && !event.altKey) {
+    event.preventDefault();
+    ours();
+  }
+});
+
+function reopen() {
+  const last = kept.get("last");
+  if (last && last.task !== work()?.task) go(`${root()}/t/${last.task}`).then(() => toast("Your last answer, to correct."));
+}
+
+function step(which) {
+  const task = $("main").dataset[which];
+  if (task) go(`${root()}/t/${task}`);
+}
+
+addEventListener("popstate", () => location.reload());
+onOpen(open);
+theme();
+open();

@@ -1,0 +1,356 @@
+// The Rank page: read in the cards, order in the tray.
+
+import { $, $$, announce, root } from "./net.js";
+import { drag } from "./drag.js";
+import { join, joinAbove, move, parse, place, rankOf, takeOut, told, write } from "./ranking.js";
+import { Work } from "./work.js";
+
+export function openRank(main) {
+  const form = $("#work", main);
+  const letters = $$(".card", main).map((card) => card.dataset.letter);
+  const field = $("#ranking");
+  const texts = Object.fromEntries(letters.map((x) => [x, $(`#card-${x} .text`).textContent]));
+  let groups = [];
+  let past = [];
+  let here = letters[0];
+  let mode = ""; // "tie" waits for a rank, "quality" for 1 to 7, "skip" for a reason
+  const seen = new Set();
+  const visits = [];
+  let contradictions = 0;
+
+  const flag = (name) => form.elements[name];
+  const read = () => ({
+    ranking: write(groups),
+    rest_below: flag("rest_below").checked,
+    all_bad: flag("all_bad").checked,
+    ratings: Object.fromEntries(letters.map((x) => [x, Number(form.elements[`rating_${x}`].value)]).filter(([, v]) => v)),
+    flags: Object.fromEntries(letters.map((x) => [x, $$(`#card-${x} .flags input:checked`).map((box) => box.value)]).filter(([, v]) => v.length)),
+    category: $("#category").value.trim() && $("#category").selectedIndex ? $("#category").value : "",
+    note: $("#note").value,
+  });
+  const show = (payload) => {
+    try {
+      groups = parse(payload.ranking || "", letters.join(""));
+    } catch {
+      groups = [];
+    }
+    flag("rest_below").checked = Boolean(payload.rest_below);
+    flag("all_bad").checked = Boolean(payload.all_bad);
+    for (const x of letters) {
+      for (const radio of form.elements[`rating_${x}`]) radio.checked = Number(radio.value) === (payload.ratings || {})[x];
+      for (const box of $$(`#card-${x} .flags input`)) box.checked = ((payload.flags || {})[x] || []).includes(box.value);
+    }
+    $("#note").value = payload.note || "";
+    if (payload.category) $("#category").value = payload.category;
+    draw();
+  };
+  const work = new Work(main, { read, show });
+
+  const chip = (letter) => {
+    const made = document.createElement("button");
+    made.type = "button";
+    made.className = "chip";
+    made.dataset.chip = letter;
+    made.setAttribute("aria-pressed", String(letter === here));
+    const bold = document.createElement("b");
+    bold.textContent = letter;
+    const short = document.createElement("span");
+    short.textContent = texts[letter].replace(/\s+/g, " ").slice(0, 60);
+    made.append(bold, short);
+    return made;
+  };
+
+  function draw() {
+    const focused = document.activeElement?.dataset?.chip;
+    $("#rows").replaceChildren(
+      ...groups.map((group, i) => {
+        const row = document.createElement("li");
+        row.className = "row";
+        row.dataset.row = i + 1;
+        const number = document.createElement("span");
+        number.className = "nr";
+        number.textContent = i + 1;
+        const chips = document.createElement("span");
+        chips.className = "chips";
+        group.forEach((letter, n) => {
+          if (n) chips.append(Object.assign(document.createElement("span"), { className: "eq", textContent: "=" }));
+          chips.append(chip(letter));
+        });
+        row.append(number, chips);
+        return row;
+      }),
+    );
+    $("#unranked").replaceChildren(...letters.filter((x) => !rankOf(groups, x)).map(chip));
+    const pushed = [];
+    for (const letter of letters) {
+      const rank = rankOf(groups, letter);
+      const card = $(`#card-${letter}`);
+      card.classList.toggle("ranked", rank > 0);
+      card.classList.toggle("current", letter === here);
+      card.classList.toggle("rating", mode === "quality" && letter === here);
+      $("select", card).value = rank ? String(rank) : "";
+      const marks = $$(".flags input:checked", card).length;
+      $(".count", card).textContent = marks ? `(${marks})` : "";
+      const tab = document.createElement("button");
+      tab.type = "button";
+      tab.dataset.tab = letter;
+      tab.setAttribute("aria-pressed", String(letter === here));
+      tab.append(letter, Object.assign(document.createElement("small"), { textContent: rank || "?" }));
+      pushed.push(tab);
+    }
+    const best = document.createElement("button");
+    best.type = "button";
+    best.dataset.rankHere = rankOf(groups, here) ? "0" : String(groups.length + 1);
+    best.textContent = rankOf(groups, here) ? `Take ${here} out` : `${here}: rank ${groups.length + 1}`;
+    const sendButton = Object.assign(document.createElement("button"), { type: "button", className: "primary", textContent: "Submit" });
+    sendButton.dataset.send = "1";
+    $("#phone-tabs").replaceChildren(...pushed, best, sendButton);
+    if (document.activeElement !== field) field.value = write(groups);
+    const count = groups.flat().length;
+    $("#submit").textContent = count ? `Submit ${count} of ${letters.length}` : "Submit";
+    if (focused) $(`[data-chip="${focused}"]`)?.focus({ preventScroll: true });
+  }
+
+  function change(next, letter, { say = true } = {}) {
+    if (write(next) === write(groups)) return;
+    past.push(groups);
+    const before = groups;
+    groups = next;
+    draw();
+    work.changed();
+    if (say) announce(told(before, groups, letter));
+  }
+
+  function goTo(letter, { focus = true, scroll = true } = {}) {
+    if (!letter) return;
+    if (letter !== here) visits.push(letter);
+    here = letter;
+    seen.add(letter);
+    draw();
+    const card = $(`#card-${letter}`);
+    if (focus) card.focus({ preventScroll: true });
+    if (scroll) card.scrollIntoView({ block: "nearest" });
+  }
+
+  const nextUnranked = () => {
+    const start = letters.indexOf(here);
+    return [...letters.slice(start + 1), ...letters.slice(0, start)].find((x) => !rankOf(groups, x));
+  };
+
+  function put(rank, tie = false) {
+    const letter = here;
+    if (letters.length === 2 && !tie && rank <= 2) {
+      const other = letters.find((x) => x !== letter); // two answers: one key orders both
+      return change(rank === 1 ? [[letter], [other]] : [[other], [letter]], letter);
+    }
+    change(tie ? join(groups, letter, rank) : place(groups, letter, rank), letter);
+    const next = nextUnranked();
+    if (next) goTo(next);
+  }
+
+  function setMode(next) {
+    mode = next;
+    draw();
+    if (mode === "quality") announce(`Quality of ${here}: 1 to 7`);
+    if (mode === "tie") announce("Tie with which rank?");
+  }
+
+  function rate(value) {
+    const letter = here;
+    const radio = $(`input[name="rating_${letter}"][value="${value}"]`);
+    radio.checked = true;
+    announce(`${letter} quality ${value}`);
+    work.changed();
+    const next = letters[letters.indexOf(letter) + 1];
+    mode = "";
+    if (next) goTo(next);
+    else draw();
+  }
+
+  let warned = "";
+  async function submit() {
+    const payload = read();
+    const ranked = groups.flat().length;
+    const rest = payload.rest_below && ranked > 0 && ranked < letters.length;
+    if (ranked < 2 && !rest && !payload.all_bad) return work.faults({ ranking: "Rank two answers or more, or press x if all are bad." });
+    const hidden = letters.find((x) => !seen.has(x) && !inView(x));
+    if (groups.length && hidden && warned !== "seen") {
+      warned = "seen";
+      return announceFault(`The end of ${hidden} was not on screen. Press submit again to send anyway.`);
+    }
+    const odd = contradiction(payload.ratings);
+    if (odd && warned !== "odd") {
+      warned = "odd";
+      contradictions++;
+      return announceFault(odd);
+    }
+    $("#summary").hidden = true;
+    const revisits = visits.length - new Set(visits).size;
+    await work.submit({ ...payload, effort: { seen: letters.map((x) => seen.has(x)), revisits, contradictions } });
+  }
+
+  const announceFault = (words) => {
+    const line = $("#fault-ranking");
+    line.textContent = words;
+    line.hidden = false;
+    announce(words);
+  };
+
+  function contradiction(ratings) {
+    for (const [i, group] of groups.entries())
+      for (const a of group)
+        for (const b of groups.slice(i + 1).flat())
+          if (ratings[a] && ratings[b] && ratings[a] < ratings[b]) return `You gave ${a} ${ratings[a]} and ${b} ${ratings[b]} but put ${a} above. Submit again to keep it, or look again.`;
+    return "";
+  }
+
+  const inView = (letter) => {
+    const box = $(`#card-${letter} .body`);
+    return box.scrollHeight <= box.clientHeight + 4 && box.getBoundingClientRect().bottom <= innerHeight + 4;
+  };
+  const watch = new IntersectionObserver((entries) => entries.forEach((e) => e.isIntersecting && seen.add(e.target.dataset.end)), { threshold: 0 });
+  for (const x of letters) {
+    const end = document.createElement("span");
+    end.dataset.end = x;
+    $(`#card-${x} .body`).append(end);
+    watch.observe(end);
+  }
+  work.over.signal.addEventListener("abort", () => watch.disconnect());
+
+  const cards = $("#cards");
+  const long = $$(".card", main).filter((card) => $(".body", card).scrollHeight > 360);
+  long.forEach((card) => card.classList.add("long"));
+  cards.classList.toggle("folded-all", long.length > 0);
+
+  const acts = {
+    submit,
+    undo() {
+      if (!past.length) return false;
+      groups = past.pop();
+      draw();
+      work.changed();
+      announce(`Undone: ${write(groups) || "nothing ranked"}`);
+      return true;
+    },
+    out: () => change(takeOut(groups, here), here),
+    up: () => change(move(groups, here, -1), here),
+    down: () => change(move(groups, here, 1), here),
+    join: () => change(joinAbove(groups, here), here),
+    prompt() {
+      const folded = $("#prompt").classList.toggle("folded");
+      $("#prompt .fold").setAttribute("aria-expanded", String(!folded));
+    },
+  };
+
+  async function showDifferences() {
+    const panel = $(`#card-${here} .gone-text`);
+    if (!panel.hidden) return (panel.hidden = true);
+    const rank = rankOf(groups, here);
+    const above = rank > 1 ? groups[rank - 2][0] : letters[(letters.indexOf(here) || letters.length) - 1];
+    const reply = await fetch(`${root()}/t/${work.task}/differences/${above}/${here}`).catch(() => null);
+    if (!reply?.ok) return announce("No connection.");
+    const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+    panel.replaceChildren(...page.body.childNodes);
+    panel.hidden = false;
+  }
+
+  function key(event) {
+    const { key: k } = event;
+    if (event.altKey && (k === "ArrowUp" || k === "ArrowDown")) return acts[k === "ArrowUp" ? "up" : "down"](), true;
+    if (event.altKey) return false;
+    if (mode === "quality" && /^[1-7]$/.test(k)) return rate(Number(k)), true;
+    if (mode === "tie") {
+      if (k === "=") return setMode(""), letters.length === 2 ? change([[...letters]], here) : (acts.join(), nextUnranked() && rankOf(groups, here) && goTo(nextUnranked())), true;
+      if (/^[1-9]$/.test(k)) return setMode(""), put(Number(k), true), true;
+    }
+    if (mode) setMode("");
+    if (/^[1-9]$/.test(k)) return put(Number(k)), true;
+    if (k === "0") return acts.out(), true;
+    if (k === "=") return setMode("tie"), true;
+    if (/^[a-i]$/.test(k) && letters.includes(k.toUpperCase())) return goTo(k.toUpperCase()), true;
+    const step = { j: 1, ArrowRight: 1, ArrowDown: 1, k: -1, ArrowLeft: -1, ArrowUp: -1 }[k];
+    if (step) return goTo(letters[(letters.indexOf(here) + step + letters.length) % letters.length]), true;
+    if (k === "r") return field.focus(), field.select(), true;
+    if (k === "w") return flag("rest_below").click(), true;
+    if (k === "x") return flag("all_bad").click(), true;
+    if (k === "l") return setMode("quality"), true;
+    if (k === "m") {
+      const details = $(`#card-${here} .flags`);
+      details.open = !details.open;
+      (details.open ? $("input", details) : $(`#card-${here}`)).focus();
+      return true;
+    }
+    if (k === "n") return $("#note").focus(), true;
+    if (k === "q") return $("#category").focus(), true;
+    if (k === "o") return cards.classList.toggle("folded-all"), true;
+    if (k === "v") return showDifferences(), true;
+    if (k === "p") return acts.prompt(), true;
+    return false;
+  }
+
+  main.addEventListener("click", (event) => {
+    const target = event.target.closest("[data-act], [data-move], [data-chip], [data-tab], [data-rank-here], [data-send]");
+    const card = event.target.closest(".card");
+    if (card && card.dataset.letter !== here && !event.target.closest("select")) goTo(card.dataset.letter, { focus: false, scroll: false });
+    if (!target) return;
+    if (target.dataset.move) acts[target.dataset.move]();
+    else if (target.dataset.chip) goTo(target.dataset.chip, { focus: false });
+    else if (target.dataset.tab) goTo(target.dataset.tab, { focus: false });
+    else if (target.dataset.rankHere) target.dataset.rankHere === "0" ? acts.out() : put(Number(target.dataset.rankHere));
+    else if (target.dataset.send) submit();
+    else if (target.dataset.act === "undo") acts.undo();
+    else if (target.dataset.act === "prompt") acts.prompt();
+  });
+  main.addEventListener("change", (event) => {
+    const { target } = event;
+    if (target.dataset.rank) {
+      const letter = target.dataset.rank;
+      here = letter;
+      const value = target.value;
+      change(!value ? takeOut(groups, letter) : value[0] === "=" ? join(groups, letter, Number(value.slice(1))) : place(groups, letter, Number(value)), letter);
+      draw();
+    } else if (target !== field) {
+      if (target.name === "rest_below") announce(target.checked ? "The rest are worse" : "The rest are not ranked");
+      if (target.name === "all_bad") announce(target.checked ? "All bad" : "Not all bad");
+      draw();
+      work.changed();
+    }
+  });
+  field.addEventListener("input", () => {
+    const fault = $("#fault-ranking");
+    try {
+      const next = parse(field.value, letters.join(""));
+      fault.hidden = true;
+      field.removeAttribute("aria-invalid");
+      change(next, next.flat().at(-1) || here, { say: false });
+    } catch (error) {
+      fault.textContent = error.message;
+      fault.hidden = false;
+      field.setAttribute("aria-invalid", "true");
+    }
+  });
+  $("#note").addEventListener("input", () => work.changed());
+  field.addEventListener("blur", () => (field.value = write(groups)));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    submit();
+  });
+  drag($(".tray", main), {
+    drop(letter, target) {
+      here = letter;
+      if (target.out) change(takeOut(groups, letter), letter);
+      else if (target.join) change(join(groups, letter, target.join), letter);
+      else change(placeAt(groups, letter, target.before), letter);
+    },
+  });
+
+  draw();
+  work.start();
+  return { key, acts, work };
+}
+
+// Drop before the row that has number `before` now: taking the letter out first may shift that row.
+function placeAt(groups, letter, before) {
+  const alone = groups.findIndex((g) => g.length === 1 && g[0] === letter) + 1;
+  return place(groups, letter, alone && alone < before ? before - 1 : before);
+}

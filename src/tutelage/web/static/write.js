@@ -1,0 +1,71 @@
+// The Write page: the ideal answer, with more turns where the conversation needs them.
+
+import { $, $$, announce } from "./net.js";
+import { Work } from "./work.js";
+
+export function openWrite(main) {
+  const form = $("#work", main);
+  const turns = $("#turns");
+  let pasted = 0;
+
+  const fields = () => $$("textarea", turns);
+  const read = () => ({ turns: fields().map((field) => field.value) });
+  const field = (number, text) => {
+    const label = document.createElement("label");
+    const name = Object.assign(document.createElement("span"), { textContent: number % 2 ? "The user goes on" : number ? "Your answer" : "Your answer: what the ideal assistant would say" });
+    const area = Object.assign(document.createElement("textarea"), { rows: number ? 6 : 14, dir: "auto", value: text });
+    area.setAttribute("aria-describedby", "fault-answer count");
+    if (!number) {
+      label.id = "field-answer";
+      area.id = "answer";
+    }
+    label.append(name, area);
+    return label;
+  };
+  const show = (payload) => {
+    const texts = payload.turns?.length ? payload.turns : [payload.answer || ""];
+    turns.replaceChildren(...texts.map((text, i) => field(i, text)));
+    draw();
+  };
+  const draw = () => {
+    const words = fields().reduce((sum, area) => sum + (area.value.match(/\S+/g) || []).length, 0);
+    const prompt = $$("#prompt .text").at(-1).textContent.trim();
+    const same = fields().some((area) => area.value.trim() && area.value.trim() === prompt);
+    $("#count").textContent = `${words} ${words === 1 ? "word" : "words"}${same ? " · Same as the prompt" : ""}`;
+    $("[data-act=drop-turn]").hidden = fields().length < 3;
+  };
+  const work = new Work(main, { read, show });
+
+  turns.addEventListener("input", () => {
+    draw();
+    work.changed();
+  });
+  turns.addEventListener("paste", (event) => (pasted += event.clipboardData?.getData("text").length || 0));
+  async function submit() {
+    const texts = read().turns;
+    const total = texts.join("").length;
+    if (!texts.at(-1).trim()) return work.faults({ answer: "The answer is empty." });
+    await work.submit({ turns: texts, effort: { pasted_share: total ? Math.min(1, pasted / total) : 0 } });
+  }
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    submit();
+  });
+  main.addEventListener("click", (event) => {
+    const act = event.target.closest("[data-act]")?.dataset.act;
+    if (act === "add-turn") {
+      turns.append(field(fields().length, ""), field(fields().length + 1, ""));
+      fields().at(-2).focus();
+      announce("Two turns added");
+    } else if (act === "drop-turn") {
+      turns.lastElementChild.remove();
+      turns.lastElementChild.remove();
+    } else return;
+    draw();
+    work.changed();
+  });
+  draw();
+  work.start();
+  fields()[0].focus({ preventScroll: true });
+  return { key: () => false, acts: { submit }, work };
+}

@@ -1,0 +1,45 @@
+import json
+
+import pytest
+
+from tutelage.cli.main import main
+from tutelage.data.formats import write_jsonl
+from tutelage.records import Completion, Prompt
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as caught:
+        main(["feedback", *words])
+    return caught.value.code
+
+
+def test_from_a_file_to_an_export(tmp_path, capsys):
+    store = ["--store", str(tmp_path / "feedback.db")]
+    asked = [Prompt(id="p", messages=[{"role": "user", "content": "Why?"}])]
+    write_jsonl(
+        tmp_path / "samples.jsonl",
+        [*asked, *(Completion(id=f"p-{k}", prompt_id="p", text=f"text {k}") for k in range(3))],
+    )
+    assert run("import", str(tmp_path / "samples.jsonl"), "--project", "round-1", *store) == 2
+    assert "no such store" in capsys.readouterr().err
+    assert run("new", "Round 1", "--overlap", "2", *store) == 0
+    assert run("import", str(tmp_path / "samples.jsonl"), "--project", "round-1", "--json", *store) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["tasks"] == 1
+    assert run("export", "--project", "round-1", "--out", str(tmp_path / "out"), *store) == 2
+    assert "label first" in capsys.readouterr().err
+    assert run("quality", "--project", "round-1", "--json", *store) == 0
+    assert json.loads(capsys.readouterr().out)["pair_agreement"] is None
+    (tmp_path / "first.jsonl").write_text('{"prompt_id": "p", "priority": 0.7}')
+    assert run("prioritize", str(tmp_path / "first.jsonl"), "--project", "round-1", *store) == 0
+    (tmp_path / "first.jsonl").write_text('{"prompt_id": "p", "priority": NaN}')
+    assert run("prioritize", str(tmp_path / "first.jsonl"), "--project", "round-1", *store) == 2
+    assert run("backup", str(tmp_path / "copy.db"), *store) == 0
+    assert run("invite", "--role", "lead", "--url", "https://label.example/", *store) == 0
+    assert "https://label.example/join/" in capsys.readouterr().out
+
+
+def test_what_is_misspelled_is_named(capsys):
+    assert run("exprot") == 2
+    assert "did you mean export" in capsys.readouterr().err
+    assert run("serve", "--prot", "1") == 2
+    assert "--port" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+import pytest
+from sqlalchemy import select
+
+from tutelage.errors import UserError
+from tutelage.feedback import people
+from tutelage.feedback.schema import Invitation, Person, Session
+
+
+def test_an_invitation_makes_one_account_and_no_secret_is_stored(store):
+    with store.write() as db:
+        token = people.invite(db, "labeler", None)
+    with store.write() as db:
+        person = people.accept(db, token, "Ana", "a long password")
+        cookie, _ = people.sign_in(db, person)
+    with pytest.raises(UserError, match="used or has ended"), store.write() as db:
+        people.accept(db, token, "Ben", "a long password")
+    with store.read() as db:
+        assert people.check_password(db, "ana ", "a long password").role == "labeler"
+        assert people.check_password(db, "ana", "a long passwore") is None
+        assert people.check_password(db, "nobody", "a long password") is None
+        assert people.find_session(db, cookie)[1].name == "Ana"
+        assert people.find_session(db, cookie + "x") is None
+        stored = f"{db.scalars(select(Invitation.token)).all()} {db.scalars(select(Session.token)).all()}"
+        assert db.scalar(select(Person.password)).startswith("$argon2id$")
+    assert token not in stored and cookie not in stored
+
+
+def test_who_is_no_longer_active_is_signed_out(store):
+    with store.write() as db:
+        person = people.add_person(db, "Ana", "admin", "a long password")
+        cookie, _ = people.sign_in(db, person)
+        assert people.has_admin(db)
+        people.set_active(db, person, False)
+    with store.read() as db:
+        assert people.find_session(db, cookie) is None
+        assert people.check_password(db, "Ana", "a long password") is None
+        assert not people.has_admin(db)
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "password"),
+    [
+        ("", "labeler", "a long password"),
+        ("Ana", "owner", "a long password"),
+        ("Ana", "lead", "short"),
+        ("<b>", "lead", None),
+    ],
+)
+def test_bad_accounts_are_refused(store, name, role, password):
+    with pytest.raises(UserError), store.write() as db:
+        people.add_person(db, name, role, password)
+
+
+def test_names_are_unique_whatever_their_case(store):
+    with pytest.raises(UserError, match="already"), store.write() as db:
+        people.add_person(db, "Ana", "labeler", None)
+        people.add_person(db, "ANA", "labeler", None)
+
+
+def test_each_failure_past_the_fifth_waits_longer(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(people.time, "monotonic", lambda: now[0])
+    limit = people.LoginLimit()
+    for _ in range(4):
+        limit.failed("ana")
+    assert limit.seconds_left("ana", "10.0.0.1") <= 0
+    limit.failed("ana")
+    assert limit.seconds_left("ana") == 15
+    now[0] = 15
+    limit.failed("ana")
+    assert limit.seconds_left("ana") == 30 and limit.seconds_left("ben") <= 0
+    limit.succeeded("ana")
+    assert limit.seconds_left("ana") <= 0

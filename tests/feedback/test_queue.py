@@ -1,0 +1,196 @@
+import threading
+
+import pytest
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import DatabaseError
+
+from tutelage.feedback.people import add_person
+from tutelage.feedback.projects import change_project, find_project, import_gold, import_records
+from tutelage.feedback.queue import (
+    Refused,
+    history,
+    last_answer,
+    lease_next,
+    renew,
+    save_draft,
+    set_priorities,
+    submit,
+    work_on,
+)
+from tutelage.feedback.schema import Answer, Assignment, Task
+from tutelage.records import Comparison
+
+RANKS = {"ranks": [1, 2, 3, 4]}
+
+
+def people(store, *names):
+    with store.write() as db:
+        return [add_person(db, name, "labeler", None, person_id=name).id for name in names]
+
+
+def take(store, project, person, now=1000.0):
+    with store.write() as db:
+        task = lease_next(db, find_project(db, project), person, now)
+        return task and task.id
+
+
+def give(store, task, person, answer_id, payload=RANKS, kind="rank", now=1010.0):
+    with store.write() as db:
+        return submit(db, answer_id, task, person, kind, payload, seconds=5, now=now)
+
+
+def test_overlap_answers_and_no_item_twice_to_one_person(store, project):
+    people(store, "ana", "ben", "eve")
+    for person in ("ana", "ben"):
+        done = []
+        while (task := take(store, project, person)) is not None:
+            give(store, task, person, f"{person}-answer-{task}")
+            done.append(task)
+        assert len(done) == len(set(done)) == 3
+    assert take(store, project, "eve") is None  # two answers each: full
+    with store.read() as db:
+        assert set(db.scalars(select(Task.filled))) == {2}
+        assert not any(db.scalars(select(Task.open)))
+
+
+def test_a_lease_holds_a_place_until_it_ends(store, project):
+    people(store, "ana", "ben", "eve")
+    first = take(store, project, "ana", 1000)
+    assert take(store, project, "ana", 1001) == first  # the same until it is answered
+    assert take(store, project, "ben", 1002) == first
+    assert take(store, project, "eve", 1003) != first  # both places are held
+    people(store, "dan")
+    assert take(store, project, "dan", 1000 + 1800 + 1) == first  # ana's lease ended
+    with store.write() as db:
+        assert renew(db, first, "ana", 1000 + 1800 + 1.5) == "filled"  # ben's lease runs half a second more
+    give(store, first, "dan", "answer-dan", now=2900)
+    give(store, first, "ben", "answer-ben", now=2900)
+    late = give(store, first, "ana", "answer-ana", now=2901)
+    assert late.extra  # kept, but the quota was full
+    with store.read() as db:
+        assert db.get(Task, first).filled == 2
+
+
+def test_a_lease_over_may_be_free_again(store, project):
+    people(store, "ana")
+    task = take(store, project, "ana", 1000)
+    with store.write() as db:
+        assert renew(db, task, "ana", 1100) == "kept"
+        assert renew(db, task, "ana", 1100 + 1801) == "free"
+
+
+def test_sending_twice_stores_once_and_corrections_supersede(store, project):
+    people(store, "ana", "ben")
+    task = take(store, project, "ana")
+    one = give(store, task, "ana", "answer-0001")
+    again = give(store, task, "ana", "answer-0001", {"ranks": [4, 3, 2, 1]})
+    assert again.number == one.number and again.payload == RANKS
+    second = give(store, task, "ana", "answer-0002", {"ranks": [2, 1, 3, 4]})
+    assert second.supersedes == "answer-0001"
+    with store.read() as db:
+        assert db.scalar(select(func.count()).select_from(Answer)) == 2
+        assert db.get(Task, task).filled == 1  # a correction fills no second place
+        assert last_answer(db, task, "ana").id == "answer-0002"
+        assert [a.id for a in history(db, project, "ana")] == ["answer-0002"]
+    take(store, project, "ben")
+    with pytest.raises(Refused):
+        give(store, task, "ben", "answer-0001")
+
+
+def test_answers_cannot_be_changed_or_deleted(store, project):
+    people(store, "ana")
+    give(store, take(store, project, "ana"), "ana", "answer-0001")
+    for change in (update(Answer).values(seconds=1), text("DELETE FROM answer")):
+        with pytest.raises(DatabaseError, match="append-only"), store.write() as db:
+            db.execute(change)
+
+
+def test_what_was_not_given_cannot_be_answered(store, project):
+    people(store, "ana", "ben")
+    task = take(store, project, "ana")
+    with pytest.raises(Refused, match="not given to you"):
+        give(store, task, "ben", "answer-0001")
+    with pytest.raises(Refused, match="asks for rank"):
+        give(store, task, "ana", "answer-0001", {"messages": []}, kind="demonstrate")
+
+
+def test_a_skip_fills_no_place_and_may_be_taken_back(store, project):
+    people(store, "ana")
+    task = take(store, project, "ana")
+    give(store, task, "ana", "skip-00001", {"reason": "unclear"}, kind="skip")
+    assert take(store, project, "ana") != task
+    with store.read() as db:
+        assert db.get(Task, task).filled == 0
+    give(store, task, "ana", "answer-0001")
+    with store.read() as db:
+        assert db.get(Task, task).filled == 1
+
+
+def test_priorities_come_first_and_a_pause_stops_all(store, project):
+    people(store, "ana")
+    with store.write() as db:
+        found = find_project(db, project)
+        set_priorities(db, found, {"p2": 0.7})
+        task = lease_next(db, found, "ana", 1000)
+        assert task.prompt_id == "p2"
+        change_project(found, paused=True)
+        assert lease_next(db, found, "ana", 1000) is None
+
+
+def test_gold_items_are_mixed_in_and_fill_no_quota(store, project):
+    people(store, "ana")
+    ids = ["g-0", "g-1"]
+    message = [{"role": "user", "content": "Which?"}]
+    gold = Comparison(id="g", prompt_id="g", completion_ids=ids, ranks=[1, 2], messages=message, completions=["x", "y"])
+    with store.write() as db:
+        found = find_project(db, project)
+        change_project(found, gold_every=2)
+        import_gold(db, found, [gold])
+    kinds = []
+    while (task := take(store, project, "ana")) is not None:
+        with store.read() as db:
+            kinds.append(db.get(Task, task).is_gold)
+        give(store, task, "ana", f"answer-{task:04}")
+    assert kinds == [False, False, True, False]
+
+
+def test_a_stale_draft_never_overwrites_a_newer_one(store, project):
+    people(store, "ana")
+    task = take(store, project, "ana")
+    with store.write() as db:
+        assert save_draft(db, task, "ana", 0, {"ranking": "A"}) == 1
+    with store.write() as db:
+        assert save_draft(db, task, "ana", 1, {"ranking": "A > B"}) == 2
+    with pytest.raises(Refused, match="another tab"), store.write() as db:
+        save_draft(db, task, "ana", 1, {"ranking": "C"})
+    with store.read() as db:
+        assert work_on(db, task, "ana").draft.payload == {"ranking": "A > B"}
+    give(store, task, "ana", "answer-0001")
+    with store.read() as db:
+        assert work_on(db, task, "ana").draft is None
+
+
+def test_people_who_take_at_once_never_share_more_places_than_there_are(store, project, sampled):
+    names = people(store, *(f"person{i}" for i in range(8)))
+    with store.write() as db:
+        import_records(db, find_project(db, project), *sampled(13))
+    taken, lock = [], threading.Lock()
+
+    def work(person):
+        for _ in range(4):
+            task = take(store, project, person)
+            if task is not None:
+                give(store, task, person, f"{person}-{task:05}")
+                with lock:
+                    taken.append((task, person))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken)) == 2 * 13  # 3 + 10 items, two places each
+    with store.read() as db:
+        assert set(db.scalars(select(Task.filled))) == {2}
+        assert not db.scalar(select(func.count()).select_from(Answer).where(Answer.extra))
+        assert db.scalar(select(func.count()).select_from(Assignment)) == 26

@@ -1,0 +1,71 @@
+import pytest
+
+from tutelage.errors import UserError
+from tutelage.feedback.schema import Base
+from tutelage.feedback.store import Store, StoreUnavailable
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(store):
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_transaction_that_fails_leaves_nothing(store):
+    from tutelage.feedback.people import add_person, has_admin
+
+    with pytest.raises(ZeroDivisionError), store.write() as db:
+        add_person(db, "Ana", "admin", "a long password")
+        raise ZeroDivisionError
+    with store.read() as db:
+        assert not has_admin(db)
+
+
+@pytest.mark.parametrize("where", ["mysql://host/db", "postgresql://u@127.0.0.1:1/none"])
+def test_an_address_that_cannot_be_opened_is_the_users_mistake(where):
+    with pytest.raises(UserError):
+        Store.open(where)
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no database at all, but some text " * 50)
+    with pytest.raises(UserError, match="not a database"):
+        Store.open(path)
+    with pytest.raises(UserError, match="no such store"):
+        Store.open(tmp_path / "absent.db", create=False)
+    with pytest.raises(UserError, match="is a folder"):
+        Store.open(tmp_path)
+
+
+def test_a_locked_database_says_so(tmp_path, monkeypatch, empty_store):
+    import shutil
+
+    from tutelage.feedback import store as module
+
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.05)
+    shutil.copy(empty_store, tmp_path / "feedback.db")
+    one, other = Store.open(tmp_path / "feedback.db"), Store.open(tmp_path / "feedback.db")
+    with one.write() as db:
+        db.connection()
+        with pytest.raises(StoreUnavailable, match="locked"), other.write() as second:
+            second.connection()
+
+
+def test_a_backup_is_a_whole_store(tmp_path, empty_store):
+    import shutil
+
+    from tutelage.feedback.projects import create_project, find_project
+
+    shutil.copy(empty_store, tmp_path / "feedback.db")
+    store = Store.open(tmp_path / "feedback.db")
+    with store.write() as db:
+        create_project(db, "Round 1")
+    store.backup(tmp_path / "copy.db")
+    with Store.open(tmp_path / "copy.db").read() as db:
+        assert find_project(db, "round-1").name == "Round 1"
+    with pytest.raises(UserError, match="exists"):
+        store.backup(tmp_path / "copy.db")

@@ -1,0 +1,130 @@
+"""Endpoints that stumble: what may pass is tried again, what will not is said at once, what is left is counted."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tutelage.errors import UserError
+from tutelage.judges import chats
+from tutelage.judges.cache import Cache, Reply, key_of
+from tutelage.judges.chats import ChatFailedError, Endpoint, LocalChat, open_chat
+
+ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
+
+
+class Stub:
+    """A server that answers with a script: statuses, texts, or "half" for a body that is cut off."""
+
+    def __init__(self):
+        self.script, self.seen = [], []
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                stub.seen.append((self.path, dict(self.headers), body))
+                step = stub.script.pop(0) if stub.script else "fine"
+                step = step(body) if callable(step) else step
+                if isinstance(step, int):
+                    self.send_response(step)
+                    self.send_header("Retry-After", "3")
+                    self.end_headers()
+                    self.wfile.write(b'{"error": "no"}')
+                    return
+                choice = {"message": {"content": step}, "finish_reason": "length" if step == "cut" else "stop"}
+                reply = {"choices": [choice], "content": [{"type": "text", "text": step}], "stop_reason": "end_turn"}
+                raw = json.dumps(reply).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw[: len(raw) // 2] if step == "half" else raw)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+
+@pytest.fixture
+def stub():
+    made = Stub()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    slept = []
+    monkeypatch.setattr(chats.time, "sleep", slept.append)
+    return slept
+
+
+def test_passing_faults_are_tried_again(stub, pauses):
+    stub.script = [429, 500, "half", 529, "there"]
+    assert Endpoint("openai", stub.url, "m").answer(ASKED) == "there"
+    assert len(stub.seen) == 5 and pauses[0] == pauses[1] == 3.0 <= pauses[3]  # as the server asked
+    path, headers, body = stub.seen[0]
+    assert path == "/v1/chat/completions" and body["messages"] == ASKED and headers["Authorization"] == "Bearer none"
+
+
+def test_after_the_last_attempt_it_is_a_failure_in_its_place(stub, pauses):
+    stub.script = [lambda body: 503 if body["messages"][0]["content"] == "bad" else "good"] * 100
+    came = {}
+    conversations = [[{"role": "user", "content": c}] for c in ("good", "bad", "good")]
+    found = Endpoint("openai", stub.url, "m", parallel=1).answers(conversations, came.__setitem__)
+    assert [f if isinstance(f, str) else None for f in found] == ["good", None, "good"]
+    assert isinstance(found[1], ChatFailedError) and "503" in str(found[1]) and came == {0: "good", 2: "good"}
+
+
+def test_what_no_attempt_mends_is_said_at_once(stub, pauses, monkeypatch):
+    stub.script = [401]
+    with pytest.raises(UserError, match=r"(?s)status 401.*check OPENAI_API_KEY"):
+        Endpoint("openai", stub.url, "m").answer(ASKED)
+    assert len(stub.seen) == 1
+    with pytest.raises(UserError, match="does not answer"):
+        Endpoint("openai", "http://127.0.0.1:9", "m").answers([ASKED] * 50)
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    with pytest.raises(UserError, match="ANTHROPIC_API_KEY"):
+        open_chat("anthropic:claude")
+    for wrong in ("openai:http://x/v1#", "openai:x#m"):
+        with pytest.raises(UserError):
+            open_chat(wrong)
+
+
+def test_anthropics_shape(stub, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
+    reply = open_chat(f"anthropic:{stub.url}#claude", max_tokens=9).answer(ASKED)
+    path, headers, body = stub.seen[0]
+    assert (reply, reply.finish) == ("fine", "stop") and path == "/v1/messages" and headers["X-Api-Key"] == "secret"
+    assert body["system"] == "be brief" and body["messages"] == ASKED[1:] and body["max_tokens"] == 9
+
+
+def test_an_answer_that_was_cut_off_says_so(stub):
+    stub.script = ["cut"]
+    assert Endpoint("openai", stub.url, "m").answer(ASKED).finish == "length"
+
+
+def test_a_local_checkpoint_answers_the_same_whatever_else_is_asked(nano):
+    chat = LocalChat(str(nano), max_tokens=8, temperature=1.0, dtype="float32")
+    user = [[{"role": "user", "content": c}] for c in ("a", "b", "word " * 600)]
+    together = chat.answers(user)
+    assert isinstance(together[2], ChatFailedError) and "512" in str(together[2])
+    assert chat.answers(user[1:2])[0] == together[1] and len(chat.name) == len("local:") + 16
+
+
+def test_the_cache_survives_a_kill(tmp_path):
+    path = tmp_path / "deep" / "cache.jsonl"
+    first = Cache(path)
+    first.put(key_of("judge", ["a", "b"]), Reply("yes", "length"), judge="j")
+    first.put("2", Reply("line\u2028one\ntwo"))
+    path.write_text(path.read_text() + '{"key": "3", "te')
+    again = Cache(path)
+    assert again.get("2") == "line\u2028one\ntwo" and again.get("3") is None
+    assert again.get(key_of("judge", ["a", "b"])).finish == "length" and again.get(key_of("judge", ["b", "a"])) is None
+    again.put("3", Reply("three"))
+    assert Cache(path).get("3") == "three"

@@ -1,0 +1,51 @@
+"""What the web tests share: a filled store, and a client that keeps its cookie and knows its token."""
+
+import re
+
+from fastapi.testclient import TestClient
+
+from tutelage.feedback.projects import create_project, import_records
+from tutelage.records import Completion, Prompt
+
+PASSWORD = "a long password"
+
+
+def fill(store, prompts=4):
+    """Projects `round-1` (rank), `texts` (write) and `proofs` (steps)."""
+    asked = [Prompt(id=f"p{i}", messages=[{"role": "user", "content": f"Question {i}?"}]) for i in range(prompts)]
+    drawn = [
+        Completion(id=f"p{i}-{k}", prompt_id=f"p{i}", text=f"Answer {k} to {i}.", model="secret-model-name")
+        for i in range(prompts)
+        for k in range(4)
+    ]
+    proof = Completion(id="proof", prompt_id="p0", text="one\ntwo\nthree\nfour")
+    with store.write() as db:
+        import_records(db, create_project(db, "Round 1", overlap=2, instructions="Be fair."), asked, drawn)
+        import_records(db, create_project(db, "Texts"), asked[:2], [], "demonstrate")
+        import_records(db, create_project(db, "Proofs"), asked[:1], [proof], "steps")
+
+
+class Browser:
+    """A client that keeps its cookie and knows its token."""
+
+    def __init__(self, app, base="http://testserver"):
+        self.http = TestClient(app, base_url=base, follow_redirects=False, raise_server_exceptions=False)
+        self.csrf = ""
+
+    def get(self, path, **options):
+        reply = self.http.get(path, **options)
+        if found := re.search(r'data-csrf="([^"]+)"', reply.text):
+            self.csrf = found.group(1)
+        return reply
+
+    def form(self, path, **fields):
+        return self.http.post(path, data={"csrf": self.csrf, **fields})
+
+    def send(self, path, body):
+        headers = {"x-csrf-token": self.csrf, "accept": "application/json"}
+        return self.http.post(path, json=body, headers=headers)
+
+    def next(self, project="round-1"):
+        """The next item as a program sees it, or None."""
+        number = self.get(f"/p/{project}/next", headers={"accept": "application/json"}).json()["task"]
+        return number and self.get(f"/t/{number}", headers={"accept": "application/json"}).json()

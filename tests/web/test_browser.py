@@ -1,0 +1,382 @@
+"""What only a browser can show: keys, drag, touch, lost networks, two tabs, no script, small screens.
+
+Runs where Chromium and its driver are installed (`apt-get install chromium chromium-driver`).
+"""
+
+import shutil
+import threading
+import time
+
+import pytest
+from sqlalchemy import delete, select
+
+from tutelage.feedback import Store, people
+from tutelage.feedback.ranking import LETTERS, groups_of, parse_ranking, write_ranking
+from tutelage.feedback.schema import Answer, Assignment, Draft
+from tutelage.web import create_app
+
+from .site import PASSWORD, fill
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+if not CHROMIUM or not DRIVER:
+    pytest.skip("Chromium and chromedriver are not installed", allow_module_level=True)
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+ActionChains, Keys = webdriver.ActionChains, webdriver.Keys
+
+WANTED = "B > A = C > D"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, empty_store):
+    """(address, store) of a server that demands accounts."""
+    import uvicorn
+
+    path = tmp_path_factory.mktemp("site") / "feedback.db"
+    shutil.copy(empty_store, path)
+    store = Store.open(path)
+    fill(store, prompts=14)
+    with store.write() as db:
+        people.add_person(db, "Ana", "lead", PASSWORD, person_id="ana")
+    server = uvicorn.Server(uvicorn.Config(create_app(store), port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}", store
+    server.should_exit = True
+    thread.join(5)
+
+
+@pytest.fixture(scope="module")
+def chromium(site):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1400,900",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.get(site[0] + "/login")
+    driver.find_element(By.NAME, "name").send_keys("Ana")
+    driver.find_element(By.NAME, "password").send_keys(PASSWORD, Keys.ENTER)
+    yield driver
+    driver.quit()
+
+
+class Page:
+    def __init__(self, driver, site):
+        self.driver, (self.url, self.store) = driver, site
+
+    def open(self, path):
+        self.driver.get(self.url + path)
+        return self
+
+    def find(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def press(self, *keys):
+        for key in keys:
+            ActionChains(self.driver).send_keys(key).perform()
+
+    def until(self, check, seconds=10.0):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if value := check():
+                    return value
+            except Exception:
+                if time.monotonic() > end:
+                    raise
+            assert time.monotonic() < end, "it did not happen"
+            time.sleep(0.03)
+
+    def ranking(self):
+        return self.find("#ranking").get_attribute("value")
+
+    def status(self):
+        return self.find("#status").get_attribute("textContent")
+
+    def task(self):
+        return int(self.find("main").get_attribute("data-task"))
+
+    def answer(self, task):
+        """The stored ranking in the letters that were shown."""
+
+        def stored():
+            with self.store.read() as db:
+                found = db.scalars(select(Answer).filter_by(task_id=task).order_by(Answer.number)).all()
+                cards = db.scalar(select(Assignment.shown).filter_by(task_id=task))
+            return (found, cards) if found else None
+
+        found, shown = self.until(stored)
+        assert len(found) == 1
+        return found[0], write_ranking(groups_of(found[0].payload["ranks"], shown["cards"]))
+
+    def submit(self):
+        """Sends, and waits for the next item."""
+        task = self.task()
+        self.find("#submit").click()
+        self.until(lambda: self.find("main").get_attribute("data-task") != str(task))
+
+    def network(self, offline):
+        self.driver.execute_cdp_cmd("Network.enable", {})
+        conditions = {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
+
+
+@pytest.fixture
+def page(chromium, site):
+    page = Page(chromium, site)
+    chromium.get("about:blank")  # the page before may send a last draft
+    time.sleep(0.15)
+    with page.store.write() as db:
+        db.execute(delete(Draft))
+        db.execute(delete(Assignment).where(Assignment.state == "leased"))
+    yield page
+    page.network(False)
+    chromium.execute_script("localStorage.clear()")
+    allowed = (
+        "ERR_INTERNET_DISCONNECTED",
+        "status of 401",
+        "status of 403",
+        "status of 409",
+        "ERR_NETWORK",
+    )
+    wrong = [line["message"] for line in chromium.get_log("browser") if not any(a in line["message"] for a in allowed)]
+    assert wrong == []  # no error in the console, and no report of the content policy
+
+
+def test_four_answers_with_a_tie_in_six_presses(page):
+    page.open("/p/round-1/next")
+    task = page.task()
+    page.press("1", "1", "=", "2", "3")
+    assert page.ranking() == WANTED and page.status() == "D third of 3"
+    page.press(Keys.ENTER)
+    stored, line = page.answer(task)
+    assert line == WANTED and stored.effort["input"] == "keys" and stored.seconds < 30
+    page.until(lambda: page.task() != task)
+
+
+def test_the_same_by_drag_touch_select_and_typing(page):
+    page.open("/p/round-1/next")
+    lines = []
+    for way in (by_drag, by_touch, by_select, by_typing):
+        task = page.task()
+        way(page)
+        assert page.ranking() == WANTED, way.__name__
+        page.submit()
+        lines.append(page.answer(task)[1])
+    assert lines == [WANTED] * 4
+
+
+def centre(page, selector):
+    return page.driver.execute_script(
+        "const b = document.querySelector(arguments[0]).getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]",
+        selector,
+    )
+
+
+def drops(page):
+    """Chip and place to drop it, one after the other: onto the empty list, above, onto and below a row."""
+    yield "A", lambda: centre(page, "#rows")
+    yield "B", lambda: [centre(page, ".row")[0], centre(page, ".row")[1] - 22]
+    yield "C", lambda: centre(page, ".row:nth-child(2)")
+    yield "D", lambda: [centre(page, ".row:nth-child(2)")[0], centre(page, ".row:nth-child(2)")[1] + 22]
+
+
+def by_drag(page):
+    for letter, place in drops(page):
+        x, y = place()
+        chip = page.find(f"[data-chip={letter}]")
+        cx, cy = centre(page, f"[data-chip={letter}]")
+        chain = ActionChains(page.driver, duration=20).click_and_hold(chip)
+        chain.move_by_offset(0, 10).move_by_offset(round(x - cx), round(y - cy - 10)).release().perform()
+
+
+def by_touch(page):
+    def touch(kind, *points):
+        where = [{"x": x, "y": y} for x, y in points]
+        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": where})
+
+    for letter, place in drops(page):
+        target, (cx, cy) = place(), centre(page, f"[data-chip={letter}]")
+        touch("touchStart", (cx, cy))
+        touch("touchMove", (cx, cy + 10))
+        touch("touchMove", tuple(target))
+        touch("touchEnd")
+
+
+def by_select(page):
+    for letter, value in (("A", "1"), ("B", "1"), ("C", "=2"), ("D", "3")):
+        page.find(f"#card-{letter} select option[value='{value}']").click()
+
+
+def by_typing(page):
+    page.press("r")
+    page.find("#ranking").send_keys("b > a=c d")
+    page.press(Keys.ESCAPE)
+
+
+def test_a_digit_pushes_alt_arrows_move_and_z_restores(page):
+    page.open("/p/round-1/next")
+    page.press("1", "2", "1")
+    assert page.ranking() == "C > A > B"
+    page.press("a", "0")
+    assert page.ranking() == "C > B" and page.status() == "A not ranked"
+    page.press("z", "z")
+    assert page.ranking() == "A > B"
+    page.find("[data-chip=A]").click()
+    for _ in range(2):
+        ActionChains(page.driver).key_down(Keys.ALT).send_keys(Keys.ARROW_DOWN).key_up(Keys.ALT).perform()
+    assert page.ranking() == "B > A"
+    assert page.driver.execute_script("return document.activeElement.dataset.chip") == "A"
+    page.press("w")
+    task = page.task()
+    page.submit()
+    stored, line = page.answer(task)
+    assert line == "B > A" and stored.payload["rest_below"] and stored.payload["ranks"].count(None) == 2
+
+
+def test_untouched_is_refused_and_letters_in_text_are_text(page):
+    page.open("/p/round-1/next")
+    page.press(Keys.ENTER)
+    page.until(lambda: page.driver.switch_to.active_element.get_attribute("id") == "summary")
+    assert "Rank two answers or more" in page.find("#summary").text
+    page.press("n", "1", "x", "a")
+    assert page.find("#note").get_attribute("value") == "1xa" and page.ranking() == ""
+    page.press(Keys.ESCAPE, "?")
+    page.until(lambda: page.find("#keys[open]"))
+    page.find("#keys-on").click()
+    page.press(Keys.ESCAPE, "1")
+    assert page.ranking() == ""  # single keys are off
+
+
+def test_the_network_goes_in_mid_form_and_nothing_is_lost(page):
+    page.open("/p/round-1/next")
+    task = page.task()
+    page.press("1")
+    time.sleep(0.3)  # the next item is fetched ahead
+    page.until(
+        lambda: page.driver.execute_script(
+            "return performance.getEntriesByType('resource').some(e => e.name.includes('after='))"
+        )
+    )
+    page.network(True)
+    page.press("1", "3", "4", Keys.ENTER)
+    page.until(lambda: "1 answer waiting" in page.find("#strip").text)
+    page.until(lambda: page.task() != task)  # goes on
+    page.press("1", "2")
+    page.network(False)
+    _, line = page.answer(task)
+    assert line == "B > A > C > D"
+    page.until(lambda: "Sent 1 answer" in page.find("#strip").text)
+    second = page.task()
+    page.open(f"/t/{second}")
+    page.until(lambda: page.ranking() == "A > B")  # the draft came back
+
+
+def test_a_draft_reaches_the_server_and_survives_a_reload(page):
+    page.open("/p/round-1/next")
+    task = page.task()
+    page.press("2", "1")
+
+    def drafted():
+        with page.store.read() as db:
+            return db.get(Draft, (task, "ana"))
+
+    assert page.until(drafted).payload["ranking"]
+    page.driver.execute_script("localStorage.clear()")
+    page.open(f"/t/{task}")
+    page.until(lambda: page.ranking() == "B > A")
+
+
+def test_a_second_tab_is_read_only_until_it_takes_over(page):
+    page.open("/p/round-1/next")
+    task, first = page.task(), page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    second = page.driver.current_window_handle
+    page.open(f"/t/{task}")
+    page.until(lambda: "Open in another tab" in page.find("#strip").text)
+    assert not page.find("#submit").is_enabled()
+    page.find("#strip button").click()
+    page.until(lambda: page.find("#submit").is_enabled())
+    page.driver.switch_to.window(first)
+    page.until(lambda: not page.find("#submit").is_enabled())
+    page.driver.close()
+    page.driver.switch_to.window(second)
+
+
+def test_the_session_ends_and_one_signs_in_over_the_work(page):
+    page.open("/p/round-1/next")
+    task = page.task()
+    page.driver.delete_cookie("tutelage_session")
+    page.press("1", "2", "3", "4", Keys.ENTER)
+    dialog = page.until(lambda: page.find("#sign-in[open]"))
+    dialog.find_element(By.NAME, "name").send_keys("Ana")
+    dialog.find_element(By.NAME, "password").send_keys("wrong password", Keys.ENTER)
+    page.until(lambda: "wrong" in page.find("#sign-in-fault").text)
+    field = dialog.find_element(By.NAME, "password")
+    field.clear()
+    field.send_keys(PASSWORD, Keys.ENTER)
+    assert page.answer(task)[1] == "A > B > C > D"
+    page.until(lambda: page.task() != task)
+
+
+def test_writing_and_judging_steps_by_keys(page):
+    page.open("/p/texts/next")
+    task = page.task()
+    page.press("A kind", " answer", " 1.")
+    ActionChains(page.driver).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
+    page.until(lambda: page.find("main").get_attribute("data-task") != str(task))
+    page.open("/p/proofs/next")
+    task = page.task()
+    page.press("j", "j", "u", Keys.ENTER)
+
+    def labels():
+        with page.store.read() as db:
+            return db.scalars(select(Answer.payload).filter_by(task_id=task)).all()
+
+    assert page.until(labels) == [{"labels": [1, 1, -1]}]
+
+
+def test_nothing_scrolls_sideways_on_a_small_screen(page):
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    zoomed = {"width": 350, "height": 225, "deviceScaleFactor": 4, "mobile": False}  # 1400 x 900 at 400 %
+    try:
+        for size in (metrics, zoomed):
+            page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            for path in ("/", "/p/round-1/next", "/projects/round-1", "/people", "/p/round-1/mine"):
+                page.open(path)
+                width = page.driver.execute_script("return document.documentElement.scrollWidth")
+                assert width <= size["width"], (path, width)
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        page.open("/p/round-1/next")
+        task = page.task()
+        for letter in "BACD":
+            page.find(f"[data-tab={letter}]").click()
+            page.find("[data-rank-here]").click()
+        page.find("#phone-tabs [data-send]").click()
+        assert page.answer(task)[1] == "B > A > C > D"
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_without_script_one_ranks_all_the_same(page):
+    page.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        page.open("/p/round-1/next")
+        task = page.task()
+        page.find("#ranking").send_keys("d > b = a")
+        page.find("#submit").click()
+        page.until(lambda: page.task() != task)
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    assert parse_ranking(page.answer(task)[1], LETTERS[:4]) == [["D"], ["A", "B"]]

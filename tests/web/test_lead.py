@@ -1,0 +1,123 @@
+import io
+import json
+import zipfile
+
+import pytest
+
+from tutelage.feedback.schema import Task
+
+
+def lines(*rows):
+    return "\n".join(json.dumps(row) for row in rows).encode()
+
+
+PROMPT = {"schema": "tutelage.prompt/1", "id": "new", "messages": [{"role": "user", "content": "New?"}]}
+ANSWERS = [{"schema": "tutelage.completion/1", "id": f"new-{k}", "prompt_id": "new", "text": f"text {k}"} for k in "ab"]
+
+
+def upload(browser, content, name="x.jsonl", tasks="rank"):
+    fields = {"csrf": browser.csrf, "tasks": tasks}
+    return browser.http.post("/projects/round-1/import", data=fields, files={"file": (name, content)})
+
+
+def test_a_lead_makes_a_project_and_sees_agreement(signed_in):
+    lead = signed_in["lead"]
+    made = lead.form("/projects", name="Second round", overlap="2")
+    assert made.headers["location"] == "/projects/second-round"
+    for role in ("lead", "labeler"):
+        browser = signed_in[role]
+        while item := browser.next():
+            by_text = sorted(item["answers"], key=lambda x: item["answers"][x])
+            body = {"id": f"{role}-{item['task']:06}", "kind": "rank", "ranking": " > ".join(by_text)}
+            browser.send(f"/t/{item['task']}/answer", body)
+    page = lead.get("/projects/round-1").text
+    assert "<b>100.0 %</b> of pairs alike" in page and "n 24 pairs of 4 items" in page and "too few to tell" in page
+    assert "Labeler" in page and "<b>8</b> of 8 answers" in page
+    packed = lead.get("/projects/round-1/export?weights=1")
+    archive = zipfile.ZipFile(io.BytesIO(packed.content))
+    rows = [json.loads(row) for row in archive.read("round-1/comparisons.jsonl").splitlines()]
+    assert len(rows) == 8 and {row["weight"] for row in rows} == {1.0} and rows[0]["messages"]
+
+
+def test_an_import_is_all_or_nothing_and_names_the_row(signed_in, filled):
+    lead = signed_in["lead"]
+    bad = upload(lead, lines(PROMPT, *ANSWERS, {"schema": "tutelage.completion/1", "id": "z"}))
+    assert bad.status_code == 422 and "row 4" in bad.text and "/tmp" not in bad.text
+    good = upload(lead, lines(PROMPT, *ANSWERS))
+    assert good.headers["location"].endswith("said=imported")
+    again = upload(lead, lines(PROMPT, *ANSWERS))
+    assert again.headers["location"].endswith("said=same")
+    with filled.read() as db:
+        assert db.query(Task).filter_by(prompt_id="new").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"", "x.jsonl"),
+        (b"\xff\xfe", "x.jsonl"),
+        (b"{", "x.jsonl"),
+        (b"[1]", "x.json"),
+        (b"not parquet", "x.parquet"),
+        (b"not gzip", "x.jsonl.gz"),
+        (b"text", "x.exe"),
+        (b"text", "../../etc/passwd"),
+        (lines({"schema": "tutelage.prompt/1", "id": "q", "messages": "hi"}, *ANSWERS), "x.jsonl"),
+        (lines(PROMPT | {"messages": [1]}, *ANSWERS), "x.jsonl"),
+        (lines(PROMPT, ANSWERS[0] | {"text": 5}), "x.jsonl"),
+        (lines(PROMPT, 5, *ANSWERS), "x.jsonl"),
+        (lines({"prompt": "only a prompt"}), "x.jsonl"),
+    ],
+)
+def test_bad_uploads_are_refused_in_words(signed_in, content, name):
+    reply = upload(signed_in["lead"], content, name)
+    assert reply.status_code == 422 and 'class="note"' in reply.text
+
+
+def test_settings_pause_and_gold(signed_in, filled):
+    lead, labeler = signed_in["lead"], signed_in["labeler"]
+    saved = lead.form(
+        "/projects/round-1/settings", overlap="3", gold_every="1", lease_minutes="5", instructions="New words."
+    )
+    assert saved.status_code == 303
+    gold = {"prompt": "Gold?", "completions": ["good", "bad"], "ranks": [1, 2]}
+    assert upload(lead, lines(gold), tasks="gold").status_code == 303
+    kinds = []
+    for _ in range(2):
+        item = labeler.next()
+        kinds.append(item["messages"][0]["content"])
+        best = [x for x, text in item["answers"].items() if text == "good"] or ["A"]
+        rest = [x for x in item["answers"] if x not in best]
+        body = {"id": f"labeler-{item['task']:05}", "kind": "rank", "ranking": " > ".join(best + rest)}
+        labeler.send(f"/t/{item['task']}/answer", body)
+    assert kinds[1] == "Gold?"
+    assert "New words." in labeler.get(f"/t/{labeler.next()['task']}").text
+    assert "100.0 %" in lead.get("/projects/round-1").text  # gold accuracy
+    lead.form("/projects/round-1/pause", paused="1")
+    assert labeler.next() is None and "paused" in labeler.get("/p/round-1/next").text
+    assert lead.form("/projects/round-1/settings", overlap="0", gold_every="0", lease_minutes="5").status_code == 422
+
+
+def test_inviting_and_joining(signed_in):
+    import re
+
+    admin = signed_in["admin"]
+    page = admin.form("/people/invite", role="labeler").text
+    link = re.search(r"http://testserver(/join/[\w-]+)", page).group(1)
+    nobody = signed_in["nobody"]
+    assert "Join as labeler" in nobody.get(link).text
+    short = nobody.http.post(link, data={"name": "Eve", "password": "short"})
+    assert short.status_code == 422 and "fewer than 10" in short.text
+    joined = nobody.http.post(link, data={"name": "Eve", "password": "a long password"})
+    assert joined.status_code == 303 and "HttpOnly; SameSite=Lax" in joined.headers["set-cookie"]
+    assert "Round 1" in nobody.get("/").text
+    nobody.form("/logout")
+    assert nobody.get("/").status_code == 303
+    back = nobody.http.post("/login", data={"name": "eve", "password": "a long password", "next": "//evil.example"})
+    assert back.headers["location"] == "/"
+    nobody.get("/")
+    assert nobody.get(link).status_code == 403  # used
+    people = admin.get("/people").text
+    number = re.search(r"/people/(\w+)/active", people[people.index(">Eve<") :]).group(1)
+    admin.form(f"/people/{number}/active", active="0")
+    assert nobody.get("/").status_code == 303  # signed out at once
