@@ -88,8 +88,9 @@ def test_micro_batches_change_nothing(nano, rankings, tmp_path, cls):
     for name, micro in (("whole", 8192), ("cut", 64)):
         preference.run(make(cls, nano, rankings, tmp_path / name, micro_tokens=micro))
     for whole, cut in zip(rows(tmp_path / "whole"), rows(tmp_path / "cut"), strict=True):
-        assert whole.keys() == cut.keys()
-        assert all(whole[k] == pytest.approx(cut[k], rel=1e-3, abs=1e-4) for k in whole)
+        if whole["step"] == 1:  # every log-ratio is rounding: who is above whom says nothing
+            whole["rewards/accuracies"] = cut["rewards/accuracies"] = 0.5
+        assert whole == pytest.approx(cut, rel=1e-3, abs=1e-4)
 
 
 def test_it_learns_and_says_how_well_with_an_interval(nano, rankings, tmp_path):
