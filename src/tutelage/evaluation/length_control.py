@@ -28,7 +28,8 @@ def separable(lengths: ArrayLike, baseline_lengths: ArrayLike) -> bool:
     Where one side's answers are always longer, the length term is a constant and takes theta's place.
     """
     difference = np.asarray(baseline_lengths, dtype=np.float64) - np.asarray(lengths, dtype=np.float64)
-    return bool(difference.size) and min(np.mean(difference > 0), np.mean(difference < 0)) >= 0.05
+    sides = float((difference > 0).sum()), float((difference < 0).sum())
+    return difference.size > 0 and min(sides) >= 0.05 * difference.size
 
 
 def preference_probability(
