@@ -10,6 +10,7 @@ from tutelage.evaluation.length_control import (
     length_controlled_win_rate,
     length_feature,
     preference_probability,
+    separable,
 )
 
 
@@ -48,6 +49,11 @@ def test_a_win_by_length_alone_is_taken_away():
     votes = (rng.random(1000) < 1 / (1 + np.exp(-(lengths - baseline) / 150))).astype(float)
     found = length_controlled_win_rate(votes, lengths, baseline, resamples=20)
     assert found["raw"] > 0.75 and abs(found["win_rate"] - 0.5) < 0.1 and found["phi"] < 0
+
+
+def test_length_and_quality_can_be_told_apart_only_where_either_may_be_longer():
+    assert separable([1, 2, 3, 9], [2, 3, 4, 5]) and not separable([1, 2, 3, 4], [2, 3, 4, 5])
+    assert not separable([], []) and not separable([5] * 99 + [3], [4] * 100)
 
 
 def test_swapping_the_models_mirrors_the_rate():

@@ -237,11 +237,11 @@ def test_a_client_that_leaves_frees_its_row(client, served):
 
 def test_a_failing_model_is_a_500_and_the_server_goes_on(client, served, monkeypatch):
     decoder = served[0].scheduler.decoder
-    monkeypatch.setattr(decoder, "_forward", lambda *_: 1 / 0)
+    monkeypatch.setattr(decoder, "_read", lambda *_: 1 / 0)
     with pytest.raises(openai.InternalServerError, match="division"):
         chat(client)
     assert chat(client).choices
-    monkeypatch.setattr(served[0].scheduler.decoder, "_forward", lambda *_: 1 / 0)
+    monkeypatch.setattr(served[0].scheduler.decoder, "_read", lambda *_: 1 / 0)
     with pytest.raises(openai.APIError, match="division"):
         list(chat(client, stream=True))
     assert chat(client).choices
@@ -264,10 +264,10 @@ def test_the_command_stops_in_good_order_on_sigterm(nano):
         assert said.startswith(f"serving mine at {url}"), said + server.stderr.read()
         client = openai.OpenAI(base_url=url, api_key="none", max_retries=5)
         assert [m.id for m in client.models.list().data] == ["mine"]
-        running = chat(client, model="mine", stream=True, max_tokens=400, temperature=0)
+        running = chat(client, model="mine", stream=True, max_tokens=60, temperature=0)
         first = next(iter(running))
         server.send_signal(signal.SIGTERM)
         assert first.id and list(running)[-1].choices[0].finish_reason  # what runs may end
-        assert server.wait(timeout=20) == 0
+        assert server.wait(timeout=60) == 0
     finally:
         server.kill()

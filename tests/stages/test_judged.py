@@ -39,7 +39,7 @@ def files(tmp_path):
         "data": write("prompts.jsonl", [{"prompt": q} for q in questions]),
         "plain": write("plain.jsonl", [{"prompt": q, "output": f"a plain answer to {q}"} for q in questions]),
         "good": write(
-            "good.jsonl", [{"prompt": q, "output": "good" * (1 + i % 3)} for i, q in enumerate(questions[2:])]
+            "good.jsonl", [{"prompt": q, "output": "good" * (1 + i % 15)} for i, q in enumerate(questions[2:])]
         ),
         "other": write("other.jsonl", [{"prompt": q, "output": "another"} for q in questions]),
     }

@@ -137,7 +137,7 @@ class OnlineDecoder:
         self.cache.reserve(start + len(arrivals), 1 + max(len(row.prompt) for row in arrivals))
         packed = pack([list(prompt) for prompt in groups])
         self.cache.start_prefill(packed, torch.tensor([slots[0] for slots in groups.values()]))
-        hidden = self._forward(packed.input_ids, packed.position_ids)
+        hidden = self._read(packed)
         last = torch.empty(len(arrivals), dtype=torch.long)
         copies = [(slots[0], slot) for slots in groups.values() for slot in slots[1:]]
         if copies:
@@ -161,7 +161,8 @@ class OnlineDecoder:
         lengths = torch.tensor([row.length - 1 for row in moved])  # the newest token is not in the cache yet
         self.cache.reserve(len(moved), 1 + int(lengths.max()))
         self.cache.start_decode(lengths)
-        self._draw(self._forward(torch.tensor([row.tokens[-1] for row in moved]), lengths), moved)
+        tokens = torch.tensor([row.tokens[-1] for row in moved])
+        self._draw(self._forward(tokens, lengths), moved)
         self._leave()
         return moved
 
@@ -170,6 +171,9 @@ class OnlineDecoder:
         """Take a row out before its end (one that has left already is left alone)."""
         if row in self.rows:
             self._remove(self.rows.index(row))
+
+    def _read(self, packed: Packed) -> Tensor:
+        return self._forward(packed.input_ids, packed.position_ids)
 
     def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         with attending(self.cache):

@@ -22,6 +22,16 @@ def length_feature(lengths: ArrayLike, baseline_lengths: ArrayLike) -> Array:
     return np.tanh(difference / spread) if spread > 0 else np.zeros_like(difference)
 
 
+def separable(lengths: ArrayLike, baseline_lengths: ArrayLike) -> bool:
+    """Whether length can be told from quality: each side has the longer answer on 5% of the prompts or more.
+
+    Where one side's answers are always longer, the length term is a constant and takes theta's place.
+    """
+    difference = np.asarray(baseline_lengths, dtype=np.float64) - np.asarray(lengths, dtype=np.float64)
+    sides = float((difference > 0).sum()), float((difference < 0).sum())
+    return difference.size > 0 and min(sides) >= 0.05 * difference.size
+
+
 def preference_probability(
     theta: float, phi: float, feature: ArrayLike, psi: float = 0.0, difficulty: ArrayLike = 0.0
 ) -> Array:

@@ -16,7 +16,7 @@ from tutelage.data.outputs import prompt_key, read_outputs
 from tutelage.data.sources import prompts
 from tutelage.errors import UserError
 from tutelage.evaluation.comparison import compare_by_verdicts
-from tutelage.evaluation.length_control import length_controlled_win_rate
+from tutelage.evaluation.length_control import length_controlled_win_rate, separable
 from tutelage.evaluation.ratings import Game, ratings
 from tutelage.judges.cache import Cache, Reply, key_of
 from tutelage.judges.chats import ChatFailedError, Endpoint, open_chat
@@ -110,9 +110,9 @@ def summary(matches: Sequence[Match], verdicts: Sequence[Verdict], asked: int) -
         asked=asked,
     )
     rows = [(v.points, len(m.a), len(m.b)) for m, v in zip(matches, verdicts, strict=True) if v.points is not None]
-    if len(rows) < FEWEST_FOR_LENGTH:
+    points, ours, theirs = zip(*rows, strict=True) if rows else ((), (), ())
+    if len(rows) < FEWEST_FOR_LENGTH or not separable(ours, theirs):
         return {**found, "length_controlled": None}
-    points, ours, theirs = zip(*rows, strict=True)
     return {**found, "length_controlled": length_controlled_win_rate(points, ours, theirs)}
 
 
