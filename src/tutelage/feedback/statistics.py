@@ -71,7 +71,8 @@ def my_projects(db: Db, person_id: str) -> list[Mine]:
         done, total = my_count(db, project, person_id)
         superseded = exists().where(later.supersedes == Answer.id)
         mine = select(Answer.seconds).where(Answer.project_id == project.id, Answer.person_id == person_id)
-        times = list(db.scalars(mine.where(Answer.kind != "skip", Answer.seconds.is_not(None), ~superseded)))
+        found = db.scalars(mine.where(Answer.kind != "skip", ~superseded))
+        times = [seconds for seconds in found if seconds is not None]
         rows.append(Mine(project, done, total - done, median(times) if times else None))
     return rows
 
