@@ -19,7 +19,7 @@ from tutelage.feedback import Store
 
 from .site import fill
 
-KILLS, LABELERS = 3, 4
+KILLS, LABELERS = 2, 4
 
 
 def start(path, port):

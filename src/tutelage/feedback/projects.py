@@ -255,7 +255,7 @@ def _task(
         "steps": steps,
         "gold": gold,
         "is_gold": gold is not None,
-        "priority": 0.0,
+        "behind": 0.0,
         "overlap": project.overlap,
         "filled": 0,
         "open": True,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import and_, exists, func, select, update
+from sqlalchemy import and_, case, exists, func, select, update
 from sqlalchemy.orm import Session as Db
 from sqlalchemy.orm import aliased
 
@@ -99,7 +99,7 @@ def _next_open(db: Db, project: Project, person_id: str, now: float, besides: in
         select(Task)
         .where(Task.project_id == project.id, Task.is_gold.is_(False), Task.open.is_(True), ~mine)
         .where(Task.filled + leased < Task.overlap, Task.id != besides)
-        .order_by(Task.priority.desc(), Task.id)
+        .order_by(Task.behind, Task.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=Task)
     )
@@ -258,11 +258,13 @@ def history(db: Db, project_id: str, person_id: str, limit: int = 50) -> list[An
 
 def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
     """Items that this person has done, and those with the ones they may still get."""
-    mine = and_(Assignment.task_id == Task.id, Assignment.person_id == person_id, Assignment.state != "leased")
-    tasks = select(func.count()).select_from(Task).where(Task.project_id == project.id)
-    done = db.scalar(tasks.where(exists().where(mine))) or 0
-    left = db.scalar(tasks.where(Task.open, ~Task.is_gold, ~exists().where(mine))) or 0
-    return done, done + left
+    plain = and_(Task.is_gold.is_(False), Task.open.is_(True))
+    mine = select(func.count(), func.count(case((plain, 1)))).select_from(Assignment)
+    mine = mine.join(Task, Task.id == Assignment.task_id).where(Task.project_id == project.id)
+    mine = mine.where(Assignment.person_id == person_id, Assignment.state != "leased")
+    done, done_and_open = db.execute(mine).one()
+    still_open = db.scalar(select(func.count()).select_from(Task).where(Task.project_id == project.id, plain)) or 0
+    return done, done + still_open - done_and_open
 
 
 def set_priorities(db: Db, project: Project, priorities: dict[str, float]) -> int:
@@ -270,7 +272,7 @@ def set_priorities(db: Db, project: Project, priorities: dict[str, float]) -> in
     changed = 0
     for prompt_id, priority in priorities.items():
         query = update(Task).where(Task.project_id == project.id, Task.prompt_id == prompt_id)
-        changed += db.execute(query.values(priority=priority)).rowcount  # type: ignore[attr-defined]
+        changed += db.execute(query.values(behind=-priority)).rowcount  # type: ignore[attr-defined]
     if not changed:
         raise UserError(
             "no item has these prompts", where=f"project {project.id}", mend="give prompt ids of the project"

@@ -109,14 +109,14 @@ class Task(Base):
     steps: Mapped[list[Any] | None]
     gold: Mapped[dict[str, Any] | None]
     is_gold: Mapped[bool] = mapped_column(default=False)
-    priority: Mapped[float] = mapped_column(default=0.0)
+    behind: Mapped[float] = mapped_column(default=0.0)  # minus the priority: an index then has the queue's order
     overlap: Mapped[int] = mapped_column(default=1)
     filled: Mapped[int] = mapped_column(default=0)
     open: Mapped[bool] = mapped_column(default=True)
     key: Mapped[str] = mapped_column(String(64))
     __table_args__ = (
         UniqueConstraint("project_id", "key"),
-        Index("task_queue", "project_id", "is_gold", "open", "priority", "id"),
+        Index("task_queue", "project_id", "is_gold", "open", "behind", "id"),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session as Db
+from sqlalchemy.orm import aliased
 
 from tutelage.feedback.export import current_answers
 from tutelage.feedback.quality import (
@@ -18,6 +19,7 @@ from tutelage.feedback.quality import (
     read_rankings,
     weights_of,
 )
+from tutelage.feedback.queue import my_count
 from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
 
 FAST = 0.33  # a median under this share of the others' is worth a look
@@ -64,15 +66,14 @@ class Labeler:
 
 def my_projects(db: Db, person_id: str) -> list[Mine]:
     rows = []
+    later = aliased(Answer)
     for project in db.scalars(select(Project).order_by(Project.created)):
-        states = and_(Assignment.task_id == Task.id, Assignment.person_id == person_id, Assignment.state != "leased")
-        open_tasks = (
-            select(func.count()).select_from(Task).where(Task.project_id == project.id, Task.open, ~Task.is_gold)
-        )
-        left = db.scalar(open_tasks.where(~exists().where(states))) or 0
-        done = [a for a, _ in current_answers(db, project, person_id=person_id) if a.kind != "skip"]
-        times = [a.seconds for a in done if a.seconds is not None]
-        rows.append(Mine(project, len(done), left, median(times) if times else None))
+        done, total = my_count(db, project, person_id)
+        superseded = exists().where(later.supersedes == Answer.id)
+        mine = select(Answer.seconds).where(Answer.project_id == project.id, Answer.person_id == person_id)
+        found = db.scalars(mine.where(Answer.kind != "skip", ~superseded))
+        times = [seconds for seconds in found if seconds is not None]
+        rows.append(Mine(project, done, total - done, median(times) if times else None))
     return rows
 
 

@@ -101,7 +101,7 @@ def _work() -> None:
         sa.Column("steps", sa.JSON(), nullable=True),
         sa.Column("gold", sa.JSON(), nullable=True),
         sa.Column("is_gold", sa.Boolean(), nullable=False),
-        sa.Column("priority", sa.Double(), nullable=False),
+        sa.Column("behind", sa.Double(), nullable=False),
         sa.Column("overlap", sa.Integer(), nullable=False),
         sa.Column("filled", sa.Integer(), nullable=False),
         sa.Column("open", sa.Boolean(), nullable=False),
@@ -113,7 +113,7 @@ def _work() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("project_id", "key"),
     )
-    op.create_index("task_queue", "task", ["project_id", "is_gold", "open", "priority", "id"], unique=False)
+    op.create_index("task_queue", "task", ["project_id", "is_gold", "open", "behind", "id"], unique=False)
     op.create_table(
         "completion",
         sa.Column("project_id", sa.String(length=64), nullable=False),
