@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from tutelage.engine.attention import NAME, PackedLayout, attending
 from tutelage.engine.logprobs import capped, head_of
+from tutelage.engine.norms import use_own_norms
 from tutelage.engine.packing import pack
 from tutelage.errors import UserError
 from tutelage.models.roles import Policy, ScalarModel, hidden_states
@@ -105,6 +106,7 @@ def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> An
         raise UserError(
             f"weight {broken[0]} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint"
         )
+    use_own_norms(model)
     _check_packing(model.eval(), path)
     return model
 
