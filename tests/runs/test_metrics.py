@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.runs.metrics import FAMILY, GROUP, METRICS, check_names, markdown_table, registered
+from tutelage.configs import STAGES as CONFIGS
+from tutelage.configs import TrainingConfig
+from tutelage.runs.metrics import METRICS, check_names, markdown_table, registered
 
-STAGES = ["pretrain", "sft", "reward", "ppo", *FAMILY.split(), *GROUP.split(), "rejection"]
+STAGES = sorted(verb for verb, cls in CONFIGS.items() if issubclass(cls, TrainingConfig))
 
 
 def test_every_entry_says_what_it_is_once():

@@ -42,7 +42,6 @@ VERBS = {
     "feedback": ("tutelage.cli.feedback", "people's labels: serve the pages, import, export, quality"),
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),
 }
-RESUMABLE = ("quickstart", "run", "pretrain", "sft", "reward", "ppo")
 
 
 def usage() -> str:
@@ -102,7 +101,9 @@ def _guarded(verb: str, words: list[str]) -> int:
 
 def _how_to_go_on(verb: str, words: list[str]) -> str:
     """The command that resumes what was stopped, as it was typed; nothing for a verb that begins anew."""
-    if verb not in RESUMABLE:
+    from tutelage.configs import STAGES, TrainingConfig
+
+    if verb not in ("quickstart", "run") and not issubclass(STAGES.get(verb, object), TrainingConfig):
         return ""
     program = sys.argv[0] if Path(sys.argv[0]).name == "tutelage" and not which("tutelage") else "tutelage"
     again = words if "--resume" in words else [*words, "--resume"]

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from tutelage.errors import did_you_mean
 
 Better = Literal["up", "down", "zero"] | None
+PREFERENCE = "dpo ipo kto orpo simpo"
+GROUP = "rloo grpo online-dpo"
 
 
 @dataclass(frozen=True)
@@ -28,24 +30,27 @@ def _of(stages: str, *rows: tuple[str, str, Better, str]) -> list[Metric]:
     return [Metric(name, unit, better, formula, tuple(stages.split())) for name, unit, better, formula in rows]
 
 
-FAMILY = "dpo ipo kto orpo simpo"
-GROUP = "rloo grpo online-dpo"
 METRICS = [
     *_of(
-        f"pretrain sft reward ppo rejection {FAMILY} {GROUP}",
+        f"pretrain sft reward ppo rejection {PREFERENCE} {GROUP}",
         ("step", "count", None, "optimizer updates done; in PPO, iterations of rollout and update"),
         ("seconds", "s", None, "wall time since the run began, all sittings together"),
         ("num_tokens", "tokens", None, "tokens that went through the training passes so far, padding not counted"),
         ("loss", "nats", "down", "the loss that was minimized, mean over the step's batch (in PPO loss/policy_avg)"),
         ("grad_norm", "1", None, "L2 norm of the gradient before clipping (in PPO the mean over updates)"),
     ),
-    *_of(f"pretrain sft reward rejection {FAMILY}", ("learning_rate", "1", None, "the optimizer's rate at this step")),
     *_of(
-        f"pretrain sft rejection {FAMILY}",
+        f"pretrain sft reward rejection {PREFERENCE}", ("learning_rate", "1", None, "the optimizer's rate at this step")
+    ),
+    *_of(f"{PREFERENCE} sft", ("epoch", "passes", None, "examples seen / examples in the training set")),
+    *_of(
+        f"pretrain sft rejection {PREFERENCE}",
         ("entropy", "nats/token", None, "mean over loss-bearing tokens of −Σ_v π(v) log π(v)"),
     ),
-    *_of(f"sft {FAMILY}", ("epoch", "passes", None, "examples seen / examples in the training set")),
-    *_of("sft", ("eval/loss", "nats/token", "down", "mean −log π of the answers' tokens in held-out demonstrations")),
+    *_of(
+        "sft",
+        ("eval/loss", "nats/token", "down", "mean −log π of the answers' tokens in held-out demonstrations"),
+    ),
     *_of(
         "reward",
         ("accuracy", "share", "up", "share of the batch's ordered pairs with r(chosen) > r(rejected)"),
@@ -55,45 +60,32 @@ METRICS = [
         ("eval/accuracy", "share", "up", "accuracy on held-out comparisons; an equal score counts half"),
     ),
     *_of(
-        FAMILY,
-        ("rewards/chosen", "reward", None, "mean over pairs of the better answer's implicit reward (β × log-ratio)"),
-        ("rewards/rejected", "reward", None, "the same of the worse answer; in KTO of thumbs down, above of thumbs up"),
-        ("rewards/margins", "reward", "up", "rewards/chosen − rewards/rejected"),
+        PREFERENCE,
         (
-            "logps/chosen",
-            "nats/sequence",
-            None,
-            "mean over pairs of log π of the better answer, summed over its tokens",
+            "rewards/chosen",
+            "nats",
+            "up",
+            "mean implicit reward of the better answers: β (log π − log π_ref), or SimPO's, ORPO's",
         ),
-        ("logps/rejected", "nats/sequence", None, "the same of the worse answer"),
-        ("nll_loss", "nats/token", "down", "mean over pairs of −log π(y_w) / |y_w|"),
-        ("eval/rewards/chosen", "reward", None, "rewards/chosen on held-out comparisons"),
-        ("eval/rewards/rejected", "reward", None, "rewards/rejected on held-out comparisons"),
-        ("eval/rewards/margins", "reward", "up", "rewards/margins on held-out comparisons"),
-        ("eval/rewards/accuracies", "share", "up", "rewards/accuracies on held-out comparisons (thumbs: right signs)"),
-        ("eval/rewards/accuracies_low", "share", "up", "lower end of its 95 % interval, pairs clustered by prompt"),
+        ("rewards/rejected", "nats", "down", "mean implicit reward of the worse answers"),
+        ("rewards/margins", "nats", "up", "rewards/chosen − rewards/rejected"),
+        ("logps/chosen", "nats", None, "mean over the better answers of Σ_t log π"),
+        ("logps/rejected", "nats", None, "mean over the worse answers of Σ_t log π"),
+        ("nll_loss", "nats/token", "down", "mean −log π of the better answers, per token"),
+        ("eval/rewards/chosen", "nats", "up", "rewards/chosen on held-out comparisons"),
+        ("eval/rewards/rejected", "nats", "down", "rewards/rejected on held-out comparisons"),
+        ("eval/rewards/margins", "nats", "up", "rewards/margins on held-out comparisons"),
+        (
+            "rewards/accuracies",
+            "share",
+            "up",
+            "share of ordered pairs whose better answer has the higher implicit reward",
+        ),
+        ("eval/rewards/accuracies", "share", "up", "rewards/accuracies on held-out comparisons"),
+        ("eval/rewards/accuracies_low", "share", "up", "lower end of its 95 % interval, prompts clustered"),
         ("eval/rewards/accuracies_high", "share", "up", "upper end of its 95 % interval"),
     ),
-    *_of(
-        "dpo ipo orpo simpo",
-        ("rewards/accuracies", "share", "up", "share of pairs whose better answer has the higher implicit reward"),
-    ),
-    *_of("kto", ("kl", "nats/sequence", "down", "z_0 = max(0, mean log-ratio of the batch's mismatched pairs)")),
-    *_of(
-        GROUP,
-        ("reward_std", "reward", None, "mean over prompts of the standard deviation of their answers' scores"),
-        ("frac_reward_zero_std", "share", "down", "share of prompts whose answers all score alike"),
-    ),
-    *_of("ppo grpo", ("policy/clipfrac_avg", "share", "zero", "share of response tokens with |ρ − 1| > ε")),
-    *_of(
-        "ppo",
-        ("objective/rlhf_reward", "reward", "up", "mean over answers of Σ_t R_t, what PPO maximizes, all penalties in"),
-        ("val/explained_variance", "share", "up", "1 − Var(R − V_old) / Var(R) over response tokens"),
-        ("loss/policy_avg", "advantage", None, "mean over tokens and updates of max(−Aρ, −A clip(ρ, 1 ± ε))"),
-        ("loss/value_avg", "reward²", "down", "mean over tokens and updates of ½ max((V − R)², (V_clip − R)²)"),
-        ("loss/ptx", "nats/token", "down", "mean −log π per pretraining token, before the weight γ"),
-        ("ptx/grad_ratio", "1", None, "‖γ ∇ptx‖ / ‖∇policy‖"),
-    ),
+    *_of("kto", ("kl", "nats", "zero", "KTO's baseline z_0: mean log π − log π_ref of mismatched answers, at least 0")),
     *_of(
         f"ppo {GROUP}",
         ("episode", "count", None, "answers sampled so far"),
@@ -110,12 +102,32 @@ METRICS = [
         ("response_length/mean", "tokens", None, "mean length of the answers, end token included"),
         ("response_length/clip_ratio", "share", "down", "share of answers cut off at max_new_tokens"),
         ("policy/approxkl_avg", "nats/token", "zero", "mean of ½ (log π − log π_old)² over tokens and updates"),
+        ("policy/clipfrac_avg", "share", "zero", "share of response tokens with |ρ − 1| > ε"),
         ("policy/entropy_avg", "nats/token", None, "mean of −Σ_v π(v) log π(v) over response tokens in the update"),
         ("eval/scores", "reward", "up", "mean reward-model score on held-out prompts, missing end tokens penalized"),
         ("eval/kl", "nats/sequence", "down", "objective/kl of the answers to held-out prompts"),
         ("eval/length", "tokens", None, "mean length of the answers to held-out prompts"),
         ("time/rollout", "s", "down", "seconds of sampling and scoring in this iteration"),
         ("time/update", "s", "down", "seconds of the updates in this iteration"),
+    ),
+    *_of(
+        "ppo",
+        ("objective/rlhf_reward", "reward", "up", "mean over answers of Σ_t R_t, what PPO maximizes, all penalties in"),
+        ("val/explained_variance", "share", "up", "1 − Var(R − V_old) / Var(R) over response tokens"),
+        ("loss/policy_avg", "advantage", None, "mean over tokens and updates of max(−Aρ, −A clip(ρ, 1 ± ε))"),
+        ("loss/value_avg", "reward²", "down", "mean over tokens and updates of ½ max((V − R)², (V_clip − R)²)"),
+        ("loss/ptx", "nats/token", "down", "mean −log π per pretraining token, before the weight γ"),
+        ("ptx/grad_ratio", "1", None, "‖γ ∇ptx‖ / ‖∇policy‖"),
+    ),
+    *_of(
+        GROUP,
+        ("reward_std", "reward", "up", "mean over prompts of the standard deviation of their answers' scores"),
+        (
+            "frac_reward_zero_std",
+            "share",
+            "down",
+            "share of the prompts whose answers all have one score: nothing to learn",
+        ),
     ),
 ]
 

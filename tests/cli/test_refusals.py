@@ -46,7 +46,7 @@ def refused(tmp_path, capsys, monkeypatch):
         ("foo", "sft foo"),
         ("(reward_model)", "ppo --max-steps 1"),
         ("(reward_model)", "rloo --max-steps 1"),
-        ("did you mean sigmoid?", "dpo --loss sigmod"),
+        ("sigmoid", "dpo --loss sigmod"),
         ("(minibatch_size)", "ppo --batch-size 8 --minibatch-size 16"),
         ("(kl_target)", "ppo --kl-target=-1"),
         ("(top_p)", "sample --top-p 1.5"),
