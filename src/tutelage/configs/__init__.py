@@ -9,15 +9,7 @@ from tutelage.configs.base import StageConfig, TrainingConfig, from_mapping, to_
 from tutelage.configs.group_policy import GroupConfig, GRPOConfig, OnlineDPOConfig, RejectionConfig, RLOOConfig
 from tutelage.configs.measure import EvalConfig, LabelConfig, SampleConfig
 from tutelage.configs.on_policy import PPOConfig
-from tutelage.configs.preference import (
-    DPOConfig,
-    IPOConfig,
-    KTOConfig,
-    ORPOConfig,
-    PreferenceConfig,
-    ReferenceConfig,
-    SimPOConfig,
-)
+from tutelage.configs.preference import DPOConfig, IPOConfig, KTOConfig, ORPOConfig, PreferenceConfig, SimPOConfig
 from tutelage.configs.supervised import PretrainConfig, RewardConfig, SFTConfig
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -53,7 +45,6 @@ __all__ = [
     "PreferenceConfig",
     "PretrainConfig",
     "RLOOConfig",
-    "ReferenceConfig",
     "RejectionConfig",
     "RewardConfig",
     "SFTConfig",

@@ -29,7 +29,7 @@ class GroupConfig(TrainingConfig):
     learning_rate: float = 1e-6
     """Peak rate; constant after warm-up from a tenth of it."""
     warmup_steps: int = 10
-    """Iterations over which the rate rises."""
+    """Iterations from a tenth of the learning rate to all of it."""
     max_new_tokens: int = 256
     """Longest answer, in tokens."""
     temperature: float = 1.0
@@ -39,7 +39,7 @@ class GroupConfig(TrainingConfig):
     eval_every: int = 10
     """Iterations between samples on held-out prompts."""
     eval_prompts: int = 128
-    """Held-out prompts to sample on."""
+    """Held-out prompts to answer each time."""
 
     def check(self) -> None:
         super().check()
@@ -85,9 +85,7 @@ class GRPOConfig(GroupConfig):
     loss: Literal["grpo", "dr-grpo"] = "grpo"
     """grpo: the paper. dr-grpo: rewards not divided by their spread, sums divided by max_new_tokens."""
     batch_size: int = 1024
-    """Answers an iteration."""
     group_size: int = 64
-    """Answers to each prompt, G."""
     kl_coef: float = 0.04
     """Weight of the KL term in the loss, beta (Dr. GRPO: 0)."""
     clip: float = 0.2
@@ -109,11 +107,9 @@ class OnlineDPOConfig(GroupConfig):
 
     verb: ClassVar[str] = "online-dpo"
     batch_size: int = 256
-    """Answers an iteration."""
     group_size: int = 2
     """Answers to each prompt; the best and the worst become a pair."""
     learning_rate: float = 5e-7
-    """Peak rate."""
     beta: float = 0.1
     """Strength of the tie to the reference."""
 
@@ -142,7 +138,7 @@ class RejectionConfig(TrainingConfig):
     max_new_tokens: int = 256
     """Longest answer, in tokens."""
     temperature: float = 1.0
-    """Sampling temperature."""
+    """0 is greedy."""
     batch_size: int = 32
     """Kept answers a step."""
     epochs: float = 1

@@ -43,6 +43,11 @@ class PreferenceConfig(TrainingConfig):
         if self.comparisons is not None:
             require_positive(self, "comparisons")
 
+    @property
+    def reference_model(self) -> str | None:
+        """The checkpoint that log-ratios are taken against; None where the loss has no reference."""
+        return None
+
 
 @dataclass(kw_only=True, frozen=True)
 class ReferenceConfig(PreferenceConfig):
@@ -50,6 +55,10 @@ class ReferenceConfig(PreferenceConfig):
 
     reference: str | None = None
     """Checkpoint of the reference; the model that training starts from when not given."""
+
+    @property
+    def reference_model(self) -> str | None:
+        return self.reference or self.model
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -112,9 +121,8 @@ class KTOConfig(ReferenceConfig):
 
     verb: ClassVar[str] = "kto"
     learning_rate: float = 5e-6
-    """Peak rate (the paper: 2 to 10 times DPO's)."""
     beta: float = 0.1
-    """Strength of the tie to the reference."""
+    """Scale of the implicit reward: how fast an answer counts as good enough."""
     desirable_weight: float = 1.0
     """Weight of the thumbs up; weight times count of the two sides should be about equal (1 to 4/3)."""
     undesirable_weight: float = 1.0
@@ -152,7 +160,7 @@ class SimPOConfig(PreferenceConfig):
     """Peak rate (the paper: 3e-7 to 1e-6; there is no reference to hold the policy)."""
     final_fraction: float = 0.0
     beta: float = 2.0
-    """Scale of the reward (the paper: 2 to 2.5; 10 also does well)."""
+    """Scale of the implicit reward: how fast an answer counts as good enough."""
     gamma: float = 1.0
     """Target margin of the rewards (the paper: gamma/beta of about 0.5)."""
     nll_coef: float = 0.0

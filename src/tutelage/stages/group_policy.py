@@ -170,7 +170,7 @@ def _backward(
     lengths = [sum(len(rollout.sequences[i]) for i in group) for group in groups]
     episodes = sum(map(len, groups))
     terms = len(groups) if isinstance(config, OnlineDPOConfig) else episodes
-    row = dict.fromkeys(("loss", "policy/approxkl_avg", "policy/entropy_avg", "val/ratio"), 0.0)
+    row = dict.fromkeys(("loss", "policy/approxkl_avg", "policy/clipfrac_avg", "policy/entropy_avg", "val/ratio"), 0.0)
     total = sum(int(rollout.offsets[i + 1] - rollout.offsets[i]) for group in groups for i in group)
     for micro in token_budget_batches(lengths, config.micro_tokens):
         some = [i for number in micro for i in groups[number]]
@@ -187,8 +187,7 @@ def _backward(
             row["loss"] += float(loss.sum()) / terms
             row["policy/approxkl_avg"] += float(approximate_kl(logprobs_T, old_T).sum()) / total
             if isinstance(config, GRPOConfig):
-                clipped = float(clip_fraction(logprobs_T, old_T, config.clip)) * len(where) / total
-                row["policy/clipfrac_avg"] = row.get("policy/clipfrac_avg", 0.0) + clipped
+                row["policy/clipfrac_avg"] += float(clip_fraction(logprobs_T, old_T, config.clip)) * len(where) / total
             row["policy/entropy_avg"] += float(entropy_T.sum()) / total
             row["val/ratio"] += float((logprobs_T - old_T).exp().sum()) / total
     return row

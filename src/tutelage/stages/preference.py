@@ -20,7 +20,7 @@ import torch
 
 from tutelage.algorithms.kto import kl_baseline
 from tutelage.algorithms.schedules import cosine_to_fraction
-from tutelage.configs import DPOConfig, KTOConfig, PreferenceConfig, ReferenceConfig
+from tutelage.configs import DPOConfig, KTOConfig, PreferenceConfig
 from tutelage.data.batches import batch_order, step_seed, token_budget_batches
 from tutelage.data.preferences import has_winner, mismatched, render_answer, without_ties
 from tutelage.data.sources import comparisons, data_hash, thumbs
@@ -55,7 +55,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
     """Train a policy on preferences; returns the run's summary with its checkpoint."""
     # 1. The policy, and comparisons (KTO: thumbs) to learn from and to be tested on.
     source = resolve(config.model)
-    reference_source = _reference_source(config)
+    reference_source = resolve(config.reference_model) if config.reference_model else None
     if config.data == "world":
         raise UserError(
             "the world has no comparisons by itself",
@@ -102,11 +102,6 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
             session.done(step, row, write, {"optimizer": optimizer.state(), "measured": measured}, SHOWN)
         inputs: dict[str, Path | str | None] = {"model": source, "reference": reference_source, "data": config.data}
         return session.finish(inputs, comparisons=len(train), held_out=measured)
-
-
-def _reference_source(config: PreferenceConfig) -> Path | None:
-    """The checkpoint that log-ratios are taken against; None where the loss has no reference."""
-    return resolve(config.reference or config.model) if isinstance(config, ReferenceConfig) else None
 
 
 def _examples(config: PreferenceConfig, tokenizer: Any) -> tuple[list[Example], list[Example]]:
