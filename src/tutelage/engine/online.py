@@ -4,7 +4,7 @@
 is drawn as `sample` draws it: from the same seed come the same tokens, whatever shares the batch (up to
 rounding). Row i of the batch lives in slot i of the cache, so that decoding reads it without a gather.
 
-Suffixes: B rows being decoded, S cache slots, T packed prompt tokens, V vocabulary, h_kv key heads, d head size.
+Suffixes: B rows being decoded, S cache slots, T packed prompt tokens, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from tutelage.engine.attention import PackedLayout, attending
+from tutelage.engine.attention import attending
+from tutelage.engine.cache import CacheLayout
+from tutelage.engine.choosing import SamplingParams, choose
+from tutelage.engine.decoding import decoder_step, head_product
 from tutelage.engine.packing import Packed, pack
-from tutelage.engine.sampling import SamplingParams, choose
 
 Alternatives = list[tuple[int, float]]  # token, log-probability; the likeliest first
 DRAWN_AT_ONCE = 64  # uniform numbers
@@ -60,15 +61,11 @@ def _uniforms(seed: int) -> Iterator[float]:
         yield from torch.rand(DRAWN_AT_ONCE, generator=generator).tolist()
 
 
-class GrowingCache:
-    """Keys and values [S, h_kv, length, d] of each layer; both S and length grow when a row needs it."""
+class GrowingCache(CacheLayout):
+    """A cache whose slots and length grow when a row needs it."""
 
     def __init__(self) -> None:
-        self.slots = self.length = self.longest = 0
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
-        self.prefill: tuple[PackedLayout, Tensor, Tensor] | None = None
-        self.rows = self.lengths = self.mask = torch.empty(0)
+        super().__init__(0, 0)
 
     def reserve(self, slots: int, length: int) -> None:
         if slots <= self.slots and length <= self.length:
@@ -77,44 +74,10 @@ class GrowingCache:
         length = self.length if length <= self.length else max(length, 2 * self.length)
         for cache in (self.keys, self.values):
             for layer, old in cache.items():
-                new = old.new_zeros((slots, old.shape[1], length, old.shape[3]))
-                new[: self.slots, :, : self.length] = old
+                new = old.new_zeros(slots, length, *old.shape[2:])
+                new[: self.slots, : self.length] = old
                 cache[layer] = new
         self.slots, self.length = slots, length
-
-    def start_prefill(self, packed: Packed, slot_of_sequence: Tensor) -> None:
-        slots = slot_of_sequence.repeat_interleave(packed.lengths)
-        self.prefill = (PackedLayout(packed.offsets), slots, packed.position_ids)
-
-    def start_decode(self, lengths: Tensor) -> None:
-        """lengths: [B] tokens already in the cache, of the rows in the first B slots."""
-        self.prefill, self.rows, self.lengths = None, torch.arange(len(lengths)), lengths
-        self.longest = int(lengths.max()) + 1
-        self.mask = (torch.arange(self.longest) <= lengths[:, None])[:, None, None, :]
-
-    def copy(self, sources: Tensor, targets: Tensor, length: int) -> None:
-        """Give slots what other slots hold."""
-        for cache in (*self.keys.values(), *self.values.values()):
-            cache[targets, :, :length] = cache[sources, :, :length]
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        if layer not in self.keys:
-            shape = (self.slots, key.shape[1], self.length, key.shape[2])
-            self.keys[layer], self.values[layer] = key.new_zeros(shape), key.new_zeros(shape)
-        keys, values = self.keys[layer], self.values[layer]
-        if self.prefill is not None:
-            layout, slots, positions = self.prefill
-            keys[slots, :, positions] = key
-            values[slots, :, positions] = value
-            return layout.attend(layer, query, key, value, scale)
-        keys[self.rows, :, self.lengths] = key
-        values[self.rows, :, self.lengths] = value
-        batch = len(self.rows)
-        k, v = keys[:batch, :, : self.longest], values[:batch, :, : self.longest]
-        grouped = query.shape[1] != k.shape[1]
-        return scaled_dot_product_attention(
-            query[:, :, None], k, v, attn_mask=self.mask, scale=scale, enable_gqa=grouped
-        )[:, :, 0]
 
 
 class OnlineDecoder:
@@ -122,9 +85,11 @@ class OnlineDecoder:
 
     def __init__(self, model: Any, end_tokens: Sequence[int]):
         self.model = model.eval()
-        self.head = model.get_output_embeddings().weight
+        self.vocabulary = model.get_output_embeddings().weight.shape[0]
+        self.head = head_product(model)
         self.ends = sorted(set(end_tokens))
         self.cache = GrowingCache()
+        self.forward = decoder_step(model, self.cache)
         self.rows: list[Row] = []
 
     @torch.inference_mode()
@@ -162,7 +127,7 @@ class OnlineDecoder:
         self.cache.reserve(len(moved), 1 + int(lengths.max()))
         self.cache.start_decode(lengths)
         tokens = torch.tensor([row.tokens[-1] for row in moved])
-        self._draw(self._forward(tokens, lengths), moved)
+        self._draw(self.forward(tokens, lengths), moved)
         self._leave()
         return moved
 
@@ -173,27 +138,27 @@ class OnlineDecoder:
             self._remove(self.rows.index(row))
 
     def _read(self, packed: Packed) -> Tensor:
-        return self._forward(packed.input_ids, packed.position_ids)
-
-    def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         with attending(self.cache):
-            body = self.model.base_model(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
+            body = self.model.base_model(
+                input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
+            )
         return body.last_hidden_state[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return (hidden @ self.head.t()).float()
+        return self.head(hidden).float()
 
     def _draw(self, hidden: Tensor, rows: list[Row]) -> None:
         """The next token of each row, by its own parameters; rows that share them are drawn together."""
         logits = self._logits(hidden)
         reported = [i for i, row in enumerate(rows) if row.alternatives is not None and row.params.max_new_tokens]
         own = logits[reported].log_softmax(-1) if reported else None
-        groups: dict[tuple[float, float], list[int]] = {}
+        groups: dict[tuple[float, float, int, float], list[int]] = {}
         for i, row in enumerate(rows):
             if len(row.tokens) < row.params.min_new_tokens:
                 logits[i, self.ends] = float("-inf")
             if row.params.max_new_tokens:
-                groups.setdefault((row.params.temperature, row.params.top_p), []).append(i)
+                p = row.params
+                groups.setdefault((p.temperature, p.top_p, p.top_k, p.min_p), []).append(i)
             else:
                 row.finish = "length"
         for members in groups.values():
@@ -216,7 +181,7 @@ class OnlineDecoder:
     def _score(self, row: Row, hidden: Tensor) -> None:
         """Log-probabilities of the prompt's tokens from the second on; hidden: [T-1, H] before each of them."""
         targets = torch.tensor(row.prompt[1:])
-        for part in torch.arange(len(targets)).split(max(1, SCORED_AT_ONCE // len(self.head))):
+        for part in torch.arange(len(targets)).split(max(1, SCORED_AT_ONCE // self.vocabulary)):
             logprobs = self._logits(hidden[part]).log_softmax(-1)
             row.prompt_logprobs += logprobs.gather(-1, targets[part, None])[:, 0].tolist()
             row.prompt_tops += _top(logprobs, row.alternatives or 0)
