@@ -32,9 +32,7 @@ REFUSED = ("position_bias", "s_aux", "head_mask")
 class Layout(Protocol):
     """Where the sequences of a packed batch begin, and which keys each query may see."""
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: float | int
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
         """[U, h, d] queries and [U, h_kv, d] keys and values -> [U, h, d].
 
         limits: softcap (scores pass through softcap * tanh(score / softcap)) and window (keys seen, own included),
@@ -65,9 +63,7 @@ class PackedLayout:
     def __init__(self, offsets: Tensor, lifting: Lifting | None = None):
         self.lifting = lifting or Lifting(offsets)
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: float | int
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
         lifting = self.lifting
         own = query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and not limits
         if own and torch.is_grad_enabled() and query.requires_grad:
@@ -75,8 +71,8 @@ class PackedLayout:
         q, k, v = (lifted(x, lifting) for x in (query, key, value))
         outputs = []
         for bucket in lifting.buckets:
-            parts = (bucket_of(x, bucket) for x in (q, k, v))
-            out = limited(*parts, scale, **limits) if limits else plain(*parts, scale)
+            some_q, some_k, some_v = (bucket_of(x, bucket) for x in (q, k, v))
+            out = limited(some_q, some_k, some_v, scale, **limits) if limits else plain(some_q, some_k, some_v, scale)
             outputs.append(out.transpose(1, 2).flatten(0, 1))
         return lowered(torch.cat(outputs) if len(outputs) > 1 else outputs[0], lifting)
 
@@ -130,8 +126,8 @@ class _Causal(torch.autograd.Function):
         out_F = torch.empty_like(q, memory_format=torch.contiguous_format)
         sums = []
         for bucket in lifting.buckets:
-            parts = (bucket_of(x, bucket) for x in (q, k, v))
-            out, lse = _forward(*parts, repeats, scale)
+            some_q, some_k, some_v = (bucket_of(x, bucket) for x in (q, k, v))
+            out, lse = _forward(some_q, some_k, some_v, repeats, scale)
             bucket_of(out_F, bucket).copy_(out)
             sums.append(lse)
         out_U = lowered(out_F, lifting)
@@ -158,7 +154,7 @@ class _Causal(torch.autograd.Function):
             step = max(1, SCORES_AT_ONCE // (q.shape[1] * bucket[2] ** 2))
             for first in range(0, bucket[1], step):
                 some = slice(first, first + step)
-                _backward(*(x[some] for x in parts), deltas[some], lse[some], ctx.repeats, ctx.scale)
+                _backward([x[some] for x in parts], deltas[some], lse[some], ctx.repeats, ctx.scale)
         dk, dv = (_gathered(x, lifting, len(key)) for x in (dk, dv))
         return lowered(dq, lifting), dk, dv, None, None
 
@@ -172,20 +168,9 @@ def _repeated(x: Tensor, repeats: int) -> Tensor:
     return x if repeats == 1 else x.repeat_interleave(repeats, dim=1)
 
 
-def _backward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    go: Tensor,
-    dq: Tensor,
-    dk: Tensor,
-    dv: Tensor,
-    delta: Tensor,
-    lse: Tensor,
-    repeats: int,
-    scale: float,
-) -> None:
-    """Write the gradients of some sequences of a bucket into dq, dk and dv."""
+def _backward(parts: list[Tensor], delta: Tensor, lse: Tensor, repeats: int, scale: float) -> None:
+    """Write the gradients of some sequences of a bucket: parts are q, k, v, dO, and dQ, dK, dV to write into."""
+    q, k, v, go, dq, dk, dv = parts
     length = q.shape[2]
     k, v = _repeated(k, repeats), _repeated(v, repeats)
     weights = (q @ k.transpose(-1, -2)).float().mul_(scale).sub_(lse[..., None])
@@ -224,9 +209,9 @@ def _attention(
             )
     scale = kwargs.get("scaling")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    limits = {"softcap": kwargs.get("softcap"), "window": kwargs.get("sliding_window")}
+    asked = {"softcap": kwargs.get("softcap"), "window": kwargs.get("sliding_window")}
+    limits: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    limits = {name: value for name, value in limits.items() if value is not None}
     return layout.attend(module.layer_idx, q, k, v, scale, **limits)[None], None
 
 

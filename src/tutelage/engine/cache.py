@@ -5,6 +5,8 @@ Row i of the batch lives in slot i, so that decoding reads the first B slots wit
 Suffixes: B rows being decoded, S slots, U computed prompt tokens, h heads, h_kv key heads, d head size.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -53,9 +55,7 @@ class CacheLayout:
         values.flatten(0, 1).index_copy_(0, self.places, value)
         return keys, values
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: float | int
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
         keys, values = self.write(layer, key, value)
         if self.layout is not None:
             return self.layout.attend(layer, query, key, value, scale, **limits)

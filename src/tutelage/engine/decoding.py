@@ -106,6 +106,7 @@ def _normed(x: Tensor, norm: Any) -> Tensor:
 
 
 def _joined(*modules: nn.Linear) -> Callable[[Tensor], Tensor]:
-    weight = torch.cat([m.weight for m in modules]) if len(modules) > 1 else modules[0].weight
-    biases = [m.bias for m in modules if m.bias is not None]
+    weights: list[Tensor] = [m.weight for m in modules]
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    biases: list[Tensor] = [m.bias for m in modules if m.bias is not None]
     return product(weight.detach(), torch.cat(biases) if biases else None)

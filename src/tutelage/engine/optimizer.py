@@ -79,7 +79,7 @@ class MasterAdam:
                 yield part
 
     def _update(self, part: list[int], learning_rate: float, clip: float) -> None:
-        masters = [self.masters[i] for i in part]
+        masters: list[Tensor] = [self.masters[i] for i in part]
         gradients = [(g if g.dtype == torch.float32 else g.float()) for i in part if (g := self.sums[i]) is not None]
         steps = [torch.tensor(float(self.steps)) for _ in part]
         torch._fused_adamw_(
