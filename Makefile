@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: quickstart test lint docs
 
 quickstart: .venv/installed
-	$(BIN)/tutelage run recipes/quickstart.yaml --out $(OUT)
+	$(BIN)/tutelage run recipes/quickstart.yaml --out $(OUT) --resume
 	@echo "The report is $(OUT)/report.html"
 
 test: .venv/installed-dev lint
