@@ -25,7 +25,7 @@ VERBS = {
     "ppo": ("tutelage.cli.stage", "optimize a policy against a reward model"),
     "eval": ("tutelage.cli.stage", "win rates and behaviors of models"),
     "chat": ("tutelage.cli.chat", "talk to a model, or to two side by side"),
-    "data": ("tutelage.cli.data", "check a data file: tutelage data check FILE"),
+    "data": ("tutelage.cli.data", "check, describe, import and export files of feedback"),
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),
 }
 
