@@ -1,6 +1,8 @@
 """`data check` tells what a careful person would want to know before training; `data stats` fills the paper's tables."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -127,6 +129,17 @@ def test_stats_are_the_papers_tables(tmp_path):
     assert describe([1, 2, 3, 10]) == {
         "count": 4, "mean": 4.0, "std": 3.5, "min": 1.0, "25%": 1.75, "50%": 2.5, "75%": 4.75, "max": 10.0
     }  # fmt: skip
+
+
+def test_a_models_tokenizer_is_read_without_torch(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [pair(0, "a", "b")])
+    code = "import sys; from tutelage.cli.data import main; found = main('data', ['check', sys.argv[1], '--model', 'world'])"
+    code += "; sys.exit('torch' in sys.modules or not found['tokens']['same_template_when_serving'])"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(UserError, match=r"holds no tokenizer\.json"):
+        main("data", ["stats", str(path), "--model", str(tmp_path)])
 
 
 def test_the_command(tmp_path, capsys):

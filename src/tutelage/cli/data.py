@@ -134,10 +134,18 @@ def _export(options: ExportOptions) -> tuple[dict[str, Any], list[str]]:
 
 
 def _tokenizer(model: str | None) -> Any:
+    """The tokenizer of a model's folder, or of `world`, without torch."""
     if model is None:
         return None
-    if not (Path(model) / "tokenizer.json").exists():
-        raise UserError("holds no tokenizer", where=model, mend="give a Hugging Face model's folder")
-    from transformers import AutoTokenizer
+    folder = Path(__file__).parents[1] / "world" / "base" if model == "world" else Path(model).expanduser()
+    if not (folder / "tokenizer.json").exists():
+        raise UserError("holds no tokenizer.json", where=model, mend="give a Hugging Face model's folder")
+    from transformers import PreTrainedTokenizerFast
 
-    return AutoTokenizer.from_pretrained(model)
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, model_max_length=2**30)
+    except Exception as error:  # whatever the file's parser raises
+        raise UserError(f"its tokenizer cannot be read ({error})", where=model, mend="copy the folder again") from error
+    if tokenizer.chat_template is None:
+        raise UserError("its tokenizer has no chat template", where=model, mend="add chat_template.jinja to the folder")
+    return tokenizer

@@ -57,8 +57,7 @@ class Report:
             out.append("holds   " + ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count))
             out.append("splits  " + ", ".join(f"{name} {count:,}" for name, count in self.splits.items()) + " prompts")
         for name, value in {**self.statistics, **self.tokens}.items():
-            shown = f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
-            out.append(f"  {name.replace('_', ' '):<34} {shown}")
+            out.append(f"  {name.replace('_', ' '):<34} {_shown(value)}")
         for remark in self.remarks:
             out.append(f"remark  {remark['text']}")
             out += [f"          {example}" for example in remark["examples"]]
@@ -101,6 +100,15 @@ def check(spec: str, *, against: str | None = None, tokenizer: Any = None, max_l
     if tokenizer is not None:
         _tokens(report, data, tokenizer, max_length)
     return report
+
+
+def _shown(value: float | str | bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        text = value.replace("\n", "⏎")
+        return text if len(text) <= 160 else f"{text[:120]} … {text[-38:]}"
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
 
 
 def prompt_key(messages: Sequence[Message]) -> str:

@@ -61,8 +61,8 @@ def data_files(spec: str | Path) -> list[Path]:
         return [file for split in splits for file in data_files(path / split)]
     if (path / "state.json").exists():
         return [path / file["filename"] for file in _json_of(path / "state.json")["_data_files"]]
-    folder = path / "data" if (path / "data").is_dir() else path  # a snapshot of the hub has its files in data/
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(tuple(EXTENSIONS)))
+    inside = [*path.glob("*")] + [*path.glob("data/*")]  # a snapshot of the hub has its files in data/
+    files = sorted(p for p in inside if p.is_file() and p.name.lower().endswith(tuple(EXTENSIONS)))
     if not files:
         raise UserError("holds no data file", where=str(spec), mend=f"put files there: {', '.join(EXTENSIONS)}")
     return files
