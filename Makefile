@@ -14,7 +14,7 @@ test: .venv/installed-dev lint
 	$(BIN)/python -m pytest -n 2
 
 lint: .venv/installed-dev
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests docs
 	$(BIN)/mypy
 
 .venv/python:
@@ -29,4 +29,13 @@ lint: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+# The reference pages are made of the code; the site is written to site/.
+docs: .venv/installed-docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m mkdocs build --strict
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	@touch $@

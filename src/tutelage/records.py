@@ -93,6 +93,13 @@ class Comparison(Record):
     supersedes: str | None = None
     weight: float | None = None  # labeler weight in the reward loss; 1 when absent
 
+    def filled_ranks(self) -> list[int | None]:
+        """The ranks; with `rest_below` what is not ranked shares the last one."""
+        if not self.rest_below:
+            return self.ranks
+        last = 1 + max(rank for rank in self.ranks if rank is not None)
+        return [last if rank is None else rank for rank in self.ranks]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Thumb(Record):
@@ -144,3 +151,4 @@ class Dataset:
     comparisons: list[Comparison] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)  # plain documents (pretraining, ptx)
     thumbs: list[Thumb] = field(default_factory=list)
+    steps: list[StepLabel] = field(default_factory=list)

@@ -17,7 +17,7 @@ def run(*words):
 
 
 def test_front_is_free_of_torch():
-    code = "import sys; import tutelage.cli.main, tutelage.configs, tutelage.recipe, tutelage.data.sources, tutelage.runs, tutelage.report, tutelage.world, tutelage.evaluation.win_rate; sys.exit('torch' in sys.modules)"
+    code = "import sys; import tutelage.cli.main, tutelage.configs, tutelage.recipe, tutelage.data.sources, tutelage.data.check, tutelage.data.convert, tutelage.data.stats, tutelage.cli.data, tutelage.runs, tutelage.report, tutelage.world, tutelage.evaluation.win_rate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from tutelage.data.check import check
 from tutelage.data.sources import comparisons, load_data
 from tutelage.errors import UserError
 
@@ -13,62 +14,144 @@ PAIR = {
     "chosen": [{"role": "assistant", "content": "a"}],
     "rejected": [{"role": "assistant", "content": "b"}],
 }
+RANKED = {"prompt": "p", "completions": ["a", "b", "c"], "ranks": [1, 2, 3]}
+OWN = {
+    "schema": "tutelage.comparison/1",
+    "id": "x",
+    "prompt_id": "p",
+    "completion_ids": ["a", "b"],
+    "ranks": [1, 2],
+    "messages": PAIR["prompt"],
+    "completions": ["a", "b"],
+}
+STEPS = {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]}
 
 
-def ranked(**changes):
-    return {"prompt": "p", "completions": ["a", "b"], "ranks": [1, 2], **changes}
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-BAD = {
-    "empty.jsonl": "",
-    "blank.jsonl": "\n\n",
-    "notjson.jsonl": "{oops\n",
-    "truncated.jsonl": json.dumps(PAIR)[:40],
-    "array.jsonl": "[1,2]\n",
-    "null.jsonl": "null\n",
-    "number.jsonl": "3\n",
-    "second.jsonl": json.dumps(PAIR) + "\n{bad\n",
-    "bytes.jsonl": b"\xff\xfe\x00bad\n",
-    "cut.jsonl.gz": gzip.compress(json.dumps(PAIR).encode())[:20],
-    "notgz.jsonl.gz": b"plain",
-    "broken.parquet": b"PAR1",
-    "kind.docx": "x",
-    "nofields.jsonl": {"a": 1},
-    "nochosen.jsonl": {"prompt": "p", "rejected": "b"},
-    "types.jsonl": {"prompt": 3, "chosen": [], "rejected": {}},
-    "same.jsonl": {**PAIR, "rejected": PAIR["chosen"]},
-    "emptytext.jsonl": {**PAIR, "chosen": [{"role": "assistant", "content": ""}]},
-    "role.jsonl": {**PAIR, "chosen": [{"role": "wizard", "content": "x"}]},
-    "norole.jsonl": {**PAIR, "chosen": [{"content": "x"}]},
-    "emptyprompt.jsonl": {"prompt": " ", "chosen": "a", "rejected": "b"},
-    "noprompt.jsonl": {"chosen": "a", "rejected": "b"},
-    "assistantlast.jsonl": {**PAIR, "prompt": [{"role": "assistant", "content": "x"}]},
-    "ranks-short.jsonl": ranked(ranks=[1]),
-    "ranks-none.jsonl": {"prompt": "p", "completions": ["a", "b"]},
-    "ranks-zero.jsonl": ranked(ranks=[0, 1]),
-    "ranks-float.jsonl": ranked(ranks=[1.5, 2]),
-    "ranks-text.jsonl": ranked(ranks=["first", "second"]),
-    "ranks-gap.jsonl": ranked(ranks=[1, 3]),
-    "ranks-null.jsonl": ranked(ranks=[None, 1]),
-    "one.jsonl": ranked(completions=["a"], ranks=[1]),
-    "completions.jsonl": ranked(completions="a"),
-    "schema.jsonl": {"schema": "other/9"},
-    "nouser.jsonl": {"messages": [{"role": "assistant", "content": "x"}]},
+def assistant(text):
+    return [{"role": "assistant", "content": text}]
+
+
+# file name -> (content, what the message must say besides the file's name)
+FILES = {
+    # the file
+    "empty.jsonl": (b"", "is empty"),
+    "blank.jsonl": (b"\n\n", "is empty"),
+    "empty.json": (b"[]", "is empty"),
+    "empty.txt": (b"\n \n", "is empty"),
+    "notjson.jsonl": (b"{oops\n", "row 1: is not JSON"),
+    "truncated.jsonl": (lines(PAIR)[:40], "row 1: is cut off"),
+    "second.jsonl": (lines(PAIR) + b"{bad\n", "row 2: is not JSON"),
+    "utf16.jsonl": ('{"text": "x"}'.encode("utf-16"), "is not UTF-8"),
+    "bytes.jsonl": (b"\xff\xfe\x00bad\n", "is not UTF-8"),
+    "latin.jsonl": (lines(PAIR) + '{"text": "café"}\n'.encode("latin-1"), "row 2: is not UTF-8"),
+    "cut.jsonl.gz": (gzip.compress(lines(*[PAIR] * 50))[:-20], "gzip file is cut off"),
+    "notgzip.jsonl.gz": (lines(PAIR), "not a gzip file"),
+    "badgzip.jsonl.gz": (b"\x1f\x8bnonsense", "not a sound gzip file"),
+    "corrupt.parquet": (b"PAR1nonsense", "not a sound parquet file"),
+    "pairs.csv": (b"prompt,chosen,rejected\n", "is of no known kind"),
+    "list.json": (b'"text"', "not a list of rows"),
+    "cut.json": (json.dumps([PAIR])[:-4].encode(), "is cut off"),
+    # the row
+    "array.jsonl": (b"[1,2]\n", "row 1: is a list"),
+    "null.jsonl": (b"null\n", "row 1: is null"),
+    "number.jsonl": (b"3\n", "row 1: is a whole number"),
+    "nan.jsonl": (b'{"prompt": "p", "completion": NaN}\n', "NaN is not a number"),
+    "infinity.jsonl": (b'{"prompt": "p", "margin": Infinity}\n', "Infinity is not a number"),
+    "deep.jsonl": (b'{"prompt": ' + b"[" * 100_000 + b"\n", "row 1"),
+    "unknown.jsonl": (lines({"a": 1}), "no known format"),
+    "nothing.jsonl": (lines({}), "no known format"),
+    # pairs
+    "noprompt.jsonl": (lines({"chosen": "a", "rejected": "b"}), "has no prompt"),
+    "nullprompt.jsonl": (lines({**RANKED, "prompt": None}), "has no prompt"),
+    "nochosen.jsonl": (lines({"prompt": "p", "rejected": "b"}), "has rejected but no chosen"),
+    "misspelled.jsonl": (lines({"prompt": "p", "choosen": "a", "rejected": "b"}), "did you mean choosen"),
+    "types.jsonl": (lines({"prompt": 3, "chosen": [], "rejected": {}}), "field prompt: is a whole number"),
+    "chosentype.jsonl": (lines({**PAIR, "chosen": {"a": 1}}), "field chosen: is an object"),
+    "same.jsonl": (lines({**PAIR, "rejected": PAIR["chosen"]}), "chosen and rejected are equal"),
+    "samedialogue.jsonl": (
+        lines({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: b"}),
+        "equal",
+    ),
+    "emptytext.jsonl": (lines({**PAIR, "chosen": assistant("")}), "field chosen: the answer is empty"),
+    "emptyprompt.jsonl": (lines({"prompt": " ", "chosen": "a", "rejected": "b"}), "the prompt is empty"),
+    "role.jsonl": (lines({**PAIR, "chosen": [{"role": "wizard", "content": "x"}]}), "the role 'wizard' is not known"),
+    "human.jsonl": (lines({**PAIR, "prompt": [{"role": "human", "content": "x"}]}), "did you mean user"),
+    "content.jsonl": (lines({**PAIR, "chosen": assistant(3)}), "is a whole number, not text"),
+    "image.jsonl": (lines({**PAIR, "chosen": assistant([{"type": "image"}])}), "a part that is not text"),
+    "surrogate.jsonl": (b'{"prompt": "\\ud800", "completion": "a"}\n', "surrogate"),
+    "nouser.jsonl": (lines({**PAIR, "prompt": [{"role": "system", "content": "x"}]}), "has no user turn"),
+    "emptyturns.jsonl": (lines({**PAIR, "prompt": []}), "is an empty list"),
+    "lastturn.jsonl": (
+        lines({**PAIR, "prompt": [*PAIR["prompt"], *assistant("a")]}),
+        "the last turn is the assistant's",
+    ),
+    "diverge.jsonl": (
+        lines({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: c\n\nAssistant: d"}),
+        "differ before their last answer",
+    ),
+    "unfinished.jsonl": (
+        lines({"chosen": "\n\nHuman: a", "rejected": "\n\nHuman: a\n\nAssistant: b"}),
+        "does not end with",
+    ),
+    "severalturns.jsonl": (lines({**PAIR, "chosen": assistant("a") * 2}), "assistant, assistant, not one answer"),
+    "noranks.jsonl": (lines({"prompt": "p", "completions": ["a", "b"]}), "has completions but no ranks or labels"),
+    # rankings
+    "ranks.jsonl": (lines({"prompt": "p", "completions": ["a", "b"], "ranks": [1]}), "field ranks: has 1 entry for 2"),
+    "rankszero.jsonl": (lines({**RANKED, "ranks": [0, 1, 2]}), "ranks begin at 1"),
+    "ranksnegative.jsonl": (lines({**RANKED, "ranks": [-1, 1, 2]}), "ranks begin at 1"),
+    "ranksfloat.jsonl": (lines({**RANKED, "ranks": [1.5, 1, 2]}), "1.5, not a whole number"),
+    "rankstrue.jsonl": (lines({**RANKED, "ranks": [True, 1, 2]}), "True, not a whole number"),
+    "rankstext.jsonl": (lines({**RANKED, "ranks": ["1", "2", "3"]}), "'1', not a whole number"),
+    "ranksgap.jsonl": (lines({**RANKED, "ranks": [1, 3, 4]}), "have gaps"),
+    "ranksnull.jsonl": (lines({**RANKED, "ranks": [None, None, None]}), "every entry is null"),
+    "ranksone.jsonl": (lines({**RANKED, "ranks": [None, 1, None]}), "ranks only one"),
+    "rankslist.jsonl": (lines({**RANKED, "ranks": "1,2,3"}), "is text, not a list"),
+    "onecompletion.jsonl": (lines({"prompt": "p", "completions": ["a"], "ranks": [1]}), "compares 1 completions"),
+    "allequal.jsonl": (lines({**RANKED, "completions": ["a", "a", "a"]}), "two equal answers are ranked apart"),
+    "completionstext.jsonl": (lines({**RANKED, "completions": "abc"}), "field completions: is text"),
+    # other formats
+    "label.jsonl": (lines({"prompt": "p", "completion": "c", "label": 2}), "not true or false"),
+    "labeltext.jsonl": (lines({"prompt": "p", "completion": "c", "label": "true"}), "not true or false"),
+    "steps.jsonl": (lines({**STEPS, "labels": [True]}), "1 labels for 2 steps"),
+    "stepslabel.jsonl": (lines({**STEPS, "labels": [True, 7]}), "not true, false, -1, 0 or 1"),
+    "noanswer.jsonl": (lines({"prompt": "p", "completion": ""}), "the assistant's text is empty"),
+    "textnumber.jsonl": (lines({"text": 3}), "field text: is a whole number"),
+    "sharegpt.jsonl": (lines({"conversations": [{"from": "human"}]}), "is null, not text"),
+    # our own records
+    "schema.jsonl": (lines({**OWN, "schema": "tutelage.comparsion/1"}), "did you mean tutelage.comparison/1"),
+    "schematype.jsonl": (lines({**OWN, "schema": 1}), "unknown schema"),
+    "noid.jsonl": (lines({k: v for k, v in OWN.items() if k != "id"}), "field id: is missing"),
+    "owntype.jsonl": (lines({**OWN, "seconds": "3"}), "field seconds: is text, not a number"),
+    "ownk.jsonl": (lines({**OWN, "completion_ids": ["a"], "ranks": [1]}), "compares 1 completions"),
+    "owncount.jsonl": (lines({**OWN, "completions": ["a"]}), "field completions: has 1 entries for 2"),
+    "ownrating.jsonl": (lines({**OWN, "ratings": [0, 8]}), "not from 1 to 7"),
+    "ownweight.jsonl": (lines({**OWN, "weight": -1}), "field weight: is -1"),
+    "duplicate.jsonl": (lines(OWN, {**OWN, "ranks": [2, 1]}), "row 2: the id 'x' stands already"),
+    "lostprompt.jsonl": (lines({**OWN, "messages": None}), "field prompt_id: 'p' is not in the data"),
+    "losttext.jsonl": (lines({**OWN, "completions": None}), "field completion_ids: ['a', 'b'] is not in the data"),
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_refused_with_its_name_and_a_mend(tmp_path, name):
-    content = BAD[name]
+@pytest.mark.parametrize("name", FILES)
+def test_a_bad_file_is_refused_by_name_and_nothing_written(name, tmp_path):
+    content, words = FILES[name]
     path = tmp_path / name
-    path.write_bytes(
-        content
-        if isinstance(content, bytes)
-        else (json.dumps(content) if isinstance(content, dict) else content).encode()
-    )
-    with pytest.raises(UserError) as error:
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
         load_data(str(path))
-    assert name in error.value.message and "mend:" in error.value.message
+    message = str(caught.value)
+    assert name in message and words in message, message
+    assert caught.value.mend and "\n" not in caught.value.what
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    if name != "pairs.csv":
+        report = check(str(path))
+        assert not report.ok and any(words.removeprefix("row 2: ") in line for line in report.lines())
+        with pytest.raises(UserError, match=name):
+            report.raise_if_broken()
 
 
 def test_missing_file_and_folder_without_data(tmp_path):
@@ -79,7 +162,7 @@ def test_missing_file_and_folder_without_data(tmp_path):
 
 def test_the_row_is_named(tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(ranked()) + "\n" + json.dumps(ranked(ranks=[1])) + "\n")
+    path.write_text(json.dumps(RANKED) + "\n" + json.dumps({**RANKED, "ranks": [1]}) + "\n")
     with pytest.raises(UserError, match="row 2, field ranks"):
         load_data(str(path))
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tutelage.data.outputs import prompt_key, read_outputs
+from tutelage.data.foreign import prompt_id
+from tutelage.data.outputs import read_outputs
 from tutelage.errors import UserError
 
 ASKED = [{"role": "user", "content": "Name a river."}]
@@ -25,7 +26,7 @@ def write(path, *rows):
     ],
 )
 def test_shapes(tmp_path, row):
-    assert read_outputs(write(tmp_path / "o.jsonl", row)) == {prompt_key(ASKED): ("The Thames.", "stop")}
+    assert read_outputs(write(tmp_path / "o.jsonl", row)) == {prompt_id(ASKED): ("The Thames.", "stop")}
 
 
 def test_records_are_found_by_id_and_by_words(tmp_path):
@@ -35,7 +36,7 @@ def test_records_are_found_by_id_and_by_words(tmp_path):
         for i, t in enumerate(["The Thames.", "The Rhine."])
     ]
     found = read_outputs(write(tmp_path / "o.jsonl", prompt, *answers))
-    assert found["p7"] == found[prompt_key(ASKED)] == ("The Thames.", "length")
+    assert found["p7"] == found[prompt_id(ASKED)] == ("The Thames.", "length")
 
 
 @pytest.mark.parametrize("rows", [[], [{"prompt": "x"}], [[1]], [{"output": "x"}], [{"prompt": "x", "output": 3}]])

@@ -38,7 +38,7 @@ VERBS = {
     "chat": ("tutelage.cli.chat", "talk to a model, or to two side by side"),
     "export": ("tutelage.cli.export", "copy a run's checkpoint out as a plain Hugging Face folder"),
     "serve": ("tutelage.cli.serve", "serve models over OpenAI's HTTP API"),
-    "data": ("tutelage.cli.data", "check a data file: tutelage data check FILE"),
+    "data": ("tutelage.cli.data", "check, describe, import and export files of feedback"),
     "feedback": ("tutelage.cli.feedback", "people's labels: serve the pages, import, export, quality"),
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),
 }

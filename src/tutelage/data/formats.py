@@ -1,349 +1,291 @@
-"""Files in and out: JSON Lines (plain or .gz), JSON, parquet, plain text; rows become records or an error that names the row."""
+"""Files of rows, in and out: JSON Lines, JSON, parquet, saved `datasets` folders and plain text.
 
+A row that cannot be read is a UserError which names the file and the row (rows count from 1).
+"""
+
+import errno
 import gzip
-import hashlib
+import io
 import json
-import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import UserError
-from tutelage.records import RECORDS, Comparison, Dataset, Demonstration, Message, Prompt, Record, Thumb
+from tutelage.errors import UserError, did_you_mean
+from tutelage.records import Record
 
-ROLES = ("system", "user", "assistant")
-SHAPES = "prompt+chosen+rejected, chosen+rejected, prompt+completions+ranks, prompt+completion(+label), messages, prompt, or text"
+Row = dict[str, Any]
+
+EXTENSIONS = [
+    ".jsonl",
+    ".jsonl.gz",
+    ".ndjson",
+    ".json",
+    ".json.gz",
+    ".parquet",
+    ".arrow",
+    ".txt",
+    ".txt.gz",
+]
+WRITABLE = [".jsonl", ".jsonl.gz", ".json", ".parquet"]
 
 
-class Degenerate(Exception):
-    """A row that is well formed but teaches nothing (equal answers, an empty one)."""
+def extension_of(path: Path, known: list[str] = EXTENSIONS) -> str:
+    """The known extension that the file's name ends with; UserError for another."""
+    for extension in known:
+        if path.name.lower().endswith(extension):
+            return extension
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    near = did_you_mean(suffix, known) if suffix else ""
+    raise UserError(
+        f"is of no known kind ({suffix or 'no extension'}){near}",
+        where=str(path),
+        mend=f"use one of {', '.join(known)}",
+    )
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(row number from 1, value) of each row of a file."""
-    name = path.name
+def data_files(spec: str | Path) -> list[Path]:
+    """The data files that a path names: the file, those of a saved `datasets` folder, or those in a folder."""
+    path = Path(spec).expanduser()
     if not path.exists():
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
+        raise UserError(
+            f"there is no such file or folder{near}", where=str(spec), mend="check the path, or use `world`"
+        )
+    if not path.is_dir():
+        extension_of(path)
+        return [path]
+    if (path / "dataset_dict.json").exists():
+        splits = _json_of(path / "dataset_dict.json")["splits"]
+        return [file for split in splits for file in data_files(path / split)]
+    if (path / "state.json").exists():
+        return [path / file["filename"] for file in _json_of(path / "state.json")["_data_files"]]
+    inside = [*path.glob("*"), *path.glob("data/*")]  # a snapshot of the hub has its files in data/
+    files = sorted(p for p in inside if p.is_file() and p.name.lower().endswith(tuple(EXTENSIONS)))
+    if not files:
+        raise UserError("holds no data file", where=str(spec), mend=f"put files there: {', '.join(EXTENSIONS)}")
+    return files
+
+
+def read_rows(path: str | Path, faults: list[UserError] | None = None) -> Iterator[tuple[int, Row]]:
+    """(row number from 1, row) for each row; blank lines are passed over.
+
+    With `faults` the rows that cannot be read are collected there; without it the first of them is raised.
+    """
+    file = Path(path)
+    extension = extension_of(file)
+    if not file.exists():
         raise UserError("there is no such file", where=str(path), mend="check the path")
     try:
-        if name.endswith(".parquet"):
-            import pyarrow.parquet as parquet
-
-            yield from enumerate(parquet.read_table(path).to_pylist(), 1)
-        elif name.endswith((".jsonl", ".jsonl.gz", ".json")):
-            text = (gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()).decode(
-                "utf-8-sig"
-            )
-            if name.endswith(".json") and text.lstrip().startswith("["):
-                yield from enumerate(json.loads(text), 1)
-                return
-            for number, line in enumerate(text.splitlines(), 1):
-                if line.strip():
-                    yield number, _parse(path, number, line)
-        else:
-            raise UserError(
-                "is of no known kind", where=str(path), mend="give .jsonl, .jsonl.gz, .json, .parquet or .txt"
-            )
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text (byte {error.start})", where=str(path), mend="save it as UTF-8") from error
-    except (OSError, EOFError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"cannot be read ({error})", where=str(path), mend="check that the file is whole") from error
-
-
-def _parse(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
+        for number, row in _rows(file, extension):
+            if isinstance(row, UserError):
+                if faults is None:
+                    raise row
+                faults.append(row)
+            else:
+                yield number, row
+    except (EOFError, gzip.BadGzipFile) as error:
+        fault = "the gzip file is cut off" if isinstance(error, EOFError) else "is not a sound gzip file"
+        raise UserError(fault, where=str(path), mend="copy or download the file again") from error
+    except OSError as error:
         raise UserError(
-            f"is not JSON ({error})", where=f"{path}, row {number}", mend="one JSON object a line; is the file cut off?"
+            f"cannot be read ({error.strerror or error})", where=str(path), mend="check the file"
         ) from error
 
 
-def read_dataset(path: Path) -> tuple[Dataset, list[str]]:
-    """All records of a file, and warnings about rows that were left out."""
-    data, warnings, dropped, rows = Dataset(), [], [], 0
-    for number, row in read_rows(path):
-        rows += 1
-        where = f"{path}, row {number}"
-        if not isinstance(row, dict):
-            raise UserError(f"is {_kind(row)}, not an object", where=where, mend=f"give an object with {SHAPES}")
-        try:
-            _add(data, row, where)
-        except Degenerate as reason:
-            dropped.append((where, str(reason)))
-    if rows == 0:
-        raise UserError("is empty", where=str(path), mend=f"give rows with {SHAPES}")
-    if dropped and (rows < 100 or len(dropped) > 0.1 * rows):
-        raise UserError(dropped[0][1], where=dropped[0][0], mend="mend or remove the row")
-    if dropped:
-        warnings.append(
-            f"{path.name}: {len(dropped)} of {rows} rows left out, the first: {dropped[0][0]}: {dropped[0][1]}"
-        )
-    return data, warnings
-
-
 def write_jsonl(path: Path, records: Iterable[Record]) -> None:
-    from tutelage.runs import write_text
+    """Records, one a line, whole or not at all."""
+    write_rows(path, [record.to_json() for record in records])
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """Rows in the format of the file's extension, whole or not at all; equal rows give equal bytes."""
+    content = encode_rows(path, rows)
+    write_bytes(path, content)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    from tutelage.runs import DiskFullError
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in records))
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"the disk is full: {path} could not be written") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _add(data: Dataset, row: dict[str, Any], where: str) -> None:
-    schema = row.get("schema")
-    if schema is not None:
-        _add_record(data, row, where)
-    elif "ranks" in row or "completions" in row:
-        messages = _prompt(row, where)
-        data.comparisons.append(_comparison(messages, _texts(row, where), row.get("ranks"), where))
-    elif "chosen" in row or "rejected" in row:
-        _add_pair(data, row, where)
-    elif "messages" in row:
-        messages = _messages(row["messages"], where, "messages")
-        if messages[-1]["role"] == "assistant":
-            data.demonstrations.append(_demonstration(messages, where))
-        else:
-            data.prompts.append(Prompt(id=_id(messages), messages=messages))
-    elif "completion" in row and "label" in row:
-        data.thumbs.append(_thumb(row, where))
-    elif "completion" in row:
-        messages = [*_prompt(row, where), _answer(row["completion"], where, "completion")]
-        data.demonstrations.append(_demonstration(messages, where))
-    elif "prompt" in row:
-        messages = _prompt(row, where)
-        data.prompts.append(Prompt(id=_id(messages), messages=messages))
-    elif "text" in row:
-        data.texts.append(_string(row["text"], where, "text"))
-    else:
-        raise UserError(
-            f"has none of the known fields (it has {', '.join(map(str, row)) or 'none'})",
-            where=where,
-            mend=f"give {SHAPES}",
-        )
+def encode_rows(path: Path, rows: list[Row]) -> bytes:
+    """The bytes that `write_rows` writes."""
+    extension = extension_of(path, WRITABLE)
+    if extension == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        buffer = io.BytesIO()
+        columns = list(dict.fromkeys(key for row in rows for key in row))  # from_pylist sees the first row's only
+        table = pyarrow.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
+        pyarrow.parquet.write_table(table, buffer)
+        return buffer.getvalue()
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    text = "[\n" + ",\n".join(lines) + "\n]\n" if extension == ".json" else "".join(f"{line}\n" for line in lines)
+    return gzip.compress(text.encode(), mtime=0) if extension.endswith(".gz") else text.encode()
 
 
-def _add_record(data: Dataset, row: dict[str, Any], where: str) -> None:
-    cls = RECORDS.get(str(row["schema"]))
-    if cls is None:
-        raise UserError(
-            f"unknown schema {row['schema']!r}",
-            where=f"{where}, field schema",
-            mend=f"use one of: {', '.join(RECORDS)}",
-        )
-    if cls is Comparison and row.get("messages") and row.get("completions"):
-        messages = _messages(row["messages"], where, "messages")
-        if row.get("rest_below"):
-            row = {**row, "ranks": _rest_ranked(row.get("ranks"))}
-        checked = _comparison(messages, _texts(row, where), row.get("ranks"), where)
-        record: Record = Comparison.from_json(
-            {**row, "messages": messages, "ranks": checked.ranks, "completions": checked.completions}
-        )
-    else:
+def _json_of(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise UserError(f"is not JSON ({error})", where=str(file), mend="save the dataset again") from error
+
+
+def _rows(file: Path, extension: str) -> Iterator[tuple[int, Row | UserError]]:
+    if extension in (".parquet", ".arrow"):
+        yield from _arrow_rows(file, extension)
+        return
+    if extension.startswith(".txt"):
+        pieces = [p.strip() for p in _decode(_bytes(file), str(file)).replace("\r\n", "\n").split("\n\n")]
+        yield from ((number, {"text": piece}) for number, piece in enumerate(filter(None, pieces), 1))
+        return
+    content = _bytes(file)
+    if extension.startswith(".json") and "jsonl" not in extension:
+        text = _decode(content, str(file)).strip()
+        # Many a ".json" holds JSON Lines: one of whose lines is a whole object is taken for that.
+        if text and not _is_object(text.split("\n", 1)[0]):
+            yield from _whole_json(text, file)
+            return
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            yield number, _line(line, f"{file}, row {number}")
+
+
+def _bytes(file: Path) -> bytes:
+    """The file's bytes, unpacked where it is gzip whatever its name says."""
+    content = file.read_bytes()
+    if content[:2] == b"\x1f\x8b":
         try:
-            record = cls.from_json(row)
-        except TypeError as error:
-            raise UserError(
-                f"lacks a field ({error})", where=where, mend=f"see {cls.__name__} in the records' reference"
-            ) from error
-    places = ((Comparison, data.comparisons), (Demonstration, data.demonstrations), (Prompt, data.prompts))
-    for kind, place in (*places, (Thumb, data.thumbs)):
-        if isinstance(record, kind):
-            place.append(record)  # type: ignore[arg-type]
-
-
-def _rest_ranked(ranks: Any) -> Any:
-    """Those that the labeler left below the ranked ones tie on a last rank: a loss then learns that they are worse."""
-    if not isinstance(ranks, list) or not all(rank is None or isinstance(rank, int) for rank in ranks):
-        return ranks
-    last = max((rank for rank in ranks if rank is not None), default=0) + 1
-    return [last if rank is None else rank for rank in ranks]
-
-
-def _add_pair(data: Dataset, row: dict[str, Any], where: str) -> None:
-    for key in ("chosen", "rejected"):
-        if key not in row:
-            raise UserError(
-                f"has no field {key}", where=f"{where}, field {key}", mend="a pair needs chosen and rejected"
-            )
-    if "prompt" in row:
-        messages = _prompt(row, where)
-        answers = [_answer(row[key], where, key) for key in ("chosen", "rejected")]
-    else:
-        dialogs = [_dialog(row[key], where, key) for key in ("chosen", "rejected")]
-        if any(d[-1]["role"] != "assistant" for d in dialogs):
-            raise Degenerate("the dialog does not end with the assistant's answer")
-        if dialogs[0][:-1] != dialogs[1][:-1]:
-            raise Degenerate("chosen and rejected differ before the last turn")
-        messages, answers = dialogs[0][:-1], [d[-1] for d in dialogs]
-    chosen, rejected = (a["content"] for a in answers)
-    if not chosen.strip() or not rejected.strip():
-        raise Degenerate(f"field {'chosen' if not chosen.strip() else 'rejected'} is empty")
-    data.comparisons.append(_comparison(messages, [chosen, rejected], [1, 2], where))
-
-
-def _comparison(messages: list[Message], texts: list[str], ranks: Any, where: str) -> Comparison:
-    k = len(texts)
-    if not isinstance(ranks, list) or len(ranks) != k:
-        count = len(ranks) if isinstance(ranks, list) else _kind(ranks)
+            return gzip.decompress(content)
+        except OSError as error:
+            raise gzip.BadGzipFile(str(error)) from error
+        except Exception as error:  # zlib.error, which is no OSError
+            if isinstance(error, EOFError):
+                raise
+            raise gzip.BadGzipFile(str(error)) from error
+    if file.name.lower().endswith(".gz") and content:
         raise UserError(
-            f"ranks has {count} entries for {k} completions",
-            where=f"{where}, field ranks",
-            mend="give one rank, or null, for each",
+            "is not a gzip file, although its name ends in .gz", where=str(file), mend="rename it, or gzip it"
         )
-    if k < 2:
-        raise UserError("a ranking needs two completions", where=f"{where}, field completions", mend="give two or more")
-    for rank in ranks:
-        if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or rank < 1):
-            raise UserError(
-                f"{rank!r} is not a rank", where=f"{where}, field ranks", mend="ranks are 1 (best), 2, … or null"
-            )
-    given = sorted({r for r in ranks if r is not None})
-    if sum(r is not None for r in ranks) < 2:
-        raise UserError("fewer than two completions are ranked", where=f"{where}, field ranks", mend="rank two or more")
-    if given != list(range(1, len(given) + 1)):
-        raise UserError(
-            f"ranks {ranks} leave a gap",
-            where=f"{where}, field ranks",
-            mend="use 1, 2, 3 without gaps; equal ranks tie",
-        )
-    for i in range(k):
-        for j in range(i):
-            if texts[i] == texts[j] and ranks[i] and ranks[j] and ranks[i] != ranks[j]:
-                raise Degenerate("chosen and rejected are the same text")
-    name = _id(messages)
-    ids = [f"{name}-{hashlib.blake2b(t.encode(), digest_size=4).hexdigest()}" for t in texts]
-    number = hashlib.blake2b(repr((name, texts, ranks)).encode(), digest_size=6).hexdigest()
-    return Comparison(
-        id=f"c-{number}", prompt_id=name, completion_ids=ids, ranks=ranks, messages=messages, completions=texts
-    )
+    return content
 
 
-def _demonstration(messages: list[Message], where: str) -> Demonstration:
-    if not messages[-1]["content"].strip():
-        raise Degenerate("the answer is empty")
-    if not any(m["role"] == "user" for m in messages):
-        raise UserError("has no user turn", where=where, mend="a conversation begins with what the user asks")
-    return Demonstration(id=f"d-{_id(messages)}", prompt_id=_id(messages[:-1]), messages=messages)
-
-
-def _thumb(row: dict[str, Any], where: str) -> Thumb:
-    """TRL's unpaired rows: prompt, completion, label."""
-    messages, text = _prompt(row, where), _answer(row["completion"], where, "completion")["content"]
-    if row["label"] not in (True, False):  # 1 and 0 too
-        raise UserError(
-            f"label is {_kind(row['label'])}", where=f"{where}, field label", mend="give true (good) or false (bad)"
-        )
-    if not text.strip():
-        raise Degenerate("the answer is empty")
-    number = hashlib.blake2b(repr((messages, text, row["label"])).encode(), digest_size=6).hexdigest()
-    return Thumb(
-        id=f"t-{number}", prompt_id=_id(messages), messages=messages, completion=text, label=bool(row["label"])
-    )
-
-
-def _id(messages: list[Message]) -> str:
-    return "p-" + hashlib.blake2b(json.dumps(messages, sort_keys=True).encode(), digest_size=6).hexdigest()
-
-
-def _prompt(row: dict[str, Any], where: str) -> list[Message]:
-    if "prompt" not in row and "messages" not in row:
-        raise UserError("has no prompt", where=f"{where}, field prompt", mend="give what the user asks")
-    value = row.get("prompt", row.get("messages"))
-    if isinstance(value, str) and "\n\nHuman:" in value:
-        value = _hh(value)
-    if isinstance(value, str):
-        if not value.strip():
-            raise UserError("the prompt is empty", where=f"{where}, field prompt", mend="give what the user asks")
-        return [{"role": "user", "content": value}]
-    messages = _messages(value, where, "prompt")
-    if messages[-1]["role"] != "user":
-        raise UserError(
-            "the prompt does not end with the user's turn",
-            where=f"{where}, field prompt",
-            mend="leave the assistant's turn to the answer",
-        )
-    return messages
-
-
-def _answer(value: Any, where: str, field: str) -> Message:
-    if isinstance(value, list):
-        messages = _messages(value, where, field)
-        if messages[-1]["role"] != "assistant":
-            raise UserError(
-                "does not end with the assistant's turn",
-                where=f"{where}, field {field}",
-                mend="give the assistant's answer",
-            )
-        return messages[-1]
-    return {"role": "assistant", "content": _string(value, where, field)}
-
-
-def _texts(row: dict[str, Any], where: str) -> list[str]:
-    value = row.get("completions")
+def _whole_json(text: str, file: Path) -> Iterator[tuple[int, Row | UserError]]:
+    value = _parse(text, str(file))
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        value = value["data"]
+    if isinstance(value, dict):
+        value = [value]
     if not isinstance(value, list):
+        raise UserError(f"holds {named(value)}, not a list of rows", where=str(file), mend="write [{...}, {...}]")
+    for number, item in enumerate(value, 1):
+        where = f"{file}, row {number}"
+        yield number, item if isinstance(item, dict) else _not_an_object(item, where)
+
+
+def _line(line: bytes, where: str) -> Row | UserError:
+    try:
+        value = _parse(_decode(line, where), where)
+    except UserError as error:
+        return error
+    return value if isinstance(value, dict) else _not_an_object(value, where)
+
+
+def _not_an_object(value: Any, where: str) -> UserError:
+    return UserError(f"is {named(value)}, not an object", where=where, mend='write {"prompt": ..., ...}')
+
+
+def _arrow_rows(file: Path, extension: str) -> Iterator[tuple[int, Row]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        if extension == ".parquet":
+            batches = pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1024)
+        else:  # `datasets` saves streams; feather and others save files
+            source = pyarrow.memory_map(str(file))
+            try:
+                batches = iter(pyarrow.ipc.open_stream(source))
+            except pyarrow.ArrowInvalid:
+                reader = pyarrow.ipc.open_file(source)
+                batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield number, _without_nulls(row)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
         raise UserError(
-            f"completions is {_kind(value)}, not a list",
-            where=f"{where}, field completions",
-            mend="give a list of answers",
-        )
-    return [_answer(v, where, "completions")["content"] for v in value]
+            f"is not a sound {extension[1:]} file ({reason})", where=str(file), mend="write the file again"
+        ) from error
 
 
-def _dialog(value: Any, where: str, field: str) -> list[Message]:
-    if isinstance(value, str):
-        if "\n\nHuman:" not in value:
-            raise UserError(
-                "there is no prompt",
-                where=f"{where}, field {field}",
-                mend="add a field prompt, or write the dialog as \\n\\nHuman: … \\n\\nAssistant: …",
-            )
-        return _hh(value)
-    return _messages(value, where, field)
+def _without_nulls(value: Any) -> Any:
+    """A table's rows have every column, null where there was none; entries of lists stay as they are."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
-def _hh(text: str) -> list[Message]:
-    """hh-rlhf's dialogs: `\\n\\nHuman: … \\n\\nAssistant: …`."""
-    messages: list[Message] = []
-    for turn in text.split("\n\nHuman:")[1:]:
-        user, *answers = turn.split("\n\nAssistant:")
-        messages.append({"role": "user", "content": user.strip()})
-        messages += [{"role": "assistant", "content": a.strip()} for a in answers]
-    return messages
-
-
-def _messages(value: Any, where: str, field: str) -> list[Message]:
-    place = f"{where}, field {field}"
-    if not isinstance(value, list) or not value:
+def _decode(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        hint = " (this looks like UTF-16)" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise UserError(
-            f"is {_kind(value)}, not a list of messages", where=place, mend='give [{"role": "user", "content": "…"}]'
-        )
-    messages = []
-    for message in value:
-        if not isinstance(message, dict) or "role" not in message or "content" not in message:
-            raise UserError("a message lacks role or content", where=place, mend='give {"role": …, "content": …}')
-        if message["role"] not in ROLES:
-            raise UserError(f"unknown role {message['role']!r}", where=place, mend=f"use one of: {', '.join(ROLES)}")
-        messages.append({"role": message["role"], "content": _string(message["content"], where, field)})
-    return messages
+            f"is not UTF-8 text (byte {error.start + 1})", where=where, mend=f"save it as UTF-8{hint}"
+        ) from error
 
 
-def _string(value: Any, where: str, field: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"is {_kind(value)}, not text", where=f"{where}, field {field}", mend="give text")
-    return value
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip()) or "Unterminated" in error.msg
+        fault = "is cut off in the middle" if cut else f"is not JSON ({error.msg}, column {error.colno})"
+        raise UserError(fault, where=where, mend="write one JSON object on one line for each row") from error
+    except (ValueError, RecursionError) as error:
+        fault = str(error) if isinstance(error, ValueError) else "is nested too deeply"
+        raise UserError(fault, where=where, mend="write numbers and null as JSON has them") from error
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, float) and math.isnan(value):
-        return "NaN"
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number that JSON has")
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def named(value: Any) -> str:
+    """The JSON name of a value's type, with its article."""
     names = {
-        type(None): "null or missing",
-        bool: "true/false",
-        int: "a number",
-        float: "a number",
-        str: "text",
         list: "a list",
         dict: "an object",
+        str: "text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
     }
-    return names.get(type(value), type(value).__name__)
+    return "null" if value is None else names.get(type(value), type(value).__name__)

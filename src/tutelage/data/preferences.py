@@ -9,21 +9,25 @@ from tutelage.records import Comparison, Message, Thumb
 
 
 def taken_apart(comparison: Comparison) -> list[Thumb]:
-    """A thumb up for each answer that wins more pairs than it loses, one down for the reverse; the rest are left out."""
-    ranks = [r for r in comparison.ranks if r is not None]
+    """A thumb up for each answer that wins more pairs than it loses, one down for the reverse; the rest are left out.
+
+    Where the labeler said that all are bad, all that are ranked get a thumb down.
+    """
+    filled = comparison.filled_ranks()
+    ranks = [r for r in filled if r is not None]
     found = []
-    for place, (text, rank) in enumerate(zip(comparison.completions or [], comparison.ranks, strict=True)):
+    for place, (text, rank) in enumerate(zip(comparison.completions or [], filled, strict=True)):
         if rank is None:
             continue
         balance = sum(rank < other for other in ranks) - sum(rank > other for other in ranks)
-        if balance:
+        if balance or comparison.all_bad:
             found.append(
                 Thumb(
                     id=f"t-{comparison.id}-{place}",
                     prompt_id=comparison.prompt_id,
                     messages=comparison.messages or [],
                     completion=text,
-                    label=balance > 0,
+                    label=balance > 0 and not comparison.all_bad,
                     labeler=comparison.labeler,
                 )
             )

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session as Db
 
-from tutelage.data.formats import read_dataset, read_rows
+from tutelage.data.formats import read_rows
+from tutelage.data.sources import read_whole
 from tutelage.errors import UserError, did_you_mean
 from tutelage.feedback import schema
 from tutelage.feedback.ranking import LETTERS
@@ -139,13 +140,13 @@ def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison]) -> 
 def _read(path: Path) -> tuple[list[Prompt], list[Completion], list[Comparison]]:
     prompts, completions = [], []
     rows = list(read_rows(path))
-    schemas = {str(row.get("schema")) for _, row in rows if isinstance(row, dict)}
+    schemas = {str(row.get("schema")) for _, row in rows}
     if not schemas & {Completion.schema_name}:
-        data, _ = read_dataset(path)
+        data, _ = read_whole(str(path))
         return data.prompts, [], data.comparisons
     for number, row in rows:
         where = f"{path}, row {number}"
-        found = RECORDS.get(str(row.get("schema"))) if isinstance(row, dict) else None
+        found = RECORDS.get(str(row.get("schema")))
         if found is None or found not in (Prompt, Completion):
             raise UserError(
                 "is neither a prompt nor a completion", where=where, mend="give what `tutelage sample` wrote"

@@ -284,7 +284,7 @@ def read_priorities(path: Path) -> dict[str, float]:
     """Rows of {"prompt_id": …, "priority": …}."""
     found: dict[str, float] = {}
     for number, row in read_rows(path):
-        name, value = (row.get("prompt_id"), row.get("priority")) if isinstance(row, dict) else (None, None)
+        name, value = row.get("prompt_id"), row.get("priority")
         numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not isinstance(name, str) or not numeric:
             raise UserError(

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.configs import EvalConfig
-from tutelage.data.outputs import prompt_key, read_outputs
+from tutelage.data.foreign import prompt_id
+from tutelage.data.outputs import read_outputs
 from tutelage.data.sources import prompts
 from tutelage.errors import UserError
 from tutelage.evaluation.comparison import compare_by_verdicts
@@ -120,7 +121,7 @@ def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) 
     """A model's answers: read from a file, or asked for; None where there is none."""
     if spec.endswith(OUTPUT_KINDS) and Path(spec).is_file():
         found = read_outputs(Path(spec))
-        rows = [found.get(p.id, found.get(prompt_key(p.messages))) for p in asked]
+        rows = [found.get(p.id, found.get(prompt_id(p.messages))) for p in asked]
         if not any(rows):
             raise UserError("answers none of the prompts", where=spec, mend="give outputs for the prompts of --data")
         return [None if row is None else Reply(*row) for row in rows]

@@ -78,7 +78,7 @@ def read_completions(path: Path) -> tuple[dict[str, Prompt], dict[str, list[Comp
     prompts: dict[str, Prompt] = {}
     groups: dict[str, list[Completion]] = {}
     for number, row in read_rows(path):
-        schema = row.get("schema") if isinstance(row, dict) else None
+        schema = row.get("schema")
         if schema == Prompt.schema_name:
             prompts[row["id"]] = Prompt.from_json(row)
         elif schema == Completion.schema_name:
