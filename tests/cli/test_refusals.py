@@ -57,7 +57,7 @@ def refused(tmp_path, capsys, monkeypatch):
         ("option --out: is needed", "export --model world"),
         ("paint", "world paint"),
         ("did you mean tiny?", "world build --size tinny"),
-        ("tutelage data check FILE", "data"),
+        ("Missing from tutelage data check", "data check"),
         ("nowhere.yaml: there is no such file", "run nowhere.yaml"),
     ],
 )

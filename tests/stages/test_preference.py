@@ -208,7 +208,7 @@ def test_bad_input_is_one_error_and_nothing_is_written(nano, tmp_path):
     thumb = json.dumps({"prompt": "Say it.", "completion": "a", "label": True}) + "\n"
     refused(DPOConfig, thumb, "no comparisons")
     refused(KTOConfig, thumb, "one prompt only")
-    refused(KTOConfig, thumb.replace("true", '"up"'), "field label.*label is text")
+    refused(KTOConfig, thumb.replace("true", '"up"'), "field label.*is 'up'")
     refused(KTOConfig, json.dumps({"completion": "a", "label": True}), "no prompt")
     with pytest.raises(UserError, match="world has no comparisons"):
         preference.run(make(DPOConfig, nano, "world", tmp_path / "run"))
