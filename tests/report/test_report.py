@@ -59,6 +59,23 @@ def test_a_section_without_data_is_left_out(tmp_path, field, section):
     assert f'<section id="{section}">' not in html and '<section id="limits">' in html
 
 
+def test_the_pipeline_says_what_each_stage_was_fed(tmp_path):
+    value = report()
+    value["stages"] = [
+        {"name": n, "seconds": 3, "tokens": 0} for n in ("sft", "sample", "label", "reward", "ppo", "eval")
+    ]
+    html = page(tmp_path, value)
+    for words in (
+        "demonstrations of good",
+        "answers, several",
+        "labelers, who rank",
+        "comparisons by",
+        "held-out prompts,",
+    ):
+        assert words in html
+    assert "tokens of plain text" not in html
+
+
 def test_almost_nothing(tmp_path):
     assert "is finished" in page(tmp_path, {"recipe": "x"})
 

@@ -56,6 +56,12 @@ def pipeline(report: Report) -> str:
             source = (n.get("demonstrations"), "demonstrations of good answers")
         elif stage.startswith("ppo"):
             source = (n.get("prompts"), "prompts, answered by the model and scored by the reward model")
+        elif stage.startswith("sample"):
+            source = (n.get("completions"), "answers, several to each prompt")
+        elif stage.startswith("label"):
+            source = (n.get("labelers"), "labelers, who rank the answers to each prompt")
+        elif stage.startswith("eval"):
+            source = (None, "held-out prompts, answered by every model")
         else:
             source = (
                 short(number(entry.get("tokens"))) if number(entry.get("tokens")) else None,
