@@ -3,7 +3,8 @@
 Departures from the paper:
 1. The checkpoint kept is the last; the paper picks the epoch by reward-model score.
 2. The gradient's norm is clipped (max_grad_norm); the paper does not say.
-3. Dropout acts on the residual branches of layers that have `self_attn` and `mlp`.
+3. Dropout acts on the residual branches of layers that have `self_attn` and `mlp`, and is off by default: on models
+   that were pretrained without it the paper's 0.2 is ruinous (SmolLM2-135M on hh-rlhf: loss 2.6 without, 9.1 with).
 """
 
 import sys
