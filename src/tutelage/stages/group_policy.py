@@ -33,7 +33,7 @@ from tutelage.runs.alarms import ppo_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.on_policy import rollout_metrics, sample_held_out
 from tutelage.stages.rollout import Models, Rollout, check_first_rollout, collect, response_indices
-from tutelage.stages.sample import rendered_prompts
+from tutelage.stages.sample import fitting_prompts
 from tutelage.stages.session import Session
 
 SHOWN = ("objective/scores", "objective/kl", "response_length/mean")
@@ -46,9 +46,11 @@ def run(config: GroupConfig) -> dict[str, Any]:
     source, reward_source = resolve(config.model), gated_reward_model(config)
     policy, reference = load_policy(source, config.dtype), load_policy(source, config.dtype)
     models = Models(policy, reference, load_scalar(reward_source, config.dtype), value=None)
-    asked = prompts(config.data, "train", 4000, config.seed)
-    held_out = prompts(config.data, "tune", config.eval_prompts, config.seed)[: config.eval_prompts]
-    rendered_prompts(policy, [*asked, *held_out], config.max_length)  # said before anything is written
+    asked = fitting_prompts(policy, prompts(config.data, "train", 4000, config.seed), config.max_length)
+    held_out = fitting_prompts(
+        policy, prompts(config.data, "tune", config.eval_prompts, config.seed), config.max_length
+    )
+    held_out = held_out[: config.eval_prompts]
     about = {"role": "policy", "stage": config.verb, "parent": str(source), "reward_model": str(reward_source)}
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
 

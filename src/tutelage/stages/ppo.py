@@ -36,6 +36,7 @@ from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.language_modeling import as_document, backward_mean_nll
 from tutelage.stages.on_policy import rollout_metrics, sample_held_out
 from tutelage.stages.rollout import Models, Rollout, check_first_rollout, collect, response_indices
+from tutelage.stages.sample import fitting_prompts
 from tutelage.stages.session import Session
 
 SHOWN = ("objective/scores", "objective/kl", "response_length/mean")
@@ -62,8 +63,11 @@ def run(config: PPOConfig) -> dict[str, Any]:
     policy, reference = load_policy(source, config.dtype), load_policy(source, config.dtype)
     reward, value = load_scalar(reward_source, config.dtype), load_scalar(reward_source, config.dtype)
     models = Models(policy, reference, reward, value)
-    asked = prompts(config.data, "train", 4000, config.seed)
-    held_out = prompts(config.data, "tune", config.eval_prompts, config.seed)[: config.eval_prompts]
+    asked = fitting_prompts(policy, prompts(config.data, "train", 4000, config.seed), config.max_length)
+    held_out = fitting_prompts(
+        policy, prompts(config.data, "tune", config.eval_prompts, config.seed), config.max_length
+    )
+    held_out = held_out[: config.eval_prompts]
     documents = _ptx_documents(config, policy)
     kl_coef = config.kl_coef
     about = {"role": "policy", "stage": "ppo", "parent": str(source), "reward_model": str(reward_source)}

@@ -1,5 +1,6 @@
 """Draw completions of prompts from a checkpoint into a file of completion records."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,20 @@ def rendered_prompts(policy: Policy, asked: list[Prompt], max_length: int) -> li
                 mend="raise it, or leave long prompts out",
             )
     return ids
+
+
+def fitting_prompts(policy: Policy, asked: list[Prompt], max_length: int) -> list[Prompt]:
+    """The prompts that leave room for an answer (the paper drops long ones too); says how many do not.
+
+    A UserError where none does.
+    """
+    fitting = [p for p in asked if len(render_prompt(policy.tokenizer, p.messages)) < max_length]
+    if asked and not fitting:
+        rendered_prompts(policy, asked[:1], max_length)
+    if len(fitting) < len(asked):
+        left_out = len(asked) - len(fitting)
+        print(f"{left_out} of {len(asked)} prompts have {max_length} tokens or more: left out", file=sys.stderr)
+    return fitting
 
 
 def text_of(policy: Policy, one: Sample) -> str:
