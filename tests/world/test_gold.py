@@ -102,3 +102,11 @@ def test_tastes_change_the_ranking():
     ranks = [labeler.rank(prompt, [good, long], ["stop"] * 2, rng) for labeler in panel("length")]
     fair = [labeler.rank(prompt, [good, long], ["stop"] * 2, rng) for labeler in panel("fair")]
     assert sum(r == [2, 1] for r in ranks) >= 8 and sum(r == [1, 2] for r in fair) >= 7
+
+
+def test_careless_labelers_tie_equal_answers_too():
+    rng = random.Random(0)
+    texts = ["Bread.", "Honey.", "Bread.", "Soup."]
+    for labeler in panel("careless:random=1"):
+        ranks = labeler.rank(PROMPTS[0], texts, ["stop"] * 4, rng)
+        assert ranks[0] == ranks[2] and sorted(set(ranks)) == list(range(1, len(set(ranks)) + 1))

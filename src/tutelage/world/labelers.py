@@ -58,8 +58,9 @@ class Labeler:
         for key in zip(texts, finishes, strict=True):
             if key not in seen:
                 seen[key] = self.perceive(prompt, *key, rng)
-        careless = rng.random() < self.tastes.random
-        values = [rng.random() if careless else seen[key] for key in zip(texts, finishes, strict=True)]
+        if rng.random() < self.tastes.random:
+            seen = {key: rng.random() for key in seen}  # a ranking at random, in which equal answers still tie
+        values = [seen[key] for key in zip(texts, finishes, strict=True)]
         ranks, rank, last = [0] * len(texts), 0, float("inf")
         for place in sorted(range(len(texts)), key=lambda i: -values[i]):
             if last - values[place] > TIE_GAP:
