@@ -40,6 +40,10 @@ class Policy:
     model: Any
     tokenizer: Any
 
+    def decode(self, tokens: list[int]) -> str:
+        """The text of some tokens, special ones included."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=False)
+
     def logprobs(self, packed: Packed, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probability [M] and entropy [M] of the tokens at the indices `targets` [M] of the packed batch.
 
