@@ -80,6 +80,7 @@ def draw(
     ids = rendered_prompts(policy, asked, max_length)
     seeds = [[row_seed(seed, p.id, number) for number in range(count)] for p in asked]
     ends = [end_token_id(policy.tokenizer)]
+    policy.activate()
     return sample(
         policy.model,
         ids,
