@@ -69,6 +69,8 @@ class TrainingConfig(ModelConfig):
     """Most tokens in one forward pass; a batch is cut into as many as it needs, with equal results."""
     max_grad_norm: float | None = 1.0
     """Clip the gradient's norm; not in the paper."""
+    optimizer_state: Literal["float32", "bfloat16"] = "float32"
+    """Type of Adam's two moments; bfloat16 halves their memory (the master weights stay float32)."""
     save_every: int = 50
     """Steps between checkpoints."""
     resume: bool = False

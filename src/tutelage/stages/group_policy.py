@@ -56,7 +56,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
 
     with Session(config, config.verb, config.max_steps or 500) as session:
-        optimizer = MasterAdam(policy.own_parameters())
+        optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         alarms: list[dict[str, Any]] = session.state.get("alarms", [])
         if session.state:
             optimizer.load(session.state["optimizer"])

@@ -82,7 +82,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
         if session.run.resume_model():
             policy = trained_policy(config, session.run.resume_model() or "")
         policy.model.eval()  # no dropout: the reference had none
-        optimizer = MasterAdam(policy.own_parameters())
+        optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         measured: dict[str, Any] = session.state.get("measured", {})

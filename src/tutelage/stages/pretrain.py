@@ -31,7 +31,7 @@ def run(config: PretrainConfig, policy: Policy | None = None) -> dict[str, Any]:
         if session.run.resume_model():
             policy = trained_policy(config, session.run.resume_model() or "")
         policy.model.train()
-        optimizer = MasterAdam(policy.own_parameters(), weight_decay=config.weight_decay)
+        optimizer = MasterAdam(policy.own_parameters(), weight_decay=config.weight_decay, state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
 

@@ -83,7 +83,7 @@ def run(config: RejectionConfig) -> dict[str, Any]:
     with session:
         if session.run.resume_model():
             policy = trained_policy(config, session.run.resume_model() or "")
-        optimizer = MasterAdam(policy.own_parameters())
+        optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         for step in session.steps():

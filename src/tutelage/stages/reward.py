@@ -59,7 +59,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
             model = load_scalar(session.run.resume_model() or "", config.dtype, lora=lora_options(config))
             model.bias = 0.0
         model.model.train()
-        optimizer = MasterAdam(model.own_parameters())
+        optimizer = MasterAdam(model.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         card: dict[str, Any] = session.state.get("card", {})

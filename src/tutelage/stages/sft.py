@@ -49,7 +49,7 @@ def run(config: SFTConfig) -> dict[str, Any]:
             policy = trained_policy(config, session.run.resume_model() or "")
         residual_dropout(policy.model, config.dropout)
         policy.model.train()
-        optimizer = MasterAdam(policy.own_parameters())
+        optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         about = {
