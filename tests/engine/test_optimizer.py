@@ -51,7 +51,7 @@ def fitted(state, seed):
 def test_moments_in_bfloat16_learn_as_well_in_half_the_memory():
     losses = {state: [fitted(state, seed)[0] for seed in range(3)] for state in ("float32", "bfloat16")}
     wide, narrow = (sum(x) / 3 for x in losses.values())
-    assert wide < 0.5 and narrow == pytest.approx(wide, rel=0.03)
+    assert wide < 1 and narrow == pytest.approx(wide, rel=0.03)
     a, b = fitted("float32", 0)[1].state(), fitted("bfloat16", 0)[1].state()
     size = lambda tensors: sum(t.numel() * t.element_size() for t in tensors)  # noqa: E731
     assert size([*b["means"], *b["squares"]]) * 2 == size([*a["means"], *a["squares"]])

@@ -145,7 +145,7 @@ def new_config(body: nn.Module, options: Mapping[str, Any], where: str) -> Any:
     )
 
 
-def write_adapter(folder: Path, adapters: Adapters, name: str, prefix: str, head: nn.Module | None) -> None:
+def write_adapter(folder: Path, adapters: Adapters, name: str, prefix: str, head: nn.Linear | None) -> None:
     """The adapter as `peft` reads it. prefix: the body's name in its model; head: a scalar head to keep beside it."""
     from safetensors.torch import save_file
 
@@ -157,7 +157,7 @@ def write_adapter(folder: Path, adapters: Adapters, name: str, prefix: str, head
     config.save_pretrained(folder)
     state = {f"{PREFIX}{prefix}.{key}": value.contiguous() for key, value in adapters.state(name).items()}
     if head is not None:
-        state[f"{PREFIX}{HEAD}.weight"] = head.weight.detach()  # type: ignore[assignment]
+        state[f"{PREFIX}{HEAD}.weight"] = head.weight.detach()
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -300,7 +300,9 @@ def save_model(folder: Path, role: Policy | ScalarModel, about: dict[str, Any], 
     if role.lora is not None and role.lora.name is not None:
         head = model.score if isinstance(role, ScalarModel) else None
         write_adapter(folder, role.lora.adapters, role.lora.name, model.base_model_prefix, head)
-        about |= {"base": role.lora.adapters.base} | ({} if head is None else {"reward_bias": role.bias})
+        about["base"] = role.lora.adapters.base
+        if isinstance(role, ScalarModel):
+            about["reward_bias"] = role.bias
     else:
         implementation = model.config._attn_implementation
         model.config._attn_implementation = None
