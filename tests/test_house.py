@@ -62,6 +62,7 @@ def test_training_never_imports_the_judge():
             "label",
             "pretrain",
             "session",
+            "loading",
             "language_modeling",
         )
     ]

@@ -43,7 +43,7 @@ class Prompt(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Completion(Record):
-    """A model's answer to a prompt. `finish` is "stop" (end token) or "length" (cut off)."""
+    """A model's answer. `finish` is "stop" (end token), "stop_sequence" (before such a string) or "length" (cut off)."""
 
     schema_name: ClassVar[str] = "tutelage.completion/1"
     prompt_id: str

@@ -5,8 +5,6 @@ import torch
 
 from tutelage.engine import choosing
 from tutelage.engine.choosing import SamplingParams, choose
-from tutelage.engine.sampling import sample
-from tutelage.models import load_policy
 
 
 @pytest.mark.parametrize(
@@ -56,13 +54,3 @@ def test_flat_rows_are_sorted_whole(monkeypatch):
     assert torch.equal(some, choosing._kept(weights, SamplingParams(top_p=0.9)))
     share = some.sum(-1)
     assert bool((share >= 0.9 - 1e-6).all()) and bool((share - some.masked_fill(some == 0, 1).amin(-1) < 0.9).all())
-
-
-def test_a_stop_sequence_ends_the_row(nano):
-    policy = load_policy(nano, "float32")
-    greedy = {"max_new_tokens": 12, "temperature": 0.0}
-    whole = sample(policy.model, [[5, 6, 7]], [[0]], SamplingParams(**greedy), [])[0][0].tokens
-    stop = tuple(whole[3:6])
-    first = next(i for i in range(3, 13) if tuple(whole[i - 3 : i]) == stop)
-    one = sample(policy.model, [[5, 6, 7]], [[0]], SamplingParams(**greedy, stop=(stop,)), [])[0][0]
-    assert one.tokens == whole[:first] and one.finish == "sequence"

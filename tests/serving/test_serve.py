@@ -154,6 +154,16 @@ def test_the_end_token_ends_and_stop_strings_cut(client, served):
     assert cut.usage.completion_tokens < long.usage.completion_tokens
 
 
+def test_the_filters_that_openai_lacks_are_extra_fields(client):
+    greedy = complete(client, temperature=0, max_tokens=12).choices[0].text
+    for only_the_best in ({"top_k": 1}, {"min_p": 1.0}):
+        assert complete(client, seed=5, max_tokens=12, extra_body=only_the_best).choices[0].text == greedy
+    everything = complete(client, seed=5, max_tokens=12).choices[0].text
+    assert complete(client, seed=5, max_tokens=12, extra_body={"top_k": -1, "min_p": 0.0}).choices[0].text == everything
+    longer = complete(client, seed=5, max_tokens=12, stop=everything[0], extra_body={"min_tokens": 3})
+    assert longer.usage.completion_tokens > 3 and longer.choices[0].text.startswith(everything[0])
+
+
 def test_many_at_once_answer_as_alone(client):
     seeds = list(range(40))
     alone = [chat(client, seed=seed).choices[0].message.content for seed in seeds]
@@ -173,6 +183,9 @@ def test_many_at_once_answer_as_alone(client):
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 100_000}, "context"),
         ({"top_p": 1.5}, "top_p"),
+        ({"extra_body": {"top_k": -2}}, "top_k"),
+        ({"extra_body": {"min_p": 1.5}}, "min_p"),
+        ({"max_tokens": 4, "extra_body": {"min_tokens": 5}}, "min_tokens"),
         ({"n": 0}, "n"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "cook", "content": "x"}]}, "messages.0.role"),

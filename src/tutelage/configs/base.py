@@ -69,10 +69,20 @@ class TrainingConfig(ModelConfig):
     """Most tokens in one forward pass; a batch is cut into as many as it needs, with equal results."""
     max_grad_norm: float | None = 1.0
     """Clip the gradient's norm; not in the paper."""
+    optimizer_state: Literal["float32", "bfloat16"] = "float32"
+    """Type of Adam's two moments; bfloat16 halves their memory (the master weights stay float32)."""
     save_every: int = 50
     """Steps between checkpoints."""
     resume: bool = False
     """Go on where the run in `out` was stopped."""
+    adapters: bool = False
+    """Train LoRA adapters; the weights stay as they are and serve every model of the run that starts from them."""
+    lora_r: int = 16
+    """Rank of the adapters' matrices."""
+    lora_alpha: int = 32
+    """An adapter's product is multiplied by lora_alpha / lora_r."""
+    lora_target_modules: tuple[str, ...] = ()
+    """Names of the linear layers that get an adapter (q_proj v_proj, say); all of them but the heads when not given."""
 
     def check(self) -> None:
         super().check()
@@ -81,6 +91,10 @@ class TrainingConfig(ModelConfig):
             require_positive(self, "max_steps")
         if self.max_grad_norm is not None:
             require_positive(self, "max_grad_norm")
+        require_positive(self, "lora_r", "lora_alpha")
+        for name in ("lora_r", "lora_alpha", "lora_target_modules"):
+            if not self.adapters and getattr(self, name) != getattr(TrainingConfig, name):
+                raise invalid(name, getattr(self, name), "give --adapters too: without adapters nothing reads it")
 
 
 def option(name: str) -> str:

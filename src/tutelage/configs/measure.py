@@ -31,19 +31,27 @@ class SampleConfig(ModelConfig):
     max_new_tokens: int = 256
     """Longest answer, in tokens."""
     min_new_tokens: int = 0
-    """The end token is not drawn before an answer is this long."""
+    """An answer does not end before it is this long."""
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
     """Sample from the most likely tokens that hold this share."""
+    top_k: int = 0
+    """Sample from this many of the most likely tokens; 0 for all."""
+    min_p: float = 0.0
+    """Leave out tokens less likely than this share of the likeliest one's probability (Nguyen et al. 2024)."""
+    stop: tuple[str, ...] = ()
+    """An answer ends before any of these strings."""
     batch_size: int = 256
     """Sequences decoded together."""
 
     def check(self) -> None:
         super().check()
         require_positive(self, "samples", "max_new_tokens", "batch_size", "top_p")
-        require_share(self, "top_p")
-        require_not_negative(self, "min_new_tokens", "temperature")
+        require_share(self, "top_p", "min_p")
+        require_not_negative(self, "min_new_tokens", "temperature", "top_k")
+        if not all(self.stop):
+            raise invalid("stop", "", "give strings that are not empty")
         if self.prompts is not None:
             require_positive(self, "prompts")
         if self.min_new_tokens > self.max_new_tokens:

@@ -17,7 +17,8 @@ LIKELY = 512  # top-p looks at this many tokens before it sorts the whole vocabu
 class SamplingParams:
     """How to sample. temperature 0 is greedy; top_p 1, top_k 0 and min_p 0 keep the whole distribution.
 
-    min_p drops tokens less likely than min_p times the likeliest. A row ends after any of the token sequences `stop`.
+    min_p drops tokens less likely than min_p times the likeliest. A row ends where its text holds one of `stop`.
+    Before min_new_tokens tokens it does not end, by an end token or by a string.
     """
 
     max_new_tokens: int = 256
@@ -26,7 +27,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
-    stop: tuple[tuple[int, ...], ...] = ()
+    stop: tuple[str, ...] = ()
 
 
 def choose(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ def fusable(model: Any) -> bool:
     if type(model).__name__ not in FUSED or windowed or config.hidden_act != "silu":
         return False
     layers = [m for layer in model.base_model.layers for m in layer.modules()]
-    plain = all(type(m) is nn.Linear for m in layers if hasattr(m, "in_features"))
+    plain = all(type(m) is nn.Linear or foldable(m) for m in layers if hasattr(m, "in_features"))
     return plain and not any(m._forward_hooks or m._forward_pre_hooks for m in layers)
 
 
@@ -106,7 +106,22 @@ def _normed(x: Tensor, norm: Any) -> Tensor:
 
 
 def _joined(*modules: nn.Linear) -> Callable[[Tensor], Tensor]:
-    weights: list[Tensor] = [m.weight for m in modules]
+    weights = [folded(m) for m in modules]
     weight = torch.cat(weights) if len(weights) > 1 else weights[0]
     biases: list[Tensor] = [m.bias for m in modules if m.bias is not None]
     return product(weight.detach(), torch.cat(biases) if biases else None)
+
+
+def foldable(module: Any) -> bool:
+    """Whether a layer is a plain LoRA layer of `peft`, whose adapters are products that add to the weight."""
+    return hasattr(module, "get_delta_weight") and hasattr(module, "lora_A") and not module.lora_variant
+
+
+def folded(module: Any) -> Tensor:
+    """A layer's weight, with its active adapter added: decoding computes one product, not three."""
+    weight: Tensor = module.weight
+    if not foldable(module) or module.disable_adapters:
+        return weight
+    for name in module.active_adapters:
+        weight = weight + module.get_delta_weight(name)
+    return weight

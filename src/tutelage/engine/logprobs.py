@@ -76,7 +76,8 @@ class _FusedLogprobs(torch.autograd.Function):
         vocabulary = len(weight_VH)
         grad_hidden = torch.empty_like(hidden_MH)
         grad_weight: Tensor | None = None
-        grad_bias = None if bias_V is None else torch.zeros(vocabulary, dtype=torch.float32)
+        weighted = ctx.needs_input_grad[1]  # not where the head is frozen, as under adapters
+        grad_bias = torch.zeros(vocabulary, dtype=torch.float32) if bias_V is not None and weighted else None
         for group in _chunks(0, len(targets_M), GRADIENT_ELEMENTS // vocabulary):
             grad_logits = hidden_MH.new_empty(group.stop - group.start, vocabulary)
             for part in _chunks(group.start, group.stop, CHUNK_ELEMENTS // vocabulary):
@@ -88,16 +89,17 @@ class _FusedLogprobs(torch.autograd.Function):
                     grads.mul_(slope)
                 grad_logits[part.start - group.start : part.stop - group.start] = grads.div_(ctx.temperature)
             torch.mm(grad_logits, weight_VH, out=grad_hidden[group])
-            product = grad_logits.t() @ hidden_MH[group]
-            grad_weight = product if grad_weight is None else grad_weight.float().add_(product)
+            if weighted:
+                product = grad_logits.t() @ hidden_MH[group]
+                grad_weight = product if grad_weight is None else grad_weight.float().add_(product)
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0, dtype=torch.float32)
-        if grad_weight is None:
-            grad_weight = torch.zeros_like(weight_VH)
+        if weighted:
+            grad_weight = torch.zeros_like(weight_VH) if grad_weight is None else grad_weight.mul_(head.scale)
+            grad_weight = grad_weight.to(weight_VH.dtype)
         grad_bias = None if bias_V is None or grad_bias is None else grad_bias.to(bias_V.dtype)
-        grad_weight = grad_weight.to(weight_VH.dtype)
         if head.scale != 1.0:
-            grad_hidden, grad_weight = grad_hidden * head.scale, grad_weight * head.scale
+            grad_hidden = grad_hidden * head.scale
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 

@@ -19,6 +19,7 @@ from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
 from tutelage.engine.decoding import decoder_step, head_product
 from tutelage.engine.packing import pack
+from tutelage.engine.stopping import StopStrings
 
 __all__ = ["Sample", "SamplingParams", "choose", "row_seed", "sample", "stream"]
 
@@ -27,11 +28,15 @@ PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
 
 @dataclass
 class Sample:
-    """One sampled continuation: its tokens (end token included where it came), and log-probabilities."""
+    """One sampled continuation: its tokens (end token included where it came), and log-probabilities.
+
+    cut: how many characters of its text stand before a stop string; the tokens are all that were drawn.
+    """
 
     tokens: list[int]
     logprobs: list[float]
-    finish: str  # "stop" at an end token, "sequence" after a stop sequence, or "length"
+    finish: str  # "stop" at an end token, "stop_sequence" at a stop string, or "length"
+    cut: int | None = None
 
 
 def row_seed(seed: int, name: str, index: int) -> int:
@@ -48,13 +53,18 @@ def sample(
     params: SamplingParams,
     end_tokens: Sequence[int],
     *,
+    decode: Callable[[list[int]], str] | None = None,
     batch_size: int = 256,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Sample]]:
-    """For each prompt one sample per seed. Returns samples in the order of prompts and seeds."""
+    """For each prompt one sample per seed, in the order of prompts and seeds. Stop strings need `decode`."""
     was_training = model.training
     model.eval()
     decoder = _Decoder(model, prompts, seeds, params, end_tokens, batch_size)
+    if params.stop:
+        if decode is None:
+            raise ValueError("stop strings are found in the text: sample needs decode")
+        decoder.stops = StopStrings(params.stop, decode, params.min_new_tokens)
     while decoder.step():
         if progress is not None:
             progress(decoder.finished)
@@ -82,7 +92,7 @@ class _Decoder:
     def __init__(self, model: Any, prompts: Any, seeds: Any, params: SamplingParams, ends: Any, batch_size: int):
         self.model, self.prompts, self.seeds, self.params = model, prompts, seeds, params
         self.ends = torch.tensor(sorted(set(ends)), dtype=torch.long)
-        self.stops = [torch.tensor(s, dtype=torch.long) for s in params.stop]
+        self.stops: StopStrings | None = None
         # The longest prompts first: rows of like length share a batch, and a prompt's samples stand together.
         self.waiting = sorted(
             ((p, n) for p, row in enumerate(seeds) for n in range(len(row))),
@@ -169,30 +179,29 @@ class _Decoder:
         self.logprobs[some].scatter_(1, drawn[:, None], logprobs[:, None])
         drawn += 1
         ended = torch.isin(tokens, self.ends)
-        stopped = self._stopped(some)
-        done = ended | stopped | (drawn >= self.params.max_new_tokens)
+        done = ended | (drawn >= self.params.max_new_tokens)
+        cuts = self._cuts(some, ended)
+        done[list(cuts)] = True
         if done.any():
-            finishes = ["stop" if e else "sequence" if s else "length" for e, s in zip(ended, stopped, strict=True)]
-            self._leave([(start + i, finishes[i]) for i in done.nonzero()[:, 0].tolist()])
+            finishes = ["stop" if e else "stop_sequence" if i in cuts else "length" for i, e in enumerate(ended)]
+            self._leave([(start + i, finishes[i], cuts.get(i)) for i in done.nonzero()[:, 0].tolist()])
 
-    def _stopped(self, some: slice) -> Tensor:
-        """Which rows end in one of the stop sequences."""
-        drawn = self.drawn[some]
-        stopped = torch.zeros(len(drawn), dtype=torch.bool)
-        for stop in self.stops:
-            tail = drawn[:, None] + torch.arange(-len(stop), 0)
-            found = self.tokens[some].gather(1, tail.clamp(min=0)) == stop
-            stopped |= found.all(1) & (drawn >= len(stop))
-        return stopped
+    def _cuts(self, some: slice, ended: Tensor) -> dict[int, int]:
+        """Where the texts of rows that a stop string has ended are cut."""
+        if self.stops is None:
+            return {}
+        rows = zip(self.tokens[some].tolist(), self.drawn[some].tolist(), ended.tolist(), strict=True)
+        found = {i: self.stops.cut(row[:count]) for i, (row, count, end) in enumerate(rows) if not end}
+        return {i: cut for i, cut in found.items() if cut is not None}
 
-    def _leave(self, gone: list[tuple[int, str]]) -> None:
+    def _leave(self, gone: list[tuple[int, str, int | None]]) -> None:
         """Keep what ended rows drew; the last rows move into their slots."""
-        for slot, finish in gone:
+        for slot, finish, cut in gone:
             count = int(self.drawn[slot])
             self.results[self.rows[slot]] = Sample(
-                self.tokens[slot, :count].tolist(), self.logprobs[slot, :count].tolist(), finish
+                self.tokens[slot, :count].tolist(), self.logprobs[slot, :count].tolist(), finish, cut
             )
-        leaving = {slot for slot, _ in gone}
+        leaving = {slot for slot, _, _ in gone}
         left = len(self.rows) - len(gone)
         holes = [slot for slot in sorted(leaving) if slot < left]
         movers = [slot for slot in range(left, len(self.rows)) if slot not in leaving]

@@ -3,9 +3,11 @@
 Beside the weights stands `tutelage.json`: role, parent, hashes, config, versions.
 """
 
+import copy
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,18 @@ from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.norms import use_own_norms
 from tutelage.engine.packing import pack
 from tutelage.errors import UserError
-from tutelage.models.roles import Policy, ScalarModel, hidden_states
+from tutelage.models.adapters import (
+    CONFIG,
+    HEAD,
+    Adapters,
+    base_of,
+    import_peft,
+    is_adapter,
+    merged,
+    read_adapter,
+    write_adapter,
+)
+from tutelage.models.roles import Lora, Policy, Role, ScalarModel, hidden_states
 from tutelage.runs import check_folder
 from tutelage.runs.files import naming_full_disk, sync_tree
 
@@ -37,17 +50,20 @@ def resolve(model: str) -> Path:
     path = Path(model).expanduser()
     if not path.exists():
         raise UserError("there is no such folder", where=model, mend="give a Hugging Face model folder, or `world`")
-    if not (path / "config.json").exists():
+    if is_adapter(path):
+        resolve(base_of(path))
+    elif not (path / "config.json").exists():
         latest = path / "checkpoints" / "latest"
-        if (latest / "config.json").exists():
-            return latest.resolve()
+        if (latest / "config.json").exists() or is_adapter(latest):
+            return resolve(str(latest))
         raise UserError(
             "is not a model folder: it has no config.json", where=model, mend="give a Hugging Face model folder"
         )
-    try:
-        json.loads((path / "config.json").read_text())
-    except ValueError as error:
-        raise UserError(f"config.json is not JSON ({error})", where=model, mend="save the model again") from error
+    else:
+        try:
+            json.loads((path / "config.json").read_text())
+        except ValueError as error:
+            raise UserError(f"config.json is not JSON ({error})", where=model, mend="save the model again") from error
     if not list(path.glob("*.safetensors")) and not list(path.glob("*.bin")):
         raise UserError("has no weights", where=model, mend="a model folder holds model.safetensors")
     if not (path / "tokenizer_config.json").exists() and not (path / "tokenizer.json").exists():
@@ -143,12 +159,52 @@ def _alike(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
     return bool((ours - theirs).abs().max() <= tolerance * theirs.abs().max().clamp(min=1.0))
 
 
-def load_policy(model: str | Path, dtype: str = "auto") -> Policy:
+def load_policy(model: str | Path, dtype: str = "auto", lora: Mapping[str, Any] | None = None) -> Policy:
+    """A policy. lora: r, lora_alpha and target_modules of an adapter to train, the weights frozen; a folder that holds
+    an adapter goes on with its own. Without lora an adapter is added into the weights.
+    """
     path = resolve(str(model))
+    base = base_path_of(path)
     tokenizer = load_tokenizer(path)
-    loaded = _load(AutoModelForCausalLM, path, dtype)
+    loaded = _load(AutoModelForCausalLM, base, dtype)
     check_vocabulary(loaded, tokenizer, path)
-    return Policy(loaded, tokenizer)
+    policy = Policy(loaded, tokenizer)
+    if lora is not None:
+        _adapt(policy, path, base, lora)
+    elif is_adapter(path):
+        policy.model = merged(loaded, path)
+    return policy
+
+
+def base_path_of(path: Path) -> Path:
+    """The folder of the weights: of an adapter its base's, else the folder itself."""
+    return resolve(base_of(path)) if is_adapter(path) else path
+
+
+def _adapt(role: Role, path: Path, base: Path, lora: Mapping[str, Any]) -> None:
+    """Freeze the weights; train the folder's adapter, or a fresh one."""
+    role.model.name_or_path = str(base)
+    if not is_adapter(path):
+        role.add_adapter(lora)
+        return
+    adapters = Adapters(role.model.base_model, str(base))
+    role.model.requires_grad_(False)
+    role.lora = _read_into(role, adapters, path)
+
+
+def _read_into(role: Role, adapters: Adapters, path: Path) -> Lora:
+    """Put a folder's adapter (and its head, into a scalar model) beside those that are there."""
+    config, state = read_adapter(path)
+    name = adapters.add(config)
+    prefix = f"{role.model.base_model_prefix}."
+    if isinstance(role, ScalarModel):
+        role.model.score.weight.data.copy_(state[f"{HEAD}.weight"])
+    try:
+        adapters.load(name, {key.removeprefix(prefix): value for key, value in state.items()})
+    except (KeyError, RuntimeError) as error:
+        what = f"the adapter does not fit its base model ({error})"
+        raise UserError(what, where=str(path), mend="use the base that it was trained on") from error
+    return Lora(adapters, name)
 
 
 def check_vocabulary(model: Any, tokenizer: Any, path: Path) -> None:
@@ -159,26 +215,70 @@ def check_vocabulary(model: Any, tokenizer: Any, path: Path) -> None:
         raise UserError(what, where=str(path), mend="save the tokenizer that belongs to the model, or resize the model")
 
 
-def load_scalar(model: str | Path, dtype: str = "auto", *, trained: bool = True) -> ScalarModel:
-    """A model with a scalar head. With trained=False the head is new, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
+def is_scalar(path: Path) -> bool:
+    """Whether a checkpoint has a scalar head."""
+    if is_adapter(path):
+        return json.loads((path / CONFIG).read_text()).get("task_type") == "SEQ_CLS"
+    architectures = AutoConfig.from_pretrained(path).architectures or []
+    return any("ForSequenceClassification" in name for name in architectures)
+
+
+def load_scalar(
+    model: str | Path, dtype: str = "auto", *, trained: bool = True, lora: Mapping[str, Any] | None = None
+) -> ScalarModel:
+    """A model with a scalar head. With trained=False the head is new, N(0, 1/(d+1)) (Stiennon et al. 2020).
+
+    lora: as in `load_policy`; the head is trained beside the adapter.
+    """
     path = resolve(str(model))
-    config = AutoConfig.from_pretrained(path)
-    has_head = any("ForSequenceClassification" in name for name in (config.architectures or []))
-    if trained and not has_head:
-        raise UserError(
-            "is not a reward model", where=str(model), mend="give a checkpoint that `tutelage reward` wrote"
-        )
+    base = base_path_of(path)
+    _check_trained(path, trained)
     tokenizer = load_tokenizer(path)
+    has_head = is_scalar(base)
     options: dict[str, Any] = {"num_labels": 1, "pad_token_id": pad_token_id(tokenizer)}
-    loaded = _load(AutoModelForSequenceClassification, path, dtype, new="" if has_head else "score", **options)
+    loaded = _load(AutoModelForSequenceClassification, base, dtype, new="" if has_head else HEAD, **options)
     check_vocabulary(loaded, tokenizer, path)
-    if not hasattr(loaded, "score"):
+    if not hasattr(loaded, HEAD):
         raise UserError(
             "this architecture has no scalar head named `score`", where=str(model), mend="use a decoder model"
         )
     if not has_head:
         torch.nn.init.normal_(loaded.score.weight, std=(loaded.score.in_features + 1) ** -0.5)
-    return ScalarModel(loaded, tokenizer, float(getattr(config, "reward_bias", 0.0)))
+    scalar = ScalarModel(loaded, tokenizer, bias=reward_bias(path))
+    if lora is not None:
+        _adapt(scalar, path, base, lora)
+    elif is_adapter(path):
+        scalar.model = merged(loaded, path)
+    return scalar
+
+
+def _check_trained(path: Path, trained: bool) -> None:
+    if trained and not is_scalar(path):
+        raise UserError("is not a reward model", where=str(path), mend="give a checkpoint that `tutelage reward` wrote")
+    if not trained and is_adapter(path) and not is_scalar(path):
+        what = "is an adapter of a policy: a reward model needs weights, or an adapter of its own, to start from"
+        raise UserError(what, where=str(path), mend="give its base model, or merge it first: tutelage export")
+
+
+def load_scalar_beside(policy: Policy, model: Path) -> ScalarModel:
+    """The scalar model of an adapter whose base is the policy's: the policy's weights serve both."""
+    assert policy.lora is not None
+    tokenizer = load_tokenizer(model)
+    body, config = policy.model.base_model, copy.deepcopy(policy.model.config)
+    config.num_labels, config.pad_token_id = 1, pad_token_id(tokenizer)
+    with torch.device("meta"):
+        wrapper = AutoModelForSequenceClassification.from_config(config)
+    setattr(wrapper, wrapper.base_model_prefix, body)
+    wrapper.score = torch.nn.Linear(wrapper.score.in_features, 1, bias=False, dtype=policy.model.dtype)
+    scalar = ScalarModel(wrapper.eval(), tokenizer, bias=reward_bias(model))
+    scalar.lora = _read_into(scalar, policy.lora.adapters, model)
+    return scalar
+
+
+def reward_bias(path: Path) -> float:
+    """The zero of a reward model: in its config.json, or beside an adapter in tutelage.json."""
+    file = path / ("tutelage.json" if is_adapter(path) else "config.json")
+    return float(json.loads(file.read_text()).get("reward_bias", 0.0)) if file.exists() else 0.0
 
 
 def pad_token_id(tokenizer: Any) -> int:
@@ -193,37 +293,52 @@ def save_model(folder: Path, role: Policy | ScalarModel, about: dict[str, Any], 
     """Write weights, tokenizer and `tutelage.json`; with verify, load them again and compare the scores."""
     folder.mkdir(parents=True, exist_ok=True)
     model = role.model
-    if isinstance(role, ScalarModel):
-        model.config.reward_bias = role.bias
-    implementation = model.config._attn_implementation
-    model.config._attn_implementation = None
-    try:
-        model.save_pretrained(folder)
-    finally:
-        model.config._attn_implementation = implementation
-    role.tokenizer.save_pretrained(folder)
     versions = {name: metadata.version(name) for name in ("tutelage", "torch", "transformers")}
     about = {**about, "versions": versions}
+    if isinstance(role, ScalarModel):
+        model.config.reward_bias = role.bias
+    if role.lora is not None and role.lora.name is not None:
+        head = model.score if isinstance(role, ScalarModel) else None
+        write_adapter(folder, role.lora.adapters, role.lora.name, model.base_model_prefix, head)
+        about["base"] = role.lora.adapters.base
+        if isinstance(role, ScalarModel):
+            about["reward_bias"] = role.bias
+    else:
+        implementation = model.config._attn_implementation
+        model.config._attn_implementation = None
+        try:
+            model.save_pretrained(folder)
+        finally:
+            model.config._attn_implementation = implementation
+    role.tokenizer.save_pretrained(folder)
     (folder / "tutelage.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
     if verify:
         reload_and_compare(folder, role)
 
 
 def export_model(model: str, out: str) -> dict[str, Any]:
-    """Copy a checkpoint to a new folder, whole or not at all, once the copy was loaded and compared."""
+    """Copy a checkpoint to a new folder, whole or not at all, once the copy was loaded and compared.
+
+    An adapter is added into its base's weights, in float32, and written in the base's type.
+    """
     source, target = resolve(model), Path(out).expanduser()
     if target.exists():
         raise UserError("is there already", where=out, mend="choose another --out")
     check_folder(target)
-    architectures = AutoConfig.from_pretrained(source).architectures or []
-    scalar = any("ForSequenceClassification" in name for name in architectures)
+    scalar = is_scalar(source)
     role = load_scalar(source, "float32") if scalar else load_policy(source, "float32")
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     with naming_full_disk(target):
         try:
-            shutil.copytree(source, temporary)
-            reload_and_compare(temporary, role)
+            if is_adapter(source):
+                role.model.to(AutoConfig.from_pretrained(base_path_of(source)).dtype or torch.float32)
+                beside = source / "tutelage.json"
+                about = json.loads(beside.read_text()) if beside.exists() else {}
+                save_model(temporary, role, about, verify=True)
+            else:
+                shutil.copytree(source, temporary)
+                reload_and_compare(temporary, role)
             sync_tree(temporary)
             os.rename(temporary, target)
         except BaseException:
@@ -239,7 +354,13 @@ def reload_and_compare(folder: Path, role: Policy | ScalarModel) -> None:
     auto = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
     training = role.model.training
     role.model.eval()
-    plain = auto.from_pretrained(folder, dtype=role.model.dtype).eval()
+    if is_adapter(folder):
+        options = {"num_labels": 1} if scalar else {}
+        plain = auto.from_pretrained(base_of(folder), dtype=role.model.dtype, **options)
+        plain = import_peft().PeftModel.from_pretrained(plain, str(folder)).eval()
+        role.activate()
+    else:
+        plain = auto.from_pretrained(folder, dtype=role.model.dtype).eval()
     text = "A probe: the same words must get the same scores."
     ids = role.tokenizer(text, add_special_tokens=False)["input_ids"][:32]
     packed = pack([ids])

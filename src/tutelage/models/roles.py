@@ -3,14 +3,17 @@
 Suffixes: _T packed tokens, _M selected positions, _N sequences, _H hidden.
 """
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.engine.attention import PackedLayout, attending
 from tutelage.engine.logprobs import fused_logprobs, head_of
 from tutelage.engine.packing import Packed
+from tutelage.models.adapters import Adapters, new_config
 
 
 def hidden_states(model: Any, packed: Packed, layout: Any = None) -> Tensor:
@@ -34,39 +37,97 @@ def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any 
 
 
 @dataclass
-class Policy:
-    """A causal language model with its tokenizer."""
+class Lora:
+    """A role's place among the adapters on its weights; name None: the plain weights, no adapter."""
+
+    adapters: Adapters
+    name: str | None
+
+
+@dataclass
+class Role:
+    """A model with its tokenizer; with `lora` the weights are shared and only the adapter is its own."""
 
     model: Any
     tokenizer: Any
+    lora: Lora | None = None
+
+    def activate(self) -> None:
+        """Let the shared weights compute for this role."""
+        if self.lora is not None:
+            self.lora.adapters.activate(self.lora.name)
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """What training this role changes."""
+        if self.lora is None:
+            return list(self.model.parameters())
+        self.activate()
+        return self.lora.adapters.parameters(self.lora.name) if self.lora.name else []
+
+    def add_adapter(self, options: Mapping[str, Any]) -> None:
+        """Freeze the weights and put a fresh adapter on them, which changes nothing yet."""
+        adapters = self.lora.adapters if self.lora else Adapters(self.model.base_model, self.model.name_or_path)
+        self.model.requires_grad_(False)
+        config = new_config(adapters.body, options, adapters.base)
+        self.lora = Lora(adapters, adapters.add(config))
+
+    def beside(self) -> Lora | None:
+        """The place of another role that starts where this one is, on the same weights."""
+        if self.lora is None or self.lora.name is None:
+            return self.lora
+        adapters, name = self.lora.adapters, self.lora.name
+        return Lora(adapters, adapters.add(adapters.configs[name], like=name))
+
+
+@dataclass
+class Policy(Role):
+    """A causal language model."""
+
+    def decode(self, tokens: list[int]) -> str:
+        """The text of some tokens, special ones included."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=False)
 
     def logprobs(self, packed: Packed, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probability [M] and entropy [M] of the tokens at the indices `targets` [M] of the packed batch.
 
         None of the targets may be the first token of its sequence: nothing predicts that one.
         """
+        self.activate()
         hidden = select_hidden(self.model, packed, targets - 1)
         return fused_logprobs(hidden, head_of(self.model), packed.input_ids[targets], temperature)
 
 
 @dataclass
-class ScalarModel:
+class ScalarModel(Role):
     """A model with a scalar head: the reward model, read at the last token, or the value model, read everywhere.
 
     bias: subtracted from the head's output, so that demonstrations score 0 on average (paper, section 3.5).
     """
 
-    model: Any
-    tokenizer: Any
     bias: float = 0.0
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        own = super().own_parameters()
+        if self.lora is None:
+            return own
+        self.model.score.requires_grad_(True)
+        return [*own, *self.model.score.parameters()]
 
     def per_token(self, packed: Packed) -> Tensor:
         """[T] head output at every token, float32."""
-        return self._head(select_hidden(self.model, packed, None))
+        return self._head(packed, None)
 
     def scores(self, packed: Packed) -> Tensor:
         """[N] head output at each sequence's last token, float32."""
-        return self._head(select_hidden(self.model, packed, packed.last))
+        return self._head(packed, packed.last)
 
-    def _head(self, hidden: Tensor) -> Tensor:
-        return self.model.score(hidden)[:, 0].float() - self.bias
+    def _head(self, packed: Packed, where: Tensor | None) -> Tensor:
+        self.activate()
+        return self.model.score(select_hidden(self.model, packed, where))[:, 0].float() - self.bias
+
+    def second(self) -> "ScalarModel":
+        """Another scalar model on the same weights, with an adapter and a head of its own that start equal."""
+        model = copy.copy(self.model)  # its own tables of modules and parameters, the same body
+        model._modules, model._parameters = dict(model._modules), dict(model._parameters)
+        model.score = copy.deepcopy(self.model.score)
+        return ScalarModel(model, self.tokenizer, self.beside(), self.bias)

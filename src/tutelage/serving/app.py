@@ -76,7 +76,7 @@ class Served:
         context = more.pop("context", ())
         row = Row(prompt, params, row_seed(seed, "completion", number), alternatives, **more)
         live = bool(asked.stream) or alternatives is not None
-        text = Text(self.policy.tokenizer, asked.stops, context, live=live)
+        text = Text(self.policy.tokenizer, asked.stops, context, live=live, held=params.min_new_tokens)
         return Generation(index, row, text, frozenset(self.ends))
 
 
@@ -182,10 +182,13 @@ def text_answer(model: Served, asked: CompletionRequest) -> TextAnswer:
 
 
 def _params(asked: Request, room: int) -> SamplingParams:
-    """OpenAI lets top_p be 0: the likeliest token alone."""
+    """OpenAI lets top_p be 0: the likeliest token alone; vLLM lets top_k be -1: all of them."""
     temperature = 1.0 if asked.temperature is None else asked.temperature
     top_p = 1.0 if asked.top_p is None else max(asked.top_p, 1e-9)
-    return SamplingParams(room, 0, temperature, top_p)
+    least = asked.min_tokens or 0
+    if least > room:
+        raise APIError(400, f"the answer may have {room} tokens, fewer than min_tokens", param="min_tokens")
+    return SamplingParams(room, least, temperature, top_p, max(asked.top_k or 0, 0), asked.min_p or 0.0)
 
 
 def _seed(asked: Request) -> int:

@@ -51,6 +51,10 @@ class Request(BaseModel):
     model: str
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = 1.0
     top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = 1.0
+    # These three are not OpenAI's; vLLM's server has them under the same names.
+    top_k: Annotated[int, Field(ge=-1)] | None = 0
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = 0.0
+    min_tokens: Annotated[int, Field(ge=0)] | None = 0
     n: Annotated[int, Field(ge=1, le=128)] | None = 1
     stop: Stop = None
     seed: int | None = None

@@ -11,11 +11,20 @@ class Text:
     """The text of a growing token list, equal to decoding them all at once.
 
     `context`: tokens before the text, for tokenizers that write a word's first space only after others.
-    With `live` False nothing is decoded before `close`, unless a stop string asks for it.
+    With `live` False nothing is decoded before `close`, unless a stop string asks for it. No stop string ends within
+    the first `held` tokens.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = (), context: Sequence[int] = (), *, live: bool = True):
-        self.tokenizer, self.stops = tokenizer, list(stops)
+    def __init__(
+        self,
+        tokenizer: Any,
+        stops: Sequence[str] = (),
+        context: Sequence[int] = (),
+        *,
+        live: bool = True,
+        held: int = 0,
+    ):
+        self.tokenizer, self.stops, self.held = tokenizer, list(stops), held
         self.live = live or bool(stops)
         self.tokens = list(context)
         self.given = self.read = len(context)
@@ -76,8 +85,11 @@ class Text:
         return self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _search(self) -> None:
-        found = [at for stop in self.stops if (at := self.whole.find(stop, max(0, self.searched - len(stop)))) >= 0]
+        starts = {stop: max(0, self.searched - len(stop) + 1) for stop in self.stops}
         self.searched = len(self.whole)
+        if len(self.tokens) - self.given <= self.held:
+            return
+        found = [at for stop, start in starts.items() if (at := self.whole.find(stop, start)) >= 0]
         if found:
             self.whole, self.stopped = self.whole[: min(found)], True
 

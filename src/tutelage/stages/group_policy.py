@@ -28,11 +28,12 @@ from tutelage.data.sources import data_hash, prompts
 from tutelage.data.templates import template_hash
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
-from tutelage.models import Policy, load_policy, load_scalar, resolve, save_model
+from tutelage.models import Policy, resolve, save_model
 from tutelage.runs.alarms import ppo_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
+from tutelage.stages.loading import on_policy_models
 from tutelage.stages.on_policy import rollout_metrics, sample_held_out
-from tutelage.stages.rollout import Models, Rollout, check_first_rollout, collect, response_indices
+from tutelage.stages.rollout import Rollout, check_first_rollout, collect, response_indices
 from tutelage.stages.sample import fitting_prompts
 from tutelage.stages.session import Session
 
@@ -44,8 +45,8 @@ def run(config: GroupConfig) -> dict[str, Any]:
     """Optimize the policy; returns the run's summary with its checkpoint."""
     # 1. The policy, its frozen reference and the reward model.
     source, reward_source = resolve(config.model), gated_reward_model(config)
-    policy, reference = load_policy(source, config.dtype), load_policy(source, config.dtype)
-    models = Models(policy, reference, load_scalar(reward_source, config.dtype), value=None)
+    models = on_policy_models(config, source, reward_source)
+    policy = models.policy
     asked = fitting_prompts(policy, prompts(config.data, "train", 4000, config.seed), config.max_length)
     held_out = fitting_prompts(
         policy, prompts(config.data, "tune", config.eval_prompts, config.seed), config.max_length
@@ -55,7 +56,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
 
     with Session(config, config.verb, config.max_steps or 500) as session:
-        optimizer = MasterAdam(policy.model.parameters())
+        optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         alarms: list[dict[str, Any]] = session.state.get("alarms", [])
         if session.state:
             optimizer.load(session.state["optimizer"])

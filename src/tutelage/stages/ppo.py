@@ -30,10 +30,11 @@ from tutelage.data.sources import data_hash, load_texts, prompts
 from tutelage.data.templates import Rendered, template_hash
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
-from tutelage.models import Policy, load_policy, load_scalar, resolve, save_model
+from tutelage.models import Policy, resolve, save_model
 from tutelage.runs.alarms import ppo_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.language_modeling import as_document, backward_mean_nll
+from tutelage.stages.loading import on_policy_models
 from tutelage.stages.on_policy import rollout_metrics, sample_held_out
 from tutelage.stages.rollout import Models, Rollout, check_first_rollout, collect, response_indices
 from tutelage.stages.sample import fitting_prompts
@@ -60,9 +61,9 @@ def run(config: PPOConfig) -> dict[str, Any]:
     """Optimize the policy; returns the run's summary with its checkpoint."""
     # 1. Four models: the policy and its frozen reference, the reward model and the value model that starts from it.
     source, reward_source = resolve(config.model), gated_reward_model(config)
-    policy, reference = load_policy(source, config.dtype), load_policy(source, config.dtype)
-    reward, value = load_scalar(reward_source, config.dtype), load_scalar(reward_source, config.dtype)
-    models = Models(policy, reference, reward, value)
+    models = on_policy_models(config, source, reward_source)
+    policy, value = models.policy, models.value
+    assert value is not None
     asked = fitting_prompts(policy, prompts(config.data, "train", 4000, config.seed), config.max_length)
     held_out = fitting_prompts(
         policy, prompts(config.data, "tune", config.eval_prompts, config.seed), config.max_length
@@ -73,7 +74,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
     about = {"role": "policy", "stage": "ppo", "parent": str(source), "reward_model": str(reward_source)}
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
     with Session(config, "ppo", config.max_steps or 500) as session:
-        adam = Optimizers(MasterAdam(policy.model.parameters()), MasterAdam(value.model.parameters()))
+        adam = Optimizers(MasterAdam(policy.own_parameters(), state=config.optimizer_state), MasterAdam(value.own_parameters(), state=config.optimizer_state))
         averages = [m.detach().clone() for m in adam.policy.masters]
         alarms: list[dict[str, Any]] = session.state.get("alarms", [])
         if session.state:

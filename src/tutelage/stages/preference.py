@@ -31,6 +31,7 @@ from tutelage.errors import UserError
 from tutelage.evaluation.intervals import clustered_interval
 from tutelage.models import Policy, load_policy, resolve, save_model
 from tutelage.records import Comparison, Thumb
+from tutelage.stages.loading import trained_policy
 from tutelage.stages.preference_losses import Answers, Sums, means, preference_loss, rewards, sums
 from tutelage.stages.reference import answer_logprobs, frozen_logprobs, reference_logprobs
 from tutelage.stages.session import Session
@@ -62,7 +63,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
             where="option --data (data)",
             mend="sample and label first (tutelage sample, tutelage label), or give a file of comparisons",
         )
-    policy = load_policy(source, config.dtype)
+    policy = trained_policy(config, source)
     train, held_out = _examples(config, policy.tokenizer)
     report = preflight(policy.tokenizer, [r for e in train for r in e.answers], config.max_length)
     print("\n".join(f"{config.verb}: {line}" for line in report.lines()), file=sys.stderr)
@@ -79,9 +80,9 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
 
     with session:
         if session.run.resume_model():
-            policy = load_policy(session.run.resume_model() or "", config.dtype)
+            policy = trained_policy(config, session.run.resume_model() or "")
         policy.model.eval()  # no dropout: the reference had none
-        optimizer = MasterAdam(policy.model.parameters())
+        optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         measured: dict[str, Any] = session.state.get("measured", {})

@@ -10,8 +10,9 @@ from tutelage.configs import PretrainConfig
 from tutelage.data.batches import batch_order
 from tutelage.data.sources import load_texts
 from tutelage.engine.optimizer import MasterAdam
-from tutelage.models import Policy, load_policy, resolve, save_model
+from tutelage.models import Policy, resolve, save_model
 from tutelage.stages.language_modeling import as_document, backward_mean_nll
+from tutelage.stages.loading import trained_policy
 from tutelage.stages.session import Session
 
 
@@ -19,7 +20,7 @@ def run(config: PretrainConfig, policy: Policy | None = None) -> dict[str, Any]:
     """Train on `config.tokens` tokens of text; `policy` may be a fresh model."""
     # 1. The model and the text.
     fresh = policy
-    policy = policy or load_policy(config.model, config.dtype)
+    policy = policy or trained_policy(config, config.model)
     texts = load_texts(config.data, config.tokens, policy.tokenizer, seed=config.seed)
     documents = [as_document(ids, config.max_length) for ids in texts if len(ids) > 1]
 
@@ -28,9 +29,9 @@ def run(config: PretrainConfig, policy: Policy | None = None) -> dict[str, Any]:
     total = config.max_steps or max(1, round(config.tokens / mean_length / config.batch_size))
     with Session(config, "pretrain", total) as session:
         if session.run.resume_model():
-            policy = load_policy(session.run.resume_model() or "", config.dtype)
+            policy = trained_policy(config, session.run.resume_model() or "")
         policy.model.train()
-        optimizer = MasterAdam(policy.model.parameters(), weight_decay=config.weight_decay)
+        optimizer = MasterAdam(policy.own_parameters(), weight_decay=config.weight_decay, state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
 

@@ -23,11 +23,12 @@ from tutelage.data.templates import preflight, render
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
-from tutelage.models import Policy, ScalarModel, load_policy, load_scalar, resolve, save_model
+from tutelage.models import Policy, ScalarModel, load_scalar, resolve, save_model
 from tutelage.records import Demonstration, Prompt
 from tutelage.runs import Progress
 from tutelage.stages.gate import gated_reward_model
 from tutelage.stages.language_modeling import backward_mean_nll
+from tutelage.stages.loading import trained_policy
 from tutelage.stages.rollout import score_answers
 from tutelage.stages.sample import draw, rendered_prompts, text_of
 from tutelage.stages.session import Session
@@ -48,7 +49,7 @@ def run(config: RejectionConfig) -> dict[str, Any]:
     """Sample, choose, fine-tune; returns the run's summary with its checkpoint."""
     # 1. n answers to each prompt, scored by the reward model.
     source, reward_source = resolve(config.model), gated_reward_model(config)
-    policy, reward = load_policy(source, config.dtype), load_scalar(reward_source, config.dtype)
+    policy, reward = trained_policy(config, source), load_scalar(reward_source, config.dtype)
     asked = prompts(config.data, "train", config.prompts, config.seed)
     rendered_prompts(policy, asked, config.max_length)  # a prompt that does not fit is said before anything is written
     total = config.max_steps or max(1, round(config.epochs * len(asked) / config.batch_size))
@@ -81,8 +82,8 @@ def run(config: RejectionConfig) -> dict[str, Any]:
     # 3. Fine-tuning on them, from the policy that sampled.
     with session:
         if session.run.resume_model():
-            policy = load_policy(session.run.resume_model() or "", config.dtype)
-        optimizer = MasterAdam(policy.model.parameters())
+            policy = trained_policy(config, session.run.resume_model() or "")
+        optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         for step in session.steps():

@@ -28,6 +28,7 @@ from tutelage.errors import UserError
 from tutelage.evaluation.reward_card import Ranking, report_card
 from tutelage.models import ScalarModel, load_scalar, resolve, save_model
 from tutelage.records import Comparison
+from tutelage.stages.loading import lora_options
 from tutelage.stages.session import Session
 
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -43,7 +44,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
     train, held_out = _rankings(config)
     source = resolve(config.model)
     torch.manual_seed(step_seed(config.seed, "head"))
-    model = load_scalar(source, config.dtype, trained=False)
+    model = load_scalar(source, config.dtype, trained=False, lora=lora_options(config))
     examples = [_render(model, c, config.max_length) for c in train]
     if all(len(r.input_ids) == config.max_length for example in examples for r in example):
         what = f"no prompt with its answer fits into {config.max_length} tokens"
@@ -55,10 +56,10 @@ def run(config: RewardConfig) -> dict[str, Any]:
     total = config.max_steps or max(1, round(config.epochs * len(train) / config.batch_size))
     with Session(config, "reward", total) as session:
         if session.run.resume_model():
-            model = load_scalar(session.run.resume_model() or "", config.dtype)
+            model = load_scalar(session.run.resume_model() or "", config.dtype, lora=lora_options(config))
             model.bias = 0.0
         model.model.train()
-        optimizer = MasterAdam(model.model.parameters())
+        optimizer = MasterAdam(model.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         card: dict[str, Any] = session.state.get("card", {})

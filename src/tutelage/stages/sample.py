@@ -15,6 +15,8 @@ from tutelage.models import Policy, load_policy
 from tutelage.records import Completion, Prompt
 from tutelage.runs import Progress, check_file
 
+SAID = ("temperature", "top_p", "top_k", "min_p", "stop", "seed")  # options that each completion's record repeats
+
 
 def run(config: SampleConfig) -> dict[str, Any]:
     """Sample; returns counts and the rate (without loading)."""
@@ -22,7 +24,15 @@ def run(config: SampleConfig) -> dict[str, Any]:
     check_file(out, config.data)
     policy = load_policy(config.model, config.dtype)
     asked = prompts(config.data, config.split, config.prompts, config.seed)
-    params = SamplingParams(config.max_new_tokens, config.min_new_tokens, config.temperature, config.top_p)
+    params = SamplingParams(
+        config.max_new_tokens,
+        config.min_new_tokens,
+        config.temperature,
+        config.top_p,
+        config.top_k,
+        config.min_p,
+        config.stop,
+    )
 
     started = time.perf_counter()
     with Progress(len(asked) * config.samples, out.stem, unit="answer") as bar:
@@ -36,7 +46,7 @@ def run(config: SampleConfig) -> dict[str, Any]:
             prompt_id=prompt.id,
             text=text_of(policy, one),
             model=config.model,
-            sampling={"temperature": config.temperature, "top_p": config.top_p, "seed": config.seed},
+            sampling={name: getattr(config, name) for name in SAID},
             logprob_sum=round(sum(one.logprobs), 4),
             finish=one.finish,
         )
@@ -70,12 +80,14 @@ def draw(
     ids = rendered_prompts(policy, asked, max_length)
     seeds = [[row_seed(seed, p.id, number) for number in range(count)] for p in asked]
     ends = [end_token_id(policy.tokenizer)]
+    policy.activate()
     return sample(
         policy.model,
         ids,
         seeds,
         params,
         ends,
+        decode=policy.decode,
         batch_size=batch_size,
         progress=None if bar is None else (lambda done: bar.update(done)),
     )
@@ -109,6 +121,5 @@ def fitting_prompts(policy: Policy, asked: list[Prompt], max_length: int) -> lis
 
 
 def text_of(policy: Policy, one: Sample) -> str:
-    """The answer's text, without its end token."""
-    tokens = one.tokens[:-1] if one.finish == "stop" else one.tokens
-    return policy.tokenizer.decode(tokens, skip_special_tokens=False)
+    """The answer's text, without its end token, and only what stands before a stop string."""
+    return policy.decode(one.tokens[:-1] if one.finish == "stop" else one.tokens)[: one.cut]

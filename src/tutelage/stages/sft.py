@@ -17,8 +17,9 @@ from tutelage.data.sources import data_hash, demonstrations, load_texts
 from tutelage.data.templates import preflight, render
 from tutelage.engine.dropout import residual_dropout
 from tutelage.engine.optimizer import MasterAdam
-from tutelage.models import load_policy, resolve, save_model
+from tutelage.models import resolve, save_model
 from tutelage.stages.language_modeling import as_document, backward_mean_nll, mean_nll
+from tutelage.stages.loading import trained_policy
 from tutelage.stages.session import Session
 
 
@@ -26,7 +27,7 @@ def run(config: SFTConfig) -> dict[str, Any]:
     """Fine-tune; returns the run's summary with its checkpoint."""
     # 1. The model, and conversations as tokens with a mask of what the assistant says.
     source = resolve(config.model)
-    policy = load_policy(source, config.dtype)
+    policy = trained_policy(config, source)
     conversations = demonstrations(config.data, config.demonstrations, config.seed)
     rendered = [render(policy.tokenizer, d.messages) for d in conversations]
     report = preflight(policy.tokenizer, rendered, config.max_length, [d.messages[:-1] for d in conversations])
@@ -45,10 +46,10 @@ def run(config: SFTConfig) -> dict[str, Any]:
     total = config.max_steps or max(1, round(config.epochs * len(examples) / config.batch_size))
     with Session(config, "sft", total) as session:
         if session.run.resume_model():
-            policy = load_policy(session.run.resume_model() or "", config.dtype)
+            policy = trained_policy(config, session.run.resume_model() or "")
         residual_dropout(policy.model, config.dropout)
         policy.model.train()
-        optimizer = MasterAdam(policy.model.parameters())
+        optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         about = {

@@ -80,7 +80,7 @@ def behavior(prompt: Prompt, text: str, finish: str = "stop") -> dict[str, bool 
 
 def _reading(text: str, finish: str) -> Reading:
     sentences = split_sentences(text)
-    ended = finish == "stop" and bool(sentences) and sentences[-1][-1] in ".!?"
+    ended = finish != "length" and bool(sentences) and sentences[-1][-1] in ".!?"
     return Reading(text, sentences, [read(s) for s in sentences], ended)
 
 

@@ -1,0 +1,56 @@
+"""The models of a training stage: each with weights of its own, or as adapters on shared ones (`--adapters`)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.configs import GroupConfig, PPOConfig, TrainingConfig
+from tutelage.data.batches import step_seed
+from tutelage.models import Policy, ScalarModel, load_policy, load_scalar
+from tutelage.models.adapters import is_adapter
+from tutelage.models.checkpoint import base_path_of, load_scalar_beside
+from tutelage.models.roles import Lora
+from tutelage.stages.rollout import Models
+
+
+def lora_options(config: TrainingConfig) -> dict[str, Any] | None:
+    """What the adapters of a run are made of; None for full fine-tuning."""
+    if not config.adapters:
+        return None
+    torch.manual_seed(step_seed(config.seed, "adapters"))
+    return {"r": config.lora_r, "lora_alpha": config.lora_alpha, "target_modules": config.lora_target_modules}
+
+
+def trained_policy(config: TrainingConfig, path: Path | str) -> Policy:
+    return load_policy(path, config.dtype, lora_options(config))
+
+
+def on_policy_models(config: PPOConfig | GroupConfig, source: Path, reward_source: Path) -> Models:
+    """Policy, frozen reference, reward model and (PPO) the value model that starts from it.
+
+    With adapters the reference is the policy's weights with no adapter, or with the one that the policy starts from; the
+    reward model shares them where it is an adapter of the same base, else it has its own, which serve the value model.
+    """
+    critic = isinstance(config, PPOConfig)
+    policy = trained_policy(config, source)
+    if policy.lora is None:
+        reference, reward = load_policy(source, config.dtype), load_scalar(reward_source, config.dtype)
+        value = load_scalar(reward_source, config.dtype) if critic else None
+        return Models(policy, reference, reward, value)
+    start = policy.beside() if is_adapter(source) else Lora(policy.lora.adapters, None)
+    reference = Policy(policy.model, policy.tokenizer, start)
+    shared = is_adapter(reward_source) and base_path_of(reward_source) == base_path_of(source)
+    reward = load_scalar_beside(policy, reward_source) if shared else load_scalar(reward_source, config.dtype)
+    return Models(policy, reference, reward, _value_beside(reward, config) if critic else None)
+
+
+def _value_beside(reward: ScalarModel, config: TrainingConfig) -> ScalarModel:
+    """The value model on the reward model's weights: a copy of its adapter, or a fresh one on what has none."""
+    if reward.lora is not None:
+        return reward.second()
+    value = reward.second()
+    value.add_adapter(lora_options(config) or {})
+    assert value.lora is not None
+    reward.lora = Lora(value.lora.adapters, None)
+    return value
