@@ -76,7 +76,7 @@ class BackupOptions(StoreOptions):
 
 @dataclass(kw_only=True)
 class ServeOptions(StoreOptions):
-    """Serve the pages where people label."""
+    """Serve the pages without any model (`tutelage serve` has both): less memory, no torch."""
 
     host: str = "127.0.0.1"
     """On this machine only, nobody needs an account; any other address demands accounts."""
@@ -92,6 +92,21 @@ class InviteOptions(StoreOptions):
     role: Role = "labeler"
     url: str = "http://127.0.0.1:8000"
     """The server's address, for the link."""
+
+
+@dataclass(kw_only=True)
+class TokenOptions(StoreOptions):
+    """Make a token for a program; it is shown once. `--revoke` ends one by its name."""
+
+    name: Positional[str]
+    """What it is for."""
+    person: str = ""
+    """Whose it is: the name of an account. The only administrator when not given."""
+    scopes: tuple[str, ...] = ("models",)
+    """What it may do: models, label, export."""
+    days: int | None = None
+    """How long it is good; without end when not given."""
+    revoke: bool = False
 
 
 @dataclass(kw_only=True)
@@ -112,6 +127,28 @@ def invite(options: InviteOptions) -> dict[str, Any]:
 
     with _open(options).write() as db:
         return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, None)}"}
+
+
+def token(options: TokenOptions) -> dict[str, Any]:
+    from sqlalchemy import select
+
+    from tutelage.feedback import tokens
+    from tutelage.feedback.schema import ApiToken, Person
+
+    with _open(options).write() as db:
+        if options.revoke:
+            rows = db.scalars(select(ApiToken).filter_by(name=options.name, revoked=None)).all()
+            if not rows:
+                raise UserError(f"there is no token {options.name!r}", mend="the People page lists the tokens")
+            for row in rows:
+                tokens.revoke(db, row, None)
+            return {"revoked": len(rows)}
+        who = select(Person).where(Person.name == options.person if options.person else Person.role == "admin")
+        found = list(db.scalars(who.where(Person.active)))
+        if len(found) != 1:
+            what = "there is no such account" if not found else "there are several administrators"
+            raise UserError(what, where="option --person", mend="name one account of the People page")
+        return {"token": tokens.make_token(db, found[0], options.name, options.scopes, options.days)}
 
 
 def quality(options: QualityOptions) -> dict[str, Any]:
@@ -197,13 +234,14 @@ def backup(options: BackupOptions) -> dict[str, Any]:
 
 
 ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | None], str]] = {
-    "serve": (ServeOptions, serve, "serve the pages where people label"),
+    "serve": (ServeOptions, serve, "serve the pages alone; `tutelage serve` has the models too"),
     "new": (NewOptions, new, "make a project"),
     "import": (ImportOptions, import_, "add prompts and completions to label"),
     "prioritize": (PrioritizeOptions, prioritize, "say which items come first"),
     "export": (ExportOptions, export, "write the answers as records to train on"),
     "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
     "invite": (InviteOptions, invite, "a link that makes one account"),
+    "token": (TokenOptions, token, "a token with which a program signs in"),
     "backup": (BackupOptions, backup, "copy a store while it is in use"),
 }
 

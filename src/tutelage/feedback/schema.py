@@ -55,6 +55,21 @@ class Invitation(Base):
     used_by: Mapped[str | None] = mapped_column(String(64))
 
 
+class ApiToken(Base):
+    """What a program shows in place of a cookie. Only a hash of it is kept; it may do what its scopes say."""
+
+    __tablename__ = "api_token"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(80))
+    scopes: Mapped[list[Any]]
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    created: Mapped[float]
+    expires: Mapped[float | None]
+    used: Mapped[float | None]
+    revoked: Mapped[float | None]
+
+
 class Project(Base):
     """`gold_every`: a gold item comes after so many answers of a person; 0 mixes none in."""
 

@@ -51,7 +51,7 @@ def _home(request: Request, nothing: str = "") -> Response:
 
 
 @router.get("/p/{project_id}/next")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def next_item(request: Request, project_id: str, besides: Ahead = 0) -> Response:
     """Lease an item. With `besides` (the item now worked on) another one is leased, to be at hand later."""
     with request.app.state.store.write() as db:
@@ -67,7 +67,7 @@ def next_item(request: Request, project_id: str, besides: Ahead = 0) -> Response
 
 
 @router.get("/p/{project_id}/mine")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def mine(request: Request, project_id: str) -> Response:
     """One's own answers, to look at and to correct."""
     with request.app.state.store.read() as db:
@@ -93,7 +93,7 @@ def _told(db: Db, answer: Answer) -> dict[str, Any]:
 
 
 @router.get("/t/{task_id}")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def item(request: Request, task_id: Number, after: Ahead = 0) -> Response:
     """The page of an item. With `after` it is fetched ahead, and tells how things stand once that item is answered."""
     person_id = request.state.person.id
@@ -178,7 +178,7 @@ def _as_json(request: Request, work: Work) -> dict[str, Any]:
 
 
 @router.post("/t/{task_id}/answer")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def answer(request: Request, task_id: Number) -> Response:
     """Store an answer: once for each id, whatever the network repeats. Form posts go on to the next item."""
     sent, person_id = request.state.sent, request.state.person.id
@@ -222,7 +222,7 @@ def _unfolded(sent: dict[str, Any]) -> dict[str, Any]:
 
 
 @router.post("/t/{task_id}/draft")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def draft(request: Request, task_id: Number) -> Response:
     revision, payload = request.state.sent.get("revision"), request.state.sent.get("payload")
     if not isinstance(revision, int) or isinstance(revision, bool) or not isinstance(payload, dict):
@@ -235,14 +235,14 @@ def draft(request: Request, task_id: Number) -> Response:
 
 
 @router.post("/t/{task_id}/lease")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def lease(request: Request, task_id: Number) -> Response:
     with request.app.state.store.write() as db:
         return JSONResponse({"lease": queue.renew(db, task_id, request.state.person.id)})
 
 
 @router.get("/t/{task_id}/differences/{a}/{b}")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def show_differences(request: Request, task_id: Number, a: str, b: str) -> Response:
     """What card b says otherwise than card a, as marked text."""
     with request.app.state.store.read() as db:

@@ -133,7 +133,7 @@ def upload(request: Request, project_id: str) -> Response:
 
 
 @router.get("/projects/{project_id}/export")
-@allow(*LEADS)
+@allow(*LEADS, scope="export")
 def download(request: Request, project_id: str, weights: bool = False) -> Response:
     """A folder that `tutelage reward --data` reads, zipped."""
     with tempfile.TemporaryDirectory() as folder, request.app.state.store.read() as db:
