@@ -47,6 +47,8 @@ class ImportOptions(StoreOptions):
     """What is asked for each prompt: rank its completions, demonstrate an answer, judge the steps of each completion."""
     gold: bool = False
     """The file holds comparisons with a known order: gold items."""
+    screening: Literal["", "test", "example"] = ""
+    """The file holds items of the screening test (ranks, `sensitive`, or a prompt alone), or its worked examples."""
 
 
 @dataclass(kw_only=True)
@@ -193,10 +195,15 @@ def new(options: NewOptions) -> dict[str, Any]:
 
 def import_(options: ImportOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project, import_file
+    from tutelage.feedback.screening import import_screening
 
     with _open(options).write() as db:
         project = find_project(db, options.project)
-        done = import_file(db, project, Path(options.file), options.tasks, gold=options.gold)
+        if options.screening:
+            done = import_screening(db, project, Path(options.file), options.screening)
+            project.screening = True
+        else:
+            done = import_file(db, project, Path(options.file), options.tasks, gold=options.gold)
     for line in done.left_out[:5]:
         show(f"left out: {line}")
     return {

@@ -30,7 +30,7 @@ def checked(kind: str, sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
     """The payload to store, or AnswerError."""
     if kind == "skip":
         return _skip(sent)
-    return {"rank": _rank, "demonstrate": _demonstrate, "steps": _steps}[kind](sent, work)
+    return {"rank": _rank, "demonstrate": _demonstrate, "steps": _steps, "flag": _sensitive}[kind](sent, work)
 
 
 def _skip(sent: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,6 +131,13 @@ def _steps(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
     if not labels or (len(labels) < count and -1 not in labels):
         raise AnswerError({"steps": "Label each step, or mark the first wrong one."})
     return {"labels": labels}
+
+
+def _sensitive(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
+    said = sent.get("sensitive")
+    if said not in ("1", "0"):
+        raise AnswerError({"sensitive": "Say whether the text is sensitive."})
+    return {"sensitive": said == "1"}
 
 
 def checked_effort(sent: Any) -> dict[str, Any]:
