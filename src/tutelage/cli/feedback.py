@@ -67,6 +67,8 @@ class ExportOptions(StoreOptions):
     out: str = "runs/feedback"
     weights: bool = False
     """Weight each labeler by reliability (Dawid and Skene's model on shared items)."""
+    soft: bool = False
+    """In place of votes: each pair in both orders, weighted by its chance given all votes and their labelers."""
 
 
 @dataclass(kw_only=True)
@@ -217,12 +219,13 @@ def import_(options: ImportOptions) -> dict[str, Any]:
 def export(options: ExportOptions) -> dict[str, Any]:
     from tutelage.feedback.export import export_folder
     from tutelage.feedback.projects import find_project
-    from tutelage.feedback.quality import project_weights
+    from tutelage.feedback.quality import project_weights, read_rankings, soft_labels
 
     with _open(options).read() as db:
         project = find_project(db, options.project)
         weights = project_weights(db, project) if options.weights else None
-        counts = export_folder(db, project, Path(options.out), weights)
+        labels = soft_labels(read_rankings(db, project)) if options.soft else None
+        counts = export_folder(db, project, Path(options.out), weights, labels)
     return {"out": options.out, **counts, **({"weights": weights} if options.weights else {})}
 
 

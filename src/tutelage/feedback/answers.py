@@ -45,9 +45,7 @@ def _rank(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
     all_bad, rest_below = _flag(sent, "all_bad"), _flag(sent, "rest_below")
     groups: list[list[str]] = []
     try:
-        groups = parse_ranking(_text(sent.get("ranking"), 200, "ranking"), work.letters) or _selected(
-            sent, work.letters
-        )
+        groups = groups_in(sent, work.letters)
     except RankingError as error:
         faults["ranking"] = f"{error}."
     ranked = sum(len(group) for group in groups)
@@ -79,6 +77,11 @@ def _rank(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
         "category": category,
         "note": _text(sent.get("note"), LONGEST_NOTE, "note"),
     }
+
+
+def groups_in(sent: Mapping[str, Any], letters: str) -> list[list[str]]:
+    """The typed line, or else the selects of the cards. Raises RankingError, AnswerError."""
+    return parse_ranking(_text(sent.get("ranking"), 200, "ranking"), letters) or _selected(sent, letters)
 
 
 def _selected(sent: Mapping[str, Any], letters: str) -> list[list[str]]:

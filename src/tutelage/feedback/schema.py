@@ -207,6 +207,23 @@ class Admission(Base):
     decided_by: Mapped[str | None] = mapped_column(String(64))
 
 
+class Settlement(Base):
+    """A lead's decision about an item. `own` is the order that the lead gave before seeing those of others."""
+
+    __tablename__ = "settlement"
+    number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"))
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"))
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    own: Mapped[list[Any]]
+    ordered: Mapped[float]
+    ranks: Mapped[list[Any] | None]
+    cause: Mapped[str | None] = mapped_column(String(16))
+    note: Mapped[str] = mapped_column(Text, default="")
+    settled: Mapped[float | None]
+    __table_args__ = (Index("settlement_task", "project_id", "task_id", "number"),)
+
+
 class Audit(Base):
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)

@@ -15,9 +15,10 @@ from fastapi.responses import RedirectResponse, Response
 from sqlalchemy.orm import Session as Db
 
 from tutelage.errors import UserError
+from tutelage.feedback.adjudication import causes
 from tutelage.feedback.export import export_folder
 from tutelage.feedback.projects import Imported, change_project, create_project, find_project, import_file
-from tutelage.feedback.quality import LEAST, project_weights
+from tutelage.feedback.quality import LEAST, project_weights, read_rankings, soft_labels
 from tutelage.feedback.schema import Project
 from tutelage.feedback.statistics import last_number, progress, quality
 from tutelage.feedback.store import audit
@@ -80,7 +81,7 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
             found = quality(db, project)
             known = Quality(number, found, started, time.monotonic() - started)
             request.app.state.quality[project.id] = known
-        shown = {"progress": progress(db, project, time.time()), **known.found}
+        shown = {"progress": progress(db, project, time.time()), "settled": causes(db, project), **known.found}
     return page(request, template, project=project, said=said, fault="", least=LEAST, paper=PAPER_AGREEMENT, **shown)
 
 
@@ -148,12 +149,13 @@ def upload(request: Request, project_id: str) -> Response:
 
 @router.get("/projects/{project_id}/export")
 @allow(*LEADS, scope="export")
-def download(request: Request, project_id: str, weights: bool = False) -> Response:
+def download(request: Request, project_id: str, weights: bool = False, soft: bool = False) -> Response:
     """A folder that `tutelage reward --data` reads, zipped."""
     with tempfile.TemporaryDirectory() as folder, request.app.state.store.read() as db:
         project = find_project(db, project_id)
         given = project_weights(db, project) if weights else None
-        export_folder(db, project, Path(folder), given)
+        labels = soft_labels(read_rankings(db, project)) if soft else None
+        export_folder(db, project, Path(folder), given, labels)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(Path(folder).rglob("*")):
