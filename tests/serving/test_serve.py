@@ -268,8 +268,9 @@ def test_a_taken_port_is_told(capsys):
     assert left.value.code == 2 and "cannot listen there" in capsys.readouterr().err
 
 
-def test_the_command_stops_in_good_order_on_sigterm(nano):
+def test_the_command_serves_pages_too_and_stops_in_good_order_on_sigterm(nano, tmp_path):
     words = [sys.executable, "-m", "tutelage", "serve", "--model", f"mine={nano}", "--port", "0"]
+    words += ["--store", str(tmp_path / "feedback.db")]
     server = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         said = server.stderr.readline()
@@ -277,6 +278,8 @@ def test_the_command_stops_in_good_order_on_sigterm(nano):
         assert said.startswith(f"serving mine at {url}"), said + server.stderr.read()
         client = openai.OpenAI(base_url=url, api_key="none", max_retries=5)
         assert [m.id for m in client.models.list().data] == ["mine"]
+        with urllib.request.urlopen(url.removesuffix("/v1")) as page:
+            assert b"New project" in page.read()
         running = chat(client, model="mine", stream=True, max_tokens=60, temperature=0)
         first = next(iter(running))
         server.send_signal(signal.SIGTERM)

@@ -47,6 +47,8 @@ class ImportOptions(StoreOptions):
     """What is asked for each prompt: rank its completions, demonstrate an answer, judge the steps of each completion."""
     gold: bool = False
     """The file holds comparisons with a known order: gold items."""
+    screening: Literal["", "test", "example"] = ""
+    """The file holds items of the screening test (ranks, `sensitive`, or a prompt alone), or its worked examples."""
 
 
 @dataclass(kw_only=True)
@@ -65,6 +67,8 @@ class ExportOptions(StoreOptions):
     out: str = "runs/feedback"
     weights: bool = False
     """Weight each labeler by reliability (Dawid and Skene's model on shared items)."""
+    soft: bool = False
+    """In place of votes: each pair in both orders, weighted by its chance given all votes and their labelers."""
 
 
 @dataclass(kw_only=True)
@@ -76,7 +80,7 @@ class BackupOptions(StoreOptions):
 
 @dataclass(kw_only=True)
 class ServeOptions(StoreOptions):
-    """Serve the pages where people label."""
+    """Serve the pages without any model (`tutelage serve` has both): less memory, no torch."""
 
     host: str = "127.0.0.1"
     """On this machine only, nobody needs an account; any other address demands accounts."""
@@ -92,6 +96,21 @@ class InviteOptions(StoreOptions):
     role: Role = "labeler"
     url: str = "http://127.0.0.1:8000"
     """The server's address, for the link."""
+
+
+@dataclass(kw_only=True)
+class TokenOptions(StoreOptions):
+    """Make a token for a program; it is shown once. `--revoke` ends one by its name."""
+
+    name: Positional[str]
+    """What it is for."""
+    person: str = ""
+    """Whose it is: the name of an account. The only administrator when not given."""
+    scopes: tuple[str, ...] = ("models",)
+    """What it may do: models, label, export."""
+    days: int | None = None
+    """How long it is good; without end when not given."""
+    revoke: bool = False
 
 
 @dataclass(kw_only=True)
@@ -112,6 +131,28 @@ def invite(options: InviteOptions) -> dict[str, Any]:
 
     with _open(options).write() as db:
         return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, None)}"}
+
+
+def token(options: TokenOptions) -> dict[str, Any]:
+    from sqlalchemy import select
+
+    from tutelage.feedback import tokens
+    from tutelage.feedback.schema import ApiToken, Person
+
+    with _open(options).write() as db:
+        if options.revoke:
+            rows = db.scalars(select(ApiToken).filter_by(name=options.name, revoked=None)).all()
+            if not rows:
+                raise UserError(f"there is no token {options.name!r}", mend="the People page lists the tokens")
+            for row in rows:
+                tokens.revoke(db, row, None)
+            return {"revoked": len(rows)}
+        who = select(Person).where(Person.name == options.person if options.person else Person.role == "admin")
+        found = list(db.scalars(who.where(Person.active)))
+        if len(found) != 1:
+            what = "there is no such account" if not found else "there are several administrators"
+            raise UserError(what, where="option --person", mend="name one account of the People page")
+        return {"token": tokens.make_token(db, found[0], options.name, options.scopes, options.days)}
 
 
 def quality(options: QualityOptions) -> dict[str, Any]:
@@ -156,10 +197,15 @@ def new(options: NewOptions) -> dict[str, Any]:
 
 def import_(options: ImportOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project, import_file
+    from tutelage.feedback.screening import import_screening
 
     with _open(options).write() as db:
         project = find_project(db, options.project)
-        done = import_file(db, project, Path(options.file), options.tasks, gold=options.gold)
+        if options.screening:
+            done = import_screening(db, project, Path(options.file), options.screening)
+            project.screening = True
+        else:
+            done = import_file(db, project, Path(options.file), options.tasks, gold=options.gold)
     for line in done.left_out[:5]:
         show(f"left out: {line}")
     return {
@@ -173,12 +219,13 @@ def import_(options: ImportOptions) -> dict[str, Any]:
 def export(options: ExportOptions) -> dict[str, Any]:
     from tutelage.feedback.export import export_folder
     from tutelage.feedback.projects import find_project
-    from tutelage.feedback.quality import project_weights
+    from tutelage.feedback.quality import project_weights, read_rankings, soft_labels
 
     with _open(options).read() as db:
         project = find_project(db, options.project)
         weights = project_weights(db, project) if options.weights else None
-        counts = export_folder(db, project, Path(options.out), weights)
+        labels = soft_labels(read_rankings(db, project)) if options.soft else None
+        counts = export_folder(db, project, Path(options.out), weights, labels)
     return {"out": options.out, **counts, **({"weights": weights} if options.weights else {})}
 
 
@@ -197,13 +244,14 @@ def backup(options: BackupOptions) -> dict[str, Any]:
 
 
 ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | None], str]] = {
-    "serve": (ServeOptions, serve, "serve the pages where people label"),
+    "serve": (ServeOptions, serve, "serve the pages alone; `tutelage serve` has the models too"),
     "new": (NewOptions, new, "make a project"),
     "import": (ImportOptions, import_, "add prompts and completions to label"),
     "prioritize": (PrioritizeOptions, prioritize, "say which items come first"),
     "export": (ExportOptions, export, "write the answers as records to train on"),
     "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
     "invite": (InviteOptions, invite, "a link that makes one account"),
+    "token": (TokenOptions, token, "a token with which a program signs in"),
     "backup": (BackupOptions, backup, "copy a store while it is in use"),
 }
 

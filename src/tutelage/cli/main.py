@@ -37,7 +37,7 @@ VERBS = {
     "eval": ("tutelage.cli.stage", "win rates and behaviors of models"),
     "chat": ("tutelage.cli.chat", "talk to a model, or to two side by side"),
     "export": ("tutelage.cli.export", "copy a run's checkpoint out as a plain Hugging Face folder"),
-    "serve": ("tutelage.cli.serve", "serve models over OpenAI's HTTP API"),
+    "serve": ("tutelage.cli.serve", "serve the pages, and models over OpenAI's HTTP API"),
     "data": ("tutelage.cli.data", "check, describe, import and export files of feedback"),
     "feedback": ("tutelage.cli.feedback", "people's labels: serve the pages, import, export, quality"),
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),

@@ -1,6 +1,8 @@
-"""`tutelage serve --model CHECKPOINT`: OpenAI's HTTP API for local checkpoints."""
+"""`tutelage serve --model CHECKPOINT`: the pages, and OpenAI's HTTP API for local checkpoints, on one port."""
 
+import sys
 from dataclasses import dataclass
+from typing import Any
 
 from tutelage.cli.chat import gather_models, short_names
 from tutelage.cli.options import parse_words
@@ -11,14 +13,20 @@ from tutelage.serving.listening import listen
 
 @dataclass(kw_only=True, frozen=True)
 class ServeOptions:
-    """Serve checkpoints over OpenAI's API: /v1/chat/completions, /v1/completions, /v1/models."""
+    """Serve the pages where people label, and checkpoints over OpenAI's API (/v1/chat/completions, /v1/completions,
+    /v1/models), on one port."""
 
     model: tuple[str, ...] = ("world",)
     """Checkpoints: Hugging Face folders, run folders, or `world`; NAME=FOLDER sets the name that clients use."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets other machines in (there is no password)."""
+    """Address to listen on. On this machine only, nobody needs an account; elsewhere (0.0.0.0) the pages demand
+    accounts and the API tokens."""
     port: int = 8000
     """0 takes a free one."""
+    store: str = "feedback.db"
+    """The labels: a SQLite file, made where there is none, or postgresql://user@host/name."""
+    accounts: bool = False
+    """Demand accounts and tokens on this machine too."""
     batch_size: int = 64
     """Answers decoded together, for each model; more wait."""
     dtype: Dtype = "auto"
@@ -37,9 +45,19 @@ def main(verb: str, arguments: list[str]) -> None:
     options = parse_words(ServeOptions, "serve", gather_models(arguments))
     models = named(options.model)
     with listen(options.host, options.port) as listener:
+        from tutelage.feedback import Store
         from tutelage.serving.server import serve
+        from tutelage.web.one_port import OnePort
+        from tutelage.web.server import is_local, welcome
 
-        serve(models, listener, options.batch_size, options.dtype)
+        store, local = Store.open(options.store), is_local(options.host, options.accounts)
+
+        def with_pages(api: Any, address: str) -> OnePort:
+            print(f"pages: {address}/ (labels in {options.store})", file=sys.stderr, flush=True)
+            welcome(store, address, local)
+            return OnePort(api, store, local=local)
+
+        serve(models, listener, options.batch_size, options.dtype, with_pages)
 
 
 def named(specs: tuple[str, ...]) -> list[tuple[str, str]]:

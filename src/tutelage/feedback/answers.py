@@ -30,7 +30,7 @@ def checked(kind: str, sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
     """The payload to store, or AnswerError."""
     if kind == "skip":
         return _skip(sent)
-    return {"rank": _rank, "demonstrate": _demonstrate, "steps": _steps}[kind](sent, work)
+    return {"rank": _rank, "demonstrate": _demonstrate, "steps": _steps, "flag": _sensitive}[kind](sent, work)
 
 
 def _skip(sent: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,9 +45,7 @@ def _rank(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
     all_bad, rest_below = _flag(sent, "all_bad"), _flag(sent, "rest_below")
     groups: list[list[str]] = []
     try:
-        groups = parse_ranking(_text(sent.get("ranking"), 200, "ranking"), work.letters) or _selected(
-            sent, work.letters
-        )
+        groups = groups_in(sent, work.letters)
     except RankingError as error:
         faults["ranking"] = f"{error}."
     ranked = sum(len(group) for group in groups)
@@ -79,6 +77,11 @@ def _rank(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
         "category": category,
         "note": _text(sent.get("note"), LONGEST_NOTE, "note"),
     }
+
+
+def groups_in(sent: Mapping[str, Any], letters: str) -> list[list[str]]:
+    """The typed line, or else the selects of the cards. Raises RankingError, AnswerError."""
+    return parse_ranking(_text(sent.get("ranking"), 200, "ranking"), letters) or _selected(sent, letters)
 
 
 def _selected(sent: Mapping[str, Any], letters: str) -> list[list[str]]:
@@ -131,6 +134,13 @@ def _steps(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
     if not labels or (len(labels) < count and -1 not in labels):
         raise AnswerError({"steps": "Label each step, or mark the first wrong one."})
     return {"labels": labels}
+
+
+def _sensitive(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
+    said = sent.get("sensitive")
+    if said not in ("1", "0"):
+        raise AnswerError({"sensitive": "Say whether the text is sensitive."})
+    return {"sensitive": said == "1"}
 
 
 def checked_effort(sent: Any) -> dict[str, Any]:

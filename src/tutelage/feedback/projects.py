@@ -88,8 +88,8 @@ def import_records(
 ) -> Imported:
     """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps)."""
     done = Imported()
-    known = _add_prompts(db, project, list(prompts), done, where)
-    texts = _add_completions(db, project, list(completions), known, done, where)
+    known = add_prompts(db, project, list(prompts), done, where)
+    texts = add_completions(db, project, list(completions), known, done, where)
     rows: list[dict[str, Any]] = []
     groups: dict[str, list[Completion]] = {}
     for completion in texts:
@@ -101,19 +101,19 @@ def import_records(
                 if len({c.text for c in part}) < 2:
                     done.left_out.append(f"prompt {prompt_id}: all its answers are equal")
                     continue
-                rows.append(_task(project, prompt_id, kind, [c.id for c in part]))
+                rows.append(task_row(project, prompt_id, kind, [c.id for c in part]))
     elif kind == "steps":
         for completion in texts:
             steps = [line.strip() for line in completion.text.splitlines() if line.strip()]
             if len(steps) < 2:
                 done.left_out.append(f"completion {completion.id}: has fewer than two steps")
                 continue
-            rows.append(_task(project, completion.prompt_id, kind, [completion.id], steps=steps))
+            rows.append(task_row(project, completion.prompt_id, kind, [completion.id], steps=steps))
     elif kind == "demonstrate":
-        rows = [_task(project, prompt_id, kind, []) for prompt_id in known]
+        rows = [task_row(project, prompt_id, kind, []) for prompt_id in known]
     else:
-        raise UserError(f"unknown kind of task {kind!r}", mend=f"use one of: {', '.join(schema.KINDS)}")
-    _add_tasks(db, project, rows, done)
+        raise UserError(f"unknown kind of task {kind!r}", mend=f"use one of: {', '.join(schema.TASKS)}")
+    add_tasks(db, project, rows, done)
     if not rows:
         raise UserError(f"gives no task to {kind}", where=where, mend="rank needs prompts with two or more completions")
     return done
@@ -130,10 +130,10 @@ def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison]) -> 
         prompts[one.prompt_id] = Prompt(id=one.prompt_id, messages=one.messages, category=one.category)
         for name, text in zip(one.completion_ids, one.completions, strict=True):
             texts[name] = Completion(id=name, prompt_id=one.prompt_id, text=text)
-        rows.append(_task(project, one.prompt_id, "rank", one.completion_ids, gold={"ranks": one.ranks}))
-    known = _add_prompts(db, project, list(prompts.values()), done, "gold items")
-    _add_completions(db, project, list(texts.values()), known, done, "gold items")
-    _add_tasks(db, project, rows, done)
+        rows.append(task_row(project, one.prompt_id, "rank", one.completion_ids, gold={"ranks": one.ranks}))
+    known = add_prompts(db, project, list(prompts.values()), done, "gold items")
+    add_completions(db, project, list(texts.values()), known, done, "gold items")
+    add_tasks(db, project, rows, done)
     return done
 
 
@@ -164,7 +164,7 @@ def _read(path: Path) -> tuple[list[Prompt], list[Completion], list[Comparison]]
     return prompts, completions, []
 
 
-def _add_prompts(db: Db, project: Project, prompts: list[Prompt], done: Imported, where: str) -> dict[str, bool]:
+def add_prompts(db: Db, project: Project, prompts: list[Prompt], done: Imported, where: str) -> dict[str, bool]:
     query = select(schema.Prompt.id, schema.Prompt.messages).filter_by(project_id=project.id)
     stored: dict[str, Any] = dict(db.execute(query).tuples().all())
     named: dict[str, bool] = {}
@@ -193,7 +193,7 @@ def _check_messages(messages: Any, where: str) -> None:
         raise UserError("messages are not turns of a conversation", where=where, mend="give role and content for each")
 
 
-def _add_completions(
+def add_completions(
     db: Db, project: Project, completions: list[Completion], known: dict[str, bool], done: Imported, where: str
 ) -> list[Completion]:
     query = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
@@ -238,7 +238,7 @@ def _check_fields(record: Prompt | Completion, types: dict[str, tuple[type, ...]
         raise UserError("the id is too long, or empty", where=where, mend=f"use up to {longest} characters")
 
 
-def _task(
+def task_row(
     project: Project,
     prompt_id: str,
     kind: str,
@@ -246,8 +246,9 @@ def _task(
     *,
     steps: list[str] | None = None,
     gold: dict[str, Any] | None = None,
+    part: str = "",
 ) -> dict[str, Any]:
-    identity = json.dumps([kind, prompt_id, sorted(completions), gold is not None])
+    identity = json.dumps([kind, prompt_id, sorted(completions), gold is not None, *([part] if part else [])])
     return {
         "project_id": project.id,
         "prompt_id": prompt_id,
@@ -260,11 +261,12 @@ def _task(
         "overlap": project.overlap,
         "filled": 0,
         "open": True,
+        "part": part,
         "key": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
     }
 
 
-def _add_tasks(db: Db, project: Project, rows: list[dict[str, Any]], done: Imported) -> None:
+def add_tasks(db: Db, project: Project, rows: list[dict[str, Any]], done: Imported) -> None:
     stored = set(db.scalars(select(Task.key).filter_by(project_id=project.id)))
     new = {row["key"]: row for row in rows if row["key"] not in stored}
     if new:

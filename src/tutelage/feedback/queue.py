@@ -19,6 +19,7 @@ from tutelage.errors import UserError
 from tutelage.feedback import schema
 from tutelage.feedback.ranking import LETTERS, shown_cards
 from tutelage.feedback.schema import Answer, Assignment, Draft, Project, Task
+from tutelage.feedback.screening import admission_of, must_screen, start_screening
 
 
 class Refused(Exception):
@@ -52,15 +53,23 @@ def lease_next(db: Db, project: Project, person_id: str, now: float | None = Non
     now = time.time() if now is None else now
     if project.paused:
         return None
+    screened = must_screen(db, project, person_id)
+    if screened and start_screening(db, project, person_id, now).state != "open":
+        return None
     held = db.scalar(
         select(Task)
         .join(Assignment)
+        .where(Task.part == ("test" if screened else ""))
         .where(Task.project_id == project.id, Assignment.person_id == person_id, Assignment.state == "leased")
         .where(Assignment.expires > now, Task.id != besides)
         .order_by(Assignment.leased)
         .limit(1)
     )
-    task = held or _next_gold(db, project, person_id) or _next_open(db, project, person_id, now, besides)
+    task = held or (
+        _next_test(db, project, person_id)
+        if screened
+        else _next_gold(db, project, person_id) or _next_open(db, project, person_id, now, besides)
+    )
     if task is not None:
         _lease(db, project, task, person_id, now)
     return task
@@ -70,16 +79,23 @@ def _mine(person_id: str) -> Any:
     return exists().where(Assignment.task_id == Task.id, Assignment.person_id == person_id)
 
 
+def _next_test(db: Db, project: Project, person_id: str) -> Task | None:
+    """Rankings first, then texts to flag, then texts to write, each in the order of the file."""
+    order = case({"rank": 0, "flag": 1}, value=Task.kind, else_=2)
+    query = select(Task).where(Task.project_id == project.id, Task.part == "test", ~_mine(person_id))
+    return db.scalar(query.order_by(order, Task.id).limit(1))
+
+
 def _next_gold(db: Db, project: Project, person_id: str) -> Task | None:
     if not project.gold_every:
         return None
     current = select(func.count()).select_from(Answer).where(Answer.person_id == person_id, Answer.supersedes.is_(None))
-    plain = current.join(Task, Task.id == Answer.task_id).where(Task.project_id == project.id)
+    plain = current.join(Task, Task.id == Answer.task_id).where(Task.project_id == project.id, Task.part == "")
     of_gold = db.scalar(plain.where(Task.is_gold)) or 0
     others = db.scalar(plain.where(~Task.is_gold)) or 0
     if others < project.gold_every * (of_gold + 1):
         return None
-    query = select(Task).where(Task.project_id == project.id, Task.is_gold, Task.open, ~_mine(person_id))
+    query = select(Task).where(Task.project_id == project.id, Task.is_gold, Task.part == "", ~_mine(person_id))
     return db.scalar(query.order_by(Task.id).limit(1))
 
 
@@ -210,6 +226,8 @@ def submit(
     work = work_on(db, task_id, person_id)
     if kind not in (work.task.kind, "skip"):
         raise Refused(f"This item asks for {work.task.kind}.")
+    if work.task.part == "test" and getattr(admission_of(db, work.project.id, person_id), "state", "") != "open":
+        raise Refused("Your screening was handed in.")
     db.refresh(work.task, with_for_update=True)  # on PostgreSQL others may count `filled` now
     before, task = work.answer, work.task
     counted = before is not None and before.kind != "skip" and not before.extra
@@ -258,10 +276,12 @@ def history(db: Db, project_id: str, person_id: str, limit: int = 50) -> list[An
 
 def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
     """Items that this person has done, and those with the ones they may still get."""
-    plain = and_(Task.is_gold.is_(False), Task.open.is_(True))
+    screened = must_screen(db, project, person_id)
+    plain = Task.part == "test" if screened else and_(Task.is_gold.is_(False), Task.open.is_(True))
     mine = select(func.count(), func.count(case((plain, 1)))).select_from(Assignment)
     mine = mine.join(Task, Task.id == Assignment.task_id).where(Task.project_id == project.id)
     mine = mine.where(Assignment.person_id == person_id, Assignment.state != "leased")
+    mine = mine.where(Task.part == ("test" if screened else ""))
     done, done_and_open = db.execute(mine).one()
     still_open = db.scalar(select(func.count()).select_from(Task).where(Task.project_id == project.id, plain)) or 0
     return done, done + still_open - done_and_open

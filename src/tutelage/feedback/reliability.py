@@ -96,3 +96,13 @@ def labeler_weights(accuracies: dict[str, float], answers: dict[str, int]) -> di
     total = sum(answers[labeler] for labeler in raw)
     mean = sum(raw[labeler] * answers[labeler] for labeler in raw) / total if total else 0.0
     return {labeler: value / mean for labeler, value in raw.items()} if mean > 0 else dict.fromkeys(raw, 1.0)
+
+
+def soft_label(votes: Sequence[tuple[float, bool]]) -> float:
+    """P(the first of a pair is better) by labelers' accuracies a and their votes, with even odds before them.
+
+    Dawid and Skene's posterior with one symmetric accuracy each: log-odds = Σ ±log(a / (1 − a)).
+    """
+    clipped = [(min(max(accuracy, 0.01), 0.99), first) for accuracy, first in votes]
+    logit = sum(float(np.log(a / (1 - a))) * (1 if first else -1) for a, first in clipped)
+    return float(1 / (1 + np.exp(-logit)))

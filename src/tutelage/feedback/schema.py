@@ -16,7 +16,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ROLES = ("admin", "lead", "labeler")
-KINDS = ("rank", "demonstrate", "steps")
+TASKS = ("rank", "demonstrate", "steps")  # what projects ask for
+KINDS = (*TASKS, "flag")  # flag: is this text sensitive? In screening tests only
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only its own INTEGER
 
 
@@ -55,8 +56,26 @@ class Invitation(Base):
     used_by: Mapped[str | None] = mapped_column(String(64))
 
 
+class ApiToken(Base):
+    """What a program shows in place of a cookie. Only a hash of it is kept; it may do what its scopes say."""
+
+    __tablename__ = "api_token"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(80))
+    scopes: Mapped[list[Any]]
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    created: Mapped[float]
+    expires: Mapped[float | None]
+    used: Mapped[float | None]
+    revoked: Mapped[float | None]
+
+
 class Project(Base):
-    """`gold_every`: a gold item comes after so many answers of a person; 0 mixes none in."""
+    """`gold_every`: a gold item comes after so many answers of a person; 0 mixes none in.
+
+    screening: labelers take a test first, and a lead lets them in.
+    """
 
     __tablename__ = "project"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -66,6 +85,7 @@ class Project(Base):
     lease_seconds: Mapped[int] = mapped_column(default=1800)
     gold_every: Mapped[int] = mapped_column(default=0)
     paused: Mapped[bool] = mapped_column(default=False)
+    screening: Mapped[bool] = mapped_column(default=False)
     seed: Mapped[int] = mapped_column(default=0)
     created: Mapped[float]
 
@@ -98,6 +118,7 @@ class Task(Base):
     """Something to answer `overlap` times, by as many people. `filled` counts the answers that fill the quota.
 
     completions: ids of what is ranked, or the one whose `steps` are judged. gold: the known answer, on gold items.
+    part: "test" and "example" belong to the screening; its items count as gold ones and are never exported.
     """
 
     __tablename__ = "task"
@@ -114,6 +135,7 @@ class Task(Base):
     filled: Mapped[int] = mapped_column(default=0)
     open: Mapped[bool] = mapped_column(default=True)
     key: Mapped[str] = mapped_column(String(64))
+    part: Mapped[str] = mapped_column(String(16), default="")
     __table_args__ = (
         UniqueConstraint("project_id", "key"),
         Index("task_queue", "project_id", "is_gold", "open", "behind", "id"),
@@ -166,6 +188,40 @@ class Draft(Base):
     revision: Mapped[int]
     payload: Mapped[dict[str, Any]]
     updated: Mapped[float]
+
+
+class Admission(Base):
+    """How far a person is with a project's screening: open, handed in, admitted or declined.
+
+    scores: the lead's rating (1 to 7) of each text, by task.
+    """
+
+    __tablename__ = "admission"
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    started: Mapped[float]
+    finished: Mapped[float | None]
+    scores: Mapped[dict[str, Any]]
+    decided: Mapped[float | None]
+    decided_by: Mapped[str | None] = mapped_column(String(64))
+
+
+class Settlement(Base):
+    """A lead's decision about an item. `own` is the order that the lead gave before seeing those of others."""
+
+    __tablename__ = "settlement"
+    number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"))
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id"))
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    own: Mapped[list[Any]]
+    ordered: Mapped[float]
+    ranks: Mapped[list[Any] | None]
+    cause: Mapped[str | None] = mapped_column(String(16))
+    note: Mapped[str] = mapped_column(Text, default="")
+    settled: Mapped[float | None]
+    __table_args__ = (Index("settlement_task", "project_id", "task_id", "number"),)
 
 
 class Audit(Base):

@@ -21,6 +21,7 @@ from tutelage.feedback.quality import (
 )
 from tutelage.feedback.queue import my_count
 from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
+from tutelage.feedback.screening import screening_state
 
 FAST = 0.33  # a median under this share of the others' is worth a look
 
@@ -33,6 +34,8 @@ class Mine:
     answered: int
     left: int
     seconds: float | None
+    total: float  # active seconds, idle ones left out
+    screening: str  # "", or how far this person is with it
 
 
 @dataclass
@@ -51,12 +54,16 @@ class Progress:
 
 @dataclass
 class Labeler:
-    """One person in a project. Every share comes with the number of pairs behind it."""
+    """One person in a project. Every share comes with the number of pairs behind it.
+
+    seconds, total: the median item and all of them, in active seconds (input within two minutes, page in sight).
+    """
 
     name: str
     answers: int
     skips: int
     seconds: float | None
+    total: float
     agreement: tuple[float, int] | None
     gold: tuple[float, int] | None
     weight: float | None
@@ -73,7 +80,8 @@ def my_projects(db: Db, person_id: str) -> list[Mine]:
         mine = select(Answer.seconds).where(Answer.project_id == project.id, Answer.person_id == person_id)
         found = db.scalars(mine.where(Answer.kind != "skip", ~superseded))
         times = [seconds for seconds in found if seconds is not None]
-        rows.append(Mine(project, done, total - done, median(times) if times else None))
+        state = screening_state(db, project, person_id)
+        rows.append(Mine(project, done, total - done, median(times) if times else None, sum(times), state))
     return rows
 
 
@@ -85,6 +93,7 @@ def progress(db: Db, project: Project, now: float) -> Progress:
     live = and_(Assignment.state == "leased", Assignment.expires > now)
     leased = select(func.count()).select_from(Assignment).join(Task).where(Task.project_id == project.id, live)
     skipped = select(func.count()).select_from(Assignment).join(Task).where(Task.project_id == project.id)
+    leased, skipped = leased.where(Task.part == ""), skipped.where(Task.part == "")
     kinds = select(Task.kind, func.sum(Task.filled)).where(Task.project_id == project.id, ~Task.is_gold)
     return Progress(
         answers=int(filled or 0),
@@ -127,6 +136,7 @@ def labelers(db: Db, project: Project, rankings: list[Ranked]) -> list[Labeler]:
                 answers=counts[person_id],
                 skips=skips[person_id],
                 seconds=own,
+                total=sum(times[person_id]),
                 agreement=agreed.get(person_id),
                 gold=gold.get(person_id),
                 weight=weights.get(person_id),

@@ -99,7 +99,8 @@ def make_app(models: Sequence[Served]) -> FastAPI:
         for model in models:
             await asyncio.to_thread(model.scheduler.close)
 
-    app = FastAPI(title="Tutelage", lifespan=lifespan)
+    # FastAPI's own pages would fetch scripts from elsewhere.
+    app = FastAPI(title="Tutelage", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.add_exception_handler(APIError, _api_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)

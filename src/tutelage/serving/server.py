@@ -3,7 +3,8 @@
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import uvicorn
 
@@ -13,8 +14,17 @@ from tutelage.serving.app import Served, make_app
 LAST_SECONDS = 10  # that running requests get at the end
 
 
-def serve(models: Sequence[tuple[str, str]], listener: socket.socket, batch_size: int, dtype: str) -> None:
-    """Serve (name, checkpoint) pairs on a bound socket until SIGTERM or Ctrl-C."""
+def serve(
+    models: Sequence[tuple[str, str]],
+    listener: socket.socket,
+    batch_size: int,
+    dtype: str,
+    around: Callable[[Any, str], Any],
+) -> None:
+    """Serve (name, checkpoint) pairs on a bound socket until SIGTERM or Ctrl-C.
+
+    around: gets the API's application and the address, and returns the application that is served.
+    """
     for _, path in models:
         resolve(path)
     served = [Served(name, load_policy(path, dtype), batch_size) for name, path in models]
@@ -23,9 +33,8 @@ def serve(models: Sequence[tuple[str, str]], listener: socket.socket, batch_size
     print(
         f"serving {', '.join(name for name, _ in models)} at {address}/v1 (Ctrl-C stops)", file=sys.stderr, flush=True
     )
-    config = uvicorn.Config(
-        make_app(served), log_level="warning", access_log=False, timeout_graceful_shutdown=LAST_SECONDS
-    )
+    app = around(make_app(served), address)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=LAST_SECONDS)
     # uvicorn raises the signal again once it has stopped; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])

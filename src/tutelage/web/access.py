@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
-from tutelage.feedback import Store, people
+from tutelage.feedback import Store, people, tokens
 from tutelage.feedback.schema import Person
 from tutelage.web.security import COOKIE
 
@@ -28,11 +28,12 @@ class Denied(Exception):
         super().__init__(message)
 
 
-def allow(*roles: str) -> Callable[[Endpoint], Endpoint]:
-    """Marks a route with the roles that may use it (PUBLIC: without an account)."""
+def allow(*roles: str, scope: str | None = None) -> Callable[[Endpoint], Endpoint]:
+    """Marks a route with the roles that may use it (PUBLIC: without an account), and the scope that a program's
+    token needs; without one, no token opens it."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        endpoint.allowed = roles  # type: ignore[attr-defined]
+        endpoint.allowed, endpoint.scope = roles, scope  # type: ignore[attr-defined]
         return endpoint
 
     return mark
@@ -40,10 +41,15 @@ def allow(*roles: str) -> Callable[[Endpoint], Endpoint]:
 
 async def guard(request: Request) -> None:
     """Before every route: the person, their role, and on changes their session's token. Sets `request.state`."""
-    allowed = getattr(request.scope["endpoint"], "allowed", ())
+    endpoint = request.scope["endpoint"]
+    allowed = getattr(endpoint, "allowed", ())
     state = request.state
     state.person, state.csrf, state.sent = None, "", {}
-    await run_in_threadpool(_identify, request)
+    token = bearer(request)
+    if token is None:
+        await run_in_threadpool(_identify, request)
+    else:
+        await run_in_threadpool(_identify_program, request, token, getattr(endpoint, "scope", None))
     if request.method not in ("GET", "HEAD"):
         state.sent = await _sent(request)
     if PUBLIC in allowed:
@@ -52,10 +58,30 @@ async def guard(request: Request) -> None:
         raise Denied(401, "Sign in first.")
     if state.person.role not in allowed:
         raise Denied(403, "This page is for leads." if "lead" in allowed else "This page is for administrators.")
-    if request.method not in ("GET", "HEAD"):
-        token = request.headers.get("x-csrf-token") or state.sent.pop("csrf", "")
-        if not isinstance(token, str) or not hmac.compare_digest(token.encode(), state.csrf.encode()):
+    if request.method not in ("GET", "HEAD") and token is None:  # no browser adds a bearer token by itself
+        csrf = request.headers.get("x-csrf-token") or state.sent.pop("csrf", "")
+        if not isinstance(csrf, str) or not hmac.compare_digest(csrf.encode(), state.csrf.encode()):
             raise Denied(403, "This form is out of date. Load the page again; your work is kept.")
+
+
+def bearer(request: Request) -> str | None:
+    """The token of a program's request; None where there is none."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
+
+
+def _identify_program(request: Request, token: str, scope: str | None) -> None:
+    store: Store = request.app.state.store
+    with store.read() as db:
+        found = tokens.find_token(db, token)
+    if found is None:
+        raise Denied(401, "This token is not known, or was revoked.")
+    row, request.state.person = found
+    if scope is None or scope not in row.scopes:
+        raise Denied(403, f"This needs a token with the scope {scope}." if scope else "No token opens this.")
+    if tokens.is_use_news(row):
+        with store.write() as db:
+            tokens.note_use(db, row.id)
 
 
 def _identify(request: Request) -> None:

@@ -13,11 +13,12 @@ from tutelage.errors import UserError
 from tutelage.feedback import Store, people
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.store import StoreUnavailable
-from tutelage.web import account, label, lead
+from tutelage.web import account, adjudicate, label, lead, screening
 from tutelage.web.access import Denied, guard
 from tutelage.web.pages import page, wants_json
 from tutelage.web.security import Security
 
+PARTS = (label, lead, adjudicate, screening, account)
 STATIC = Path(__file__).parent / "static"
 
 
@@ -30,7 +31,7 @@ def create_app(store: Store, *, local: bool = False) -> FastAPI:
     app.state.login_limit = people.LoginLimit()
     app.state.quality = {}
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for part in (label, lead, account):
+    for part in PARTS:
         app.include_router(part.router)
     app.add_middleware(Security, loopback_only=local)
     app.add_exception_handler(Denied, _denied)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy.orm import Session as Db
 
-from tutelage.feedback import queue
+from tutelage.feedback import queue, screening
 from tutelage.feedback.answers import SKIP_REASONS, AnswerError, checked, checked_effort
 from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import Work
@@ -34,8 +34,9 @@ EMPTY: dict[str, Any] = {  # what a form begins with, and of which types
     "answer": "",
     "turns": [],
     "labels": [],
+    "sensitive": "",
 }
-TITLES = {"rank": "Rank", "demonstrate": "Write", "steps": "Steps"}
+TITLES = {"rank": "Rank", "demonstrate": "Write", "steps": "Steps", "flag": "Sensitive?"}
 
 
 @router.get("/")
@@ -51,7 +52,7 @@ def _home(request: Request, nothing: str = "") -> Response:
 
 
 @router.get("/p/{project_id}/next")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def next_item(request: Request, project_id: str, besides: Ahead = 0) -> Response:
     """Lease an item. With `besides` (the item now worked on) another one is leased, to be at hand later."""
     with request.app.state.store.write() as db:
@@ -59,15 +60,20 @@ def next_item(request: Request, project_id: str, besides: Ahead = 0) -> Response
         task = queue.lease_next(db, project, request.state.person.id, besides=besides)
         number = task.id if task is not None else None
         paused = project.paused
+        screened = screening.must_screen(db, project, request.state.person.id)
+        if screened and number is None and not besides:
+            screening.hand_in(db, project, request.state.person.id)
     if wants_json(request):
         return JSONResponse({"task": number})
+    if number is None and screened and not paused:
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/p/{project_id}/screening", 303)
     if number is None:
         return _home(request, "paused" if paused else "done")
     return RedirectResponse(f"{request.scope.get('root_path', '')}/t/{number}", 303)
 
 
 @router.get("/p/{project_id}/mine")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def mine(request: Request, project_id: str) -> Response:
     """One's own answers, to look at and to correct."""
     with request.app.state.store.read() as db:
@@ -84,6 +90,8 @@ def _told(db: Db, answer: Answer) -> dict[str, Any]:
         told = write_ranking(groups_of(payload["ranks"], work.cards)) or "all bad"
     elif answer.kind == "skip":
         told = f"skipped: {SKIP_REASONS[payload['reason']]}"
+    elif answer.kind == "flag":
+        told = "sensitive" if payload["sensitive"] else "not sensitive"
     elif answer.kind == "steps":
         told = " ".join({1: "right", 0: "neutral", -1: "wrong"}[label] for label in payload["labels"])
     else:
@@ -93,7 +101,7 @@ def _told(db: Db, answer: Answer) -> dict[str, Any]:
 
 
 @router.get("/t/{task_id}")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def item(request: Request, task_id: Number, after: Ahead = 0) -> Response:
     """The page of an item. With `after` it is fetched ahead, and tells how things stand once that item is answered."""
     person_id = request.state.person.id
@@ -101,11 +109,12 @@ def item(request: Request, task_id: Number, after: Ahead = 0) -> Response:
         work = queue.work_on(db, task_id, person_id)
         mine = queue.history(db, work.project.id, person_id, limit=200)
         done, total = queue.my_count(db, work.project, person_id)
+        worked = screening.examples(db, work.project)
     if wants_json(request):
         return JSONResponse(_as_json(request, work))
     if after and after not in {answer.task_id for answer in mine}:
-        return _item_page(request, work, mine, done + 1, total, before=after)
-    return _item_page(request, work, mine, done, total)
+        return _item_page(request, work, mine, done + 1, total, worked, before=after)
+    return _item_page(request, work, mine, done, total, worked)
 
 
 def _item_page(
@@ -114,6 +123,7 @@ def _item_page(
     mine: list[Answer],
     done: int,
     total: int,
+    worked: list[dict[str, Any]],
     *,
     faults: dict[str, str] | None = None,
     sent: dict[str, Any] | None = None,
@@ -127,7 +137,8 @@ def _item_page(
         f"{work.task.kind}.html",
         status=422 if faults else 200,
         work=work,
-        title=TITLES[work.task.kind],
+        title=("Screening: " if work.task.part == "test" else "") + TITLES[work.task.kind],
+        worked=worked,
         done=done,
         total=total,
         given=given,
@@ -153,6 +164,8 @@ def _start(work: Work, sent: dict[str, Any] | None) -> dict[str, Any]:
     payload = work.answer.payload
     if work.task.kind == "steps":
         return {"labels": payload["labels"]}
+    if work.task.kind == "flag":
+        return {"sensitive": str(int(payload["sensitive"]))}
     if work.task.kind == "demonstrate":
         return {"turns": [m["content"] for m in payload["messages"][len(work.prompt.messages) :]]}
     letters = list(zip(work.letters, work.cards, strict=True))
@@ -173,12 +186,13 @@ def _as_json(request: Request, work: Work) -> dict[str, Any]:
         "answers": {letter: work.texts[card[0]] for letter, card in zip(work.letters, work.cards, strict=True)},
         "cut_off": [x for x, card in zip(work.letters, work.cards, strict=True) if work.finishes[card[0]] == "length"],
         "steps": work.task.steps,
+        "text": work.texts[0] if work.task.kind == "flag" else None,
         "csrf": request.state.csrf,
     }
 
 
 @router.post("/t/{task_id}/answer")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def answer(request: Request, task_id: Number) -> Response:
     """Store an answer: once for each id, whatever the network repeats. Form posts go on to the next item."""
     sent, person_id = request.state.sent, request.state.person.id
@@ -201,7 +215,8 @@ def answer(request: Request, task_id: Number) -> Response:
                 return JSONResponse({"error": str(error), "faults": error.faults}, 422)
             mine = queue.history(db, project_id, person_id, limit=200)
             done, total = queue.my_count(db, work.project, person_id)
-            return _item_page(request, work, mine, done, total, faults=error.faults, sent=fields)
+            worked = screening.examples(db, work.project)
+            return _item_page(request, work, mine, done, total, worked, faults=error.faults, sent=fields)
         stored = queue.submit(
             db, answer_id, task_id, person_id, kind, payload, effort=checked_effort(sent.get("effort")), seconds=seconds
         )
@@ -222,7 +237,7 @@ def _unfolded(sent: dict[str, Any]) -> dict[str, Any]:
 
 
 @router.post("/t/{task_id}/draft")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def draft(request: Request, task_id: Number) -> Response:
     revision, payload = request.state.sent.get("revision"), request.state.sent.get("payload")
     if not isinstance(revision, int) or isinstance(revision, bool) or not isinstance(payload, dict):
@@ -235,14 +250,14 @@ def draft(request: Request, task_id: Number) -> Response:
 
 
 @router.post("/t/{task_id}/lease")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def lease(request: Request, task_id: Number) -> Response:
     with request.app.state.store.write() as db:
         return JSONResponse({"lease": queue.renew(db, task_id, request.state.person.id)})
 
 
 @router.get("/t/{task_id}/differences/{a}/{b}")
-@allow(*EVERYBODY)
+@allow(*EVERYBODY, scope="label")
 def show_differences(request: Request, task_id: Number, a: str, b: str) -> Response:
     """What card b says otherwise than card a, as marked text."""
     with request.app.state.store.read() as db:

@@ -5,17 +5,21 @@ import json
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
+from sqlalchemy.orm import Session as Db
 
 from tutelage.errors import UserError
+from tutelage.feedback.adjudication import causes
 from tutelage.feedback.export import export_folder
-from tutelage.feedback.projects import change_project, create_project, find_project, import_file
-from tutelage.feedback.quality import LEAST, project_weights
+from tutelage.feedback.projects import Imported, change_project, create_project, find_project, import_file
+from tutelage.feedback.quality import LEAST, project_weights, read_rankings, soft_labels
+from tutelage.feedback.schema import Project
 from tutelage.feedback.statistics import last_number, progress, quality
 from tutelage.feedback.store import audit
 from tutelage.web.access import LEADS, allow, number_field, text_field, uploaded
@@ -77,7 +81,7 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
             found = quality(db, project)
             known = Quality(number, found, started, time.monotonic() - started)
             request.app.state.quality[project.id] = known
-        shown = {"progress": progress(db, project, time.time()), **known.found}
+        shown = {"progress": progress(db, project, time.time()), "settled": causes(db, project), **known.found}
     return page(request, template, project=project, said=said, fault="", least=LEAST, paper=PAPER_AGREEMENT, **shown)
 
 
@@ -92,6 +96,7 @@ def settings(request: Request, project_id: str) -> Response:
             gold_every=number_field(request, "gold_every"),
             lease_seconds=60 * number_field(request, "lease_minutes"),
             instructions=text_field(request, "instructions", 20_000),
+            screening=text_field(request, "screening", 1) == "1",
         )
         audit(db, request.state.person.id, "change project", project_id)
     return _to(request, project_id, "saved")
@@ -107,11 +112,9 @@ def pause(request: Request, project_id: str) -> Response:
     return _to(request, project_id)
 
 
-@router.post("/projects/{project_id}/import")
-@allow(*LEADS)
-def upload(request: Request, project_id: str) -> Response:
-    """A file of prompts and completions; the name only says its kind, and no path of it is used."""
-    file, tasks = uploaded(request, "file"), text_field(request, "tasks", 16)
+def store_upload(request: Request, project_id: str, add: Callable[[Db, Project, Path], Imported]) -> Imported:
+    """What `add` makes of an uploaded file; its name only says its kind, and no path of it is used."""
+    file = uploaded(request, "file")
     name = (file.filename or "").lower()
     kinds = (".jsonl", ".jsonl.gz", ".json", ".parquet")
     kind = next((kind for kind in kinds if name.endswith(kind)), None)
@@ -122,24 +125,37 @@ def upload(request: Request, project_id: str) -> Response:
         path.write_bytes(file.file.read())
         try:
             with request.app.state.store.write() as db:
-                project = find_project(db, project_id)
-                gold = tasks == "gold"
-                done = import_file(db, project, path, "rank" if gold else tasks, gold=gold)
+                done = add(db, find_project(db, project_id), path)
                 audit(db, request.state.person.id, "import", f"{project_id}: {done.tasks} tasks")
         except UserError as error:
             said = [text.replace(str(path), "the file") for text in (error.what, error.where or "")]
             raise UserError(said[0], where=said[1], mend=error.mend) from error
+    return done
+
+
+@router.post("/projects/{project_id}/import")
+@allow(*LEADS)
+def upload(request: Request, project_id: str) -> Response:
+    """A file of prompts and completions, or of gold items."""
+    tasks = text_field(request, "tasks", 16)
+    gold = tasks == "gold"
+    done = store_upload(
+        request,
+        project_id,
+        lambda db, project, path: import_file(db, project, path, "rank" if gold else tasks, gold=gold),
+    )
     return _to(request, project_id, "imported" if done.tasks else "same")
 
 
 @router.get("/projects/{project_id}/export")
-@allow(*LEADS)
-def download(request: Request, project_id: str, weights: bool = False) -> Response:
+@allow(*LEADS, scope="export")
+def download(request: Request, project_id: str, weights: bool = False, soft: bool = False) -> Response:
     """A folder that `tutelage reward --data` reads, zipped."""
     with tempfile.TemporaryDirectory() as folder, request.app.state.store.read() as db:
         project = find_project(db, project_id)
         given = project_weights(db, project) if weights else None
-        export_folder(db, project, Path(folder), given)
+        labels = soft_labels(read_rankings(db, project)) if soft else None
+        export_folder(db, project, Path(folder), given, labels)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(Path(folder).rglob("*")):

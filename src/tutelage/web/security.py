@@ -32,7 +32,7 @@ class TooLarge(Exception):
 class Security:
     """Plain ASGI middleware. `loopback_only` refuses other host names (a page elsewhere cannot rebind a name to us)."""
 
-    def __init__(self, app: ASGIApp, *, loopback_only: bool, uploads: Sequence[str] = ("/import",)):
+    def __init__(self, app: ASGIApp, *, loopback_only: bool, uploads: Sequence[str] = ("/import", "-import")):
         self.app, self.loopback_only, self.uploads = app, loopback_only, tuple(uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,12 +1,13 @@
 // Starts every page: theme, the keys dialog, single keys, and the page's own part.
 
 import { $, $$, kept, root, toast } from "./net.js";
+import { openFlag } from "./flag.js";
 import { openRank } from "./rank.js";
 import { openSteps } from "./steps.js";
 import { go, onOpen, work } from "./work.js";
 import { openWrite } from "./write.js";
 
-const PAGES = { rank: openRank, demonstrate: openWrite, steps: openSteps };
+const PAGES = { rank: openRank, demonstrate: openWrite, steps: openSteps, flag: openFlag };
 let part = null;
 
 document.documentElement.classList.add("script");

@@ -1,0 +1,36 @@
+def disagree(signed_in):
+    for role, reverse in (("lead", False), ("labeler", True)):
+        browser = signed_in[role]
+        for _ in range(2):
+            item = browser.next()
+            by_text = sorted(item["answers"], key=lambda x: item["answers"][x], reverse=reverse)
+            body = {"id": f"{role}-{item['task']:06}", "kind": "rank", "ranking": " > ".join(by_text)}
+            browser.send(f"/t/{item['task']}/answer", body)
+
+
+def test_the_lead_orders_blind_then_sees_then_settles(signed_in):
+    disagree(signed_in)
+    admin = signed_in["admin"]
+    listed = admin.get("/projects/round-1/adjudicate").text
+    path = listed.split('class="primary" href="')[1].split('"')[0]
+    assert listed.count("-1.00") == 2
+    first = admin.get(path).text
+    assert "Your order first" in first and "consensus" not in first and "P1" not in first and "Labeler" not in first
+    assert admin.form(path + "/settle", ranking="A > B", cause="slip").status_code == 422  # not before the own order
+    assert admin.form(path + "/order", ranking="A > Z").status_code == 422
+    assert admin.form(path + "/order", rank_A="1", rank_B="1", rank_C="2").status_code == 303
+    seen = admin.get(path).text
+    assert "A = B &gt; C" in seen and "P2" in seen and ">Labeler<" not in seen
+    assert admin.form(path + "/settle", ranking="A > B > C", cause="guideline").status_code == 422
+    assert admin.form(path + "/settle", ranking="A > B > C", cause="slip", note="Hurried.").status_code == 303
+    done = admin.get(path).text
+    assert "Settled: A &gt; B &gt; C" in done and ">Labeler<" in done and "Hurried." in done
+    assert "Settled: 1 slip." in admin.get("/projects/round-1").text
+    assert admin.get("/projects/round-1/adjudicate").text.count("-1.00") == 1
+
+
+def test_only_ranked_items_of_the_project_can_be_settled(signed_in):
+    lead = signed_in["lead"]
+    for path in ("/projects/texts/adjudicate/1", "/projects/round-1/adjudicate/9999"):
+        assert lead.get(path).status_code == 409
+        assert lead.form(path + "/order", ranking="A > B").status_code == 409
