@@ -8,11 +8,12 @@ import uvicorn
 from tutelage.errors import UserError
 from tutelage.feedback import Store, people
 from tutelage.web.app import create_app
+from tutelage.workbench.bench import Workbench
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(store: Store, host: str, port: int, *, accounts: bool) -> None:
+def serve(store: Store, host: str, port: int, *, accounts: bool, workbench: Workbench | None = None) -> None:
     """On loopback nobody needs an account unless `accounts`; elsewhere everybody does."""
     local = host in LOOPBACK and not accounts
     with _listen(host, port) as listener:
@@ -23,7 +24,9 @@ def serve(store: Store, host: str, port: int, *, accounts: bool) -> None:
                 if not people.has_admin(db):
                     token = people.invite(db, "admin", None)
                     print(f"feedback: make the first account at {address}/join/{token}", file=sys.stderr)
-        config = uvicorn.Config(create_app(store, local=local), log_level="warning", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            create_app(store, local=local, workbench=workbench), log_level="warning", timeout_graceful_shutdown=5
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 
