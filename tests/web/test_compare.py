@@ -95,7 +95,7 @@ def test_imported_outputs_are_compared_without_any_model(local, bench):
     made = make(local, **{"models[]": specs, "typed": "Is it?\nWas it?\n"})
     assert made.status_code == 303
     one = bench.comparison(made.headers["location"].rpartition("/")[2])
-    bench.fillings[one.id].thread.join(20)
+    bench.fillings[one.id].thread.join(200)
     page = local.get(f"/compare/{one.id}").text
     assert "two has no answer to 1 prompts" in page and "reproducible" in page and "3 done" in page
     assert "Maybe." in local.get(f"/compare/{one.id}/rows/0").text
@@ -140,7 +140,7 @@ def test_paid_models_wait_for_the_button(local, bench, monkeypatch):
     page = local.get(path).text
     assert not asked and "may cost money: openai:gpt: 1 prompts, at most 16 tokens" in page
     local.form(f"{path}/run")
-    bench.fillings[path.rpartition("/")[2]].thread.join(20)
+    bench.fillings[path.rpartition("/")[2]].thread.join(200)
     assert len(asked) == 2 and OPENAI
     events = local.get(f"{path}/events").text
     assert json.loads(events.removeprefix("data: ").strip())["counts"]["done"] == 2

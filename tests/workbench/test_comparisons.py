@@ -152,12 +152,12 @@ def test_filling_counts_failures_and_goes_on_where_it_stopped(tmp_path):
     ]
     one = Comparison.create(tmp_path, columns, PROMPTS, Settings())
     chats = {"/base": Scripted(), "openai:http://x/v1#m": Scripted(["Question 3?"])}
-    Filling(one, models(chats)).thread.join(30)
+    Filling(one, models(chats)).thread.join(200)
     assert one.counts() == {"done": 12, "cut": 0, "failed": 1, "missing": 5, "queued": 0, "running": 0}
     assert one.cells[3, 1].reason == "status 429" and one.cells[0, 2].text == "from the file"
     again = Comparison.load(one.folder)
     chats["openai:http://x/v1#m"].failing.clear()
-    Filling(again, models(chats)).thread.join(30)
+    Filling(again, models(chats)).thread.join(200)
     assert again.counts()["done"] == 13 and chats["openai:http://x/v1#m"].asked.count("Question 1?") == 1
     assert chats["/base"].asked == [f"Question {i}?" for i in range(6)]
 
