@@ -112,7 +112,8 @@ def _made(request: Request) -> Comparison:
         judges=(*(["gold"] if prompts and is_world(prompts) else []), *judges),
         blind=text_field(request, "blind", 1) == "1",
     )
-    return Comparison.create(bench.comparisons, columns, prompts, settings)
+    made = Comparison.create(bench.comparisons, columns, prompts, settings)
+    return bench.comparison(made.id)  # the one that all requests share
 
 
 def _list(request: Request, name: str) -> list[str]:
