@@ -36,7 +36,7 @@ def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
             print(f"{stage}: left out, {recipe.data} holds comparisons already", file=sys.stderr)
             continue
         done = finished(recipe.out / stage)
-        results[stage] = _run_stage(recipe.out, stage, verb, config) if done is None else done
+        results[stage] = run_stage(recipe.out, stage, verb, config) if done is None else done
     report = _report(recipe, results, command)
     report["seconds"] = round(sum(r["seconds"] for r in results.values()), 1)
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
@@ -45,7 +45,7 @@ def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
     return report
 
 
-def _run_stage(out: Path, stage: str, verb: str, config: StageConfig) -> dict[str, Any]:
+def run_stage(out: Path, stage: str, verb: str, config: StageConfig) -> dict[str, Any]:
     """One stage into its folder; summary.json, written last, says that it is complete."""
     folder = out / stage
     before = time.perf_counter()

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tutelage.errors import UserError, did_you_mean
 
-TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.?\d*(?:e-?\d+)?)|(?P<name>[A-Za-z_][\w.-]*\w|[A-Za-z_])|(?P<sign><=|>=|==|!=|[-+*/<>()]))")
+TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+\.?\d*(?:e-?\d+)?)|(?P<name>[A-Za-z_][\w.-]*\w|[A-Za-z_])|(?P<sign><=|>=|==|!=|[-+*/<>()]))"
+)
 COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -47,7 +49,9 @@ def check(text: str, known: set[str], where: str) -> None:
     for name in sorted(names_in(text)):
         if name not in known:
             near = did_you_mean(name, sorted(known))
-            raise UserError(f"names {name!r}, which nothing measures{near}", where=where, mend=f"use: {', '.join(sorted(known))}")
+            raise UserError(
+                f"names {name!r}, which nothing measures{near}", where=where, mend=f"use: {', '.join(sorted(known))}"
+            )
     _Parser(text, dict.fromkeys(known, 1.0), where).whole()
 
 
@@ -56,7 +60,9 @@ def _tokens(text: str, where: str) -> Iterator[tuple[str, str]]:
     while text[place:].strip():
         found = TOKEN.match(text, place)
         if found is None:
-            raise UserError(f"cannot be read at {text[place:].strip()[:12]!r}", where=where, mend="compare names and numbers")
+            raise UserError(
+                f"cannot be read at {text[place:].strip()[:12]!r}", where=where, mend="compare names and numbers"
+            )
         place = found.end()
         yield str(found.lastgroup), str(found[found.lastgroup])  # type: ignore[index]
 
@@ -75,7 +81,9 @@ class _Parser:
 
     def fault(self) -> UserError:
         rest = " ".join(token for _, token in self.tokens[self.at :]) or "its end"
-        return UserError(f"{self.text!r} cannot be read at {rest!r}", where=self.where, mend="see studies/conditions.py")
+        return UserError(
+            f"{self.text!r} cannot be read at {rest!r}", where=self.where, mend="see studies/conditions.py"
+        )
 
     def take(self, *words: str) -> str | None:
         if self.at < len(self.tokens) and self.tokens[self.at][1] in words:

@@ -20,7 +20,14 @@ KINDS: dict[str, tuple[str, ...]] = {
     "result": ("stage",),  # any number that a stage returned
 }
 POINTS = ("first", "last", "change", "max", "min", "mean", "best", "since_best", "kl_of_best")
-STAGE_OF = {"curve": "ppo", "metric": "ppo", "win_rate": "eval", "behavior": "eval", "corpus_loss": "eval", "card": "reward"}
+STAGE_OF = {
+    "curve": "ppo",
+    "metric": "ppo",
+    "win_rate": "eval",
+    "behavior": "eval",
+    "corpus_loss": "eval",
+    "card": "reward",
+}
 RESAMPLES = 200
 
 
@@ -78,9 +85,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _on_curve(
-    rows: Sequence[Mapping[str, Any]], name: str, at: str, weights: Mapping[str, int] | None
-) -> float | None:
+def _on_curve(rows: Sequence[Mapping[str, Any]], name: str, at: str, weights: Mapping[str, int] | None) -> float | None:
     if weights is not None:
         rows = [row for row in rows for _ in range(weights.get(row["prompt_id"], 0))]
     points = curve(rows, lambda r: r["gold"]) if rows else []

@@ -125,7 +125,11 @@ def find(kind: str, name: str) -> Path:
     if not shipped.exists():
         known = names(kind)
         verb = {"studies": "study", "lab": "lab"}[kind]
-        raise UserError(f"there is no {name!r}{did_you_mean(name, known)}", where=f"tutelage {verb}", mend=f"use one of: {', '.join(known)}")
+        raise UserError(
+            f"there is no {name!r}{did_you_mean(name, known)}",
+            where=f"tutelage {verb}",
+            mend=f"use one of: {', '.join(known)}",
+        )
     return shipped
 
 
@@ -147,7 +151,9 @@ def load_study(path: Path) -> Study:
         _sentence(one, known, f"{where}, key conclude")
     for name in study.figure.y:
         if name not in study.measures:
-            raise UserError(f"draws {name!r}, which is not measured", where=f"{where}, key figure", mend="name a measure")
+            raise UserError(
+                f"draws {name!r}, which is not measured", where=f"{where}, key figure", mend="name a measure"
+            )
     return study
 
 
@@ -171,7 +177,9 @@ def load_scenario(path: Path) -> Scenario:
     for question in scenario.predict:
         if question.of not in measured or question.kind not in ("direction", "number"):
             raise UserError(
-                f"asks for {question.kind} of {question.of!r}", where=f"{where}, question {question.id}", mend="kind direction or number, of a measure"
+                f"asks for {question.kind} of {question.of!r}",
+                where=f"{where}, question {question.id}",
+                mend="kind direction or number, of a measure",
             )
     return scenario
 
@@ -230,7 +238,9 @@ def _sentence(one: Sentence, known: set[str], where: str) -> None:
         check(one.when, known, where)
     for name, _ in SLOT.findall(one.say):
         if name not in known:
-            raise UserError(f"says {{{name}}}, which nothing measures", where=where, mend=f"use: {', '.join(sorted(known))}")
+            raise UserError(
+                f"says {{{name}}}, which nothing measures", where=where, mend=f"use: {', '.join(sorted(known))}"
+            )
 
 
 def fill(text: str, values: Mapping[str, Any]) -> str:
@@ -252,6 +262,10 @@ def _measures(rows: Mapping[str, Mapping[str, Any]], where: str) -> None:
         allowed = {kinds[0], *KINDS[kinds[0]]}
         for key in row:
             if key not in allowed:
-                raise UserError(f"unknown key {key!r}{did_you_mean(str(key), sorted(allowed))}", where=place, mend=f"use: {', '.join(sorted(allowed))}")
+                raise UserError(
+                    f"unknown key {key!r}{did_you_mean(str(key), sorted(allowed))}",
+                    where=place,
+                    mend=f"use: {', '.join(sorted(allowed))}",
+                )
         if "at" in row and row["at"] not in POINTS:
             raise UserError(f"at {row['at']!r}", where=place, mend=f"use: {', '.join(POINTS)}")
