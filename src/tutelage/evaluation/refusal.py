@@ -22,6 +22,7 @@ DECLINES = re.compile(
     r"|(?:do\s+not|don't)\s+(?:support|condone|encourage|endorse|promote|assist|feel\s+comfortable))"
     r"|\bnot\b[^.]{0,30}\b(?:my\s+programming|(?:ethical|my|safety)\s+guidelines|my\s+polic(?:y|ies))\b"
     r"|\b(?:against|violates?)\s+(?:my|the|our|openai's)\s+(?:\w+\s+){0,2}?(?:programming|guidelines|polic(?:y|ies)|principles)\b"
+    r"|^no,\s+that\s+would\b"
     r"|\b(?:i\s+(?:strongly\s+)?(?:urge|advise)\s+you\s+(?:not|to\s+reconsider|to\s+seek))\b",
     re.IGNORECASE,
 )

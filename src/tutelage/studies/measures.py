@@ -31,6 +31,12 @@ STAGE_OF = {
 RESAMPLES = 200
 
 
+def stage_measured(row: Mapping[str, Any]) -> str:
+    """The stage whose output a measure reads."""
+    kind = next((kind for kind in KINDS if kind in row), "")
+    return str(row.get("stage", STAGE_OF.get(kind, "")))
+
+
 class Cell:
     """One run of a recipe: where each stage's folder is, and what it returned."""
 
@@ -55,7 +61,7 @@ class Cell:
     def measure(self, row: Mapping[str, Any], weights: Mapping[str, int] | None = None) -> float | None:
         """A number, or None where the cell has none. weights: how often each prompt counts (the bootstrap's)."""
         kind = next(kind for kind in KINDS if kind in row)
-        stage = str(row.get("stage", STAGE_OF.get(kind, "")))
+        stage = stage_measured(row)
         if stage not in self.results:
             raise UserError(f"there is no stage {stage!r} to measure", mend=f"use one of: {', '.join(self.results)}")
         result = self.results[stage]

@@ -9,7 +9,7 @@ from typing import Any
 from tutelage.errors import UserError, did_you_mean
 from tutelage.recipe import read_yaml
 from tutelage.studies.conditions import check
-from tutelage.studies.measures import KINDS, POINTS
+from tutelage.studies.measures import KINDS, POINTS, stage_measured
 
 ROOT = Path(__file__).parents[3]
 SLOT = re.compile(r"\{([\w.-]+)(?::([^{}]*))?\}")
@@ -196,10 +196,22 @@ def _inherited(path: Path) -> dict[str, Any]:
     if base is None:
         return row
     below = read_yaml(path.parent / str(base))
-    for key in ("measures", "fast"):
-        if key in below and key in row:
-            row[key] = {**below[key], **row[key]}
+    stages = {stage_name(entry) for entry in row.get("stages", below.get("stages", []))}
+    # A file that has other stages takes over what the base says about those that it kept.
+    measures = {n: m for n, m in below.get("measures", {}).items() if stage_measured(m) in stages}
+    fast = {n: v for n, v in below.get("fast", {}).items() if "." not in n or n.partition(".")[0] in stages}
+    for key, inherited in (("measures", measures), ("fast", fast)):
+        if inherited or key in row:
+            row[key] = {**inherited, **row.get(key, {})}
     return {**below, **row}
+
+
+def stage_name(entry: Any) -> str:
+    """The name of a stage in a file's list: its verb, unless it has a name."""
+    if isinstance(entry, dict) and len(entry) == 1:
+        verb, values = next(iter(entry.items()))
+        return str((values or {}).get("name", verb))
+    return str(entry)
 
 
 def _keys(row: Mapping[str, Any], cls: type, where: str) -> None:

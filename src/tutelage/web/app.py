@@ -13,7 +13,7 @@ from tutelage.errors import UserError
 from tutelage.feedback import Store, people
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.store import StoreUnavailable
-from tutelage.web import account, chat, compare, label, lead, runs, thumbs
+from tutelage.web import account, chat, compare, lab, label, lead, runs, thumbs
 from tutelage.web.access import Denied, guard
 from tutelage.web.pages import page, wants_json
 from tutelage.web.security import Security
@@ -38,7 +38,7 @@ def create_app(store: Store, *, local: bool = False, workbench: Workbench | None
     for part in (label, lead, account, thumbs):
         app.include_router(part.router)
     if workbench is not None:
-        for part in (compare, chat, runs):
+        for part in (compare, chat, runs, lab):
             app.include_router(part.router)
     app.add_middleware(Security, loopback_only=local)
     app.add_exception_handler(Denied, _denied)

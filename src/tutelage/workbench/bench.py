@@ -13,6 +13,7 @@ from tutelage.records import Prompt
 from tutelage.runs.files import read_json, write_json
 from tutelage.workbench.comparisons import Column, Comparison
 from tutelage.workbench.filling import Filling, reproducible
+from tutelage.workbench.lessons import Lessons
 from tutelage.workbench.models import Found, Models
 
 IMPORT_KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
@@ -26,6 +27,7 @@ class Workbench:
         self.runs, self.models = runs, Models(runs, dtype)
         self.opened: dict[str, Comparison] = {}
         self.fillings: dict[str, Filling] = {}
+        self.lessons = Lessons(runs / "lab")
         self.checked: dict[tuple[str, str], bool] = {}
         self.lock = threading.Lock()
 

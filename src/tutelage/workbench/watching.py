@@ -46,7 +46,9 @@ FIRST = (  # what is drawn, in this order, where a stage logs it
     "grad_norm",
     "learning_rate",
 )
+ON_POLICY = ("ppo", "rloo", "grpo", "online-dpo")
 NOT_DRAWN = {"step", "seconds", "num_tokens", "episode", "epoch"}
+NEITHER = {"objective/kl", "eval/kl", "grad_norm"}  # small is no aim by itself
 OWN = {"out", "resume", "json", "dry_run"}  # options that say nothing about what a run computes
 
 
@@ -166,7 +168,8 @@ def curves(run: RunView) -> list[Series]:
     for name in names:
         points = [(float(r["step"]), float(r[name])) for r in rows if isinstance(r.get(name), int | float)]
         if points:
-            found.append(Series(name, thinned(points), _sentence(name, points)))
+            judged = name not in NEITHER and not (name == "loss" and run.stage in ON_POLICY)
+            found.append(Series(name, thinned(points), _sentence(name, points, judged)))
     return found
 
 
@@ -186,15 +189,15 @@ def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> l
 UNITS = {metric.name: (metric.unit, metric.better, metric.formula) for metric in METRICS}
 
 
-def _sentence(name: str, points: Sequence[tuple[float, float]]) -> str:
-    """How it moved, and whether that is the good direction."""
+def _sentence(name: str, points: Sequence[tuple[float, float]], judged: bool) -> str:
+    """How it moved, and (where it is `judged`) whether that is the good direction."""
     unit, better, _ = UNITS.get(name, ("", None, ""))
     tail = max(1, len(points) // 20)
     first = sum(y for _, y in points[:tail]) / tail
     last = sum(y for _, y in points[-tail:]) / tail
     moved = "rose" if last > first else "fell" if last < first else "stayed"
     good = ""
-    if better in ("up", "down") and last != first:
+    if judged and better in ("up", "down") and last != first:
         good = ": as it should" if (better == "up") == (last > first) else ": it should go the other way"
     return f"{name} {moved} {first:.3g} → {last:.3g}{'' if unit in ('', '1') else f' {unit}'}{good}"
 

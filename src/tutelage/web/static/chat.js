@@ -114,7 +114,7 @@ function buttons(side, messages, completion, model) {
     row.replaceChildren(area, button("Save the better answer", () => give({ edit: area.value }, "Saved as a demonstration.")));
     area.focus();
   };
-  row.append(button("👍 Good", () => give({ thumb: "up" }, "Saved as a thumb up.")), button("👎 Bad", () => give({ thumb: "down" }, "Saved as a thumb down.")), button("Edit", edit));
+  row.append(button("Good", () => give({ thumb: "up" }, "Saved as a thumb up.")), button("Bad", () => give({ thumb: "down" }, "Saved as a thumb down.")), button("Edit", edit));
   if (spec("b")) {
     row.append(
       button("Go on with this", () => {
