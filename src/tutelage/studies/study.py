@@ -41,7 +41,7 @@ def plan(study: Study, *, fast: bool) -> tuple[list[Any], list[int], dict[str, A
 
 
 def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None = None) -> dict[str, Any]:
-    """Returns (and writes to OUT/study.json, figure.svg and study.md) what was measured."""
+    """Returns (and writes to OUT/study.json, figure.svg and study.md) what was measured; stages are shared in OUT/../stages."""
     started = time.perf_counter()
     values, seeds, common = plan(study, fast=fast)
     where = f"study {study.study}"
@@ -55,7 +55,7 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
                 file=sys.stderr,
             )
             settings = {**common, **{k: put(v, value) for k, v in study.vary.set.items()}}
-            cell = run_cell(study.stages, settings, model=base, seed=seed, store=out / "stages", where=where)
+            cell = run_cell(study.stages, settings, model=base, seed=seed, store=out.parent / "stages", where=where)
             cells.append({"value": value, "seed": seed, **{n: cell.measure(m) for n, m in study.measures.items()}})
     table = summarize(cells, list(study.measures), values)
     result = {

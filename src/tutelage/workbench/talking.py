@@ -50,7 +50,7 @@ def speak(models: Models, spec: str, messages: Sequence[Message], sampling: Samp
             text = tokenizer.decode([t for t in tokens if t != end], skip_special_tokens=True)
             if not text.endswith("\ufffd"):  # a character may need several tokens
                 yield {"text": text}
-        yield {"done": "stop" if len(tokens) < room or end in tokens else "length"}
+        yield {"done": "stop" if len(tokens) < room else "length"}
 
 
 def weigh(models: Models, spec: str, messages: Sequence[Message], text: str, reward: str) -> dict[str, Any]:
