@@ -38,6 +38,11 @@ def test_a_study_runs_to_its_figure(name, folder, nano):
     for row in result["summary"]:
         assert all(row[measure]["seeds"] == 1 for measure in study.figure.y), row
     assert result["conclusions"] and "{" not in " ".join(result["conclusions"])
+    if name == "reward-hacking":
+        found = result["over_optimization"]
+        assert (
+            [g["kl_coef"] for g in found["groups"]] == [0.0, 0.15] and len(found["best_of_n"]) >= 3 and found["verdict"]
+        )
     ET.fromstring((folder / name / "figure.svg").read_text())
     assert "its numbers say nothing" in (folder / name / "study.md").read_text()
 

@@ -90,8 +90,55 @@ def test_thumbs_go_into_the_store_and_out(local, store):
         {"completion": "x", "thumb": "up"},
     ):
         assert local.send("/v1/feedback", bad).status_code == 422, bad
-    assert local.http.post("/v1/feedback", json={**sent, "thumb": "up"}).status_code == 403  # without the token
+    thumb = {**sent, "thumb": "up"}
+    for browser in ({"origin": "http://localhost:8000"}, {"sec-fetch-site": "same-origin"}):  # shows no token
+        assert local.http.post("/v1/feedback", json=thumb, headers=browser).status_code == 403
+    assert local.http.post("/v1/feedback", json=thumb, headers={"origin": "http://evil.example"}).status_code == 403
+    assert local.http.post("/v1/feedback", json=thumb).status_code == 200  # a program on this machine
     assert local.send("/v1/feedback/a1/undo", {}).status_code == 200
     assert local.send("/v1/feedback/zz/undo", {}).status_code == 422
     exported = local.get("/projects/chat/export")
     assert exported.status_code == 200
+
+
+def test_where_there_are_accounts_feedback_needs_one(store, bench):
+    stranger = Browser(create_app(store, workbench=bench))
+    sent = {"messages": ASKED, "completion": "x", "thumb": "up"}
+    assert stranger.http.post("/v1/feedback", json=sent).status_code == 401
+    from tutelage.feedback import people
+
+    with store.write() as db:
+        token, session = people.sign_in(db, people.add_person(db, "Ana", "labeler", "a long password"))
+    stranger.http.cookies.set("tutelage_session", token)
+    assert stranger.http.post("/v1/feedback", json=sent).status_code == 403
+    stranger.csrf = session.csrf
+    assert stranger.send("/v1/feedback", sent).status_code == 200
+
+
+def test_every_page_for_those_who_train_keeps_others_out(store, bench):
+    from fastapi.routing import APIRoute
+
+    from tutelage.feedback import people
+    from tutelage.web import compare, lab, runs
+
+    app = create_app(store, workbench=bench)
+    with store.write() as db:
+        token, session = people.sign_in(db, people.add_person(db, "Bo", "labeler", "a long password"))
+    labeler, nobody = Browser(app), Browser(app)
+    labeler.http.cookies.set("tutelage_session", token)
+    tried = 0
+    for part in (compare, chat, runs, lab):
+        for route in part.router.routes:
+            assert isinstance(route, APIRoute) and route.endpoint.allowed, route
+            path = (
+                route.path.replace("{name:path}", "one/ppo")
+                .replace("{name}", "a" * 24)
+                .replace("{p}", "0")
+                .replace("{attempt}", "x")
+            )
+            for method in route.methods:
+                headers = {"x-csrf-token": session.csrf, "accept": "application/json"}
+                assert labeler.http.request(method, path, headers=headers).status_code == 403, path
+                assert nobody.http.request(method, path, headers=headers).status_code == 401, path
+                tried += 1
+    assert tried >= 25

@@ -33,6 +33,7 @@ def split(settings: Settings, where: str) -> dict[str, dict[str, Any]]:
 def run_cell(stages: Sequence[Any], settings: Settings, *, model: str, seed: int, store: Path, where: str) -> Cell:
     """Run the stages with the settings over their own options; what an equal stage made before is used again."""
     recipe = Recipe(where, where, seed, model, "world", store, [])
+    base = identity(model)
     asked = split(settings, where)
     produced: dict[str, str] = {}
     folders: dict[str, Path] = {}
@@ -45,13 +46,13 @@ def run_cell(stages: Sequence[Any], settings: Settings, *, model: str, seed: int
         stage = str(values.pop("name", verb))
         values |= asked.pop(stage, {})
         if own:
-            folder = store / f"{stage}-{_key(verb, {**_replaced(values, produced), 'seed': seed, 'base': model})}"
+            folder = store / f"{stage}-{_key(verb, {**_replaced(values, produced), 'seed': seed}, base)}"
             run = _preparation(verb, _replaced(values, produced), folder, seed, model)
             output = folder
         else:
             config = resolve_stage(recipe, stage, verb, values, produced, place, False, None)
             content = {k: v for k, v in to_mapping(config).items() if k not in NOT_CONTENT}
-            folder = store / f"{stage}-{_key(verb, content)}"
+            folder = store / f"{stage}-{_key(verb, content, base)}"
             output = folder / OUTPUT_FILES[verb] if verb in OUTPUT_FILES else folder
             config = replace(config, out=str(output), **({"resume": True} if "resume" in to_mapping(config) else {}))
             recipe.stages.append((stage, verb, config))
@@ -99,8 +100,17 @@ def _replaced(values: Mapping[str, Any], produced: Mapping[str, str]) -> dict[st
     return {key: produced.get(value, value) if isinstance(value, str) else value for key, value in values.items()}
 
 
-def _key(verb: str, content: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps([verb, content], sort_keys=True, default=str).encode(), digest_size=6).hexdigest()
+def identity(model: str) -> str:
+    """A hash of the base model: with another one, nothing that was made before is used again."""
+    from tutelage.models import resolve
+    from tutelage.runs.lineage import folder_hash
+
+    return folder_hash(resolve(model))
+
+
+def _key(verb: str, content: Mapping[str, Any], base: str) -> str:
+    text = json.dumps([verb, content, base], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def known_options(stages: Sequence[Any]) -> set[str]:

@@ -14,6 +14,7 @@ STYLE = (
     ".hollow{fill:#fff}.s-gold{--c:#1a1f26}.s-base{--c:#5c6775}.s-sft{--c:#000ea3}.s-ppo{--c:#cc400c}.s-ptx{--c:#058760}"
 )
 WIDTH, HEIGHT = 400, 260
+LOOKS = ("s-ppo", "s-ptx", "s-sft", "s-base")
 
 
 def study_figure(study: Study, result: Mapping[str, Any]) -> str:
@@ -45,7 +46,26 @@ def study_figure(study: Study, result: Mapping[str, Any]) -> str:
                 for r in known
             ]
             panels.append(dot_panel(dots, label, limits=_limits(dots), show=short, width=WIDTH))
-    return together(panels, list(study.figure.y.values()), study.figure.title)
+    titles = list(study.figure.y.values())
+    if (found := result["over_optimization"]) is not None:
+        for key, heading in (("proxy", "Proxy against √KL"), ("gold", "Gold against √KL; the best is marked")):
+            panels.append(
+                line_panel(_by_distance(found, key), heading, x_label="√KL, √nats", width=WIDTH, height=HEIGHT)
+            )
+            titles.append(heading)
+    return together(panels, titles, study.figure.title)
+
+
+def _by_distance(found: Mapping[str, Any], key: str) -> list[Line]:
+    """Mean curves of each KL coefficient, and best-of-n."""
+    lines = []
+    for number, group in enumerate(found["groups"]):
+        points = [(max(0.0, p["kl"]) ** 0.5, p[key]) for p in group["curve"]]
+        best = group["best"]
+        note = (max(0.0, best["kl"]) ** 0.5, best["gold"], f"KL {best['kl']:.1f}") if key == "gold" else None
+        lines.append(Line(f"β {group['kl_coef']:g}", points, LOOKS[number % len(LOOKS)], "circle", note=note))
+    chosen = [(max(0.0, row["kl"]) ** 0.5, row[key]) for row in found["best_of_n"]]
+    return [*lines, Line("best of n", chosen, "s-gold", "diamond", dash=True)]
 
 
 def _limits(dots: list[Dot]) -> tuple[float, float]:

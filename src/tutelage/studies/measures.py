@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tutelage.errors import UserError
 from tutelage.evaluation.overoptimization import curve
 from tutelage.runs.files import read_log
@@ -50,13 +52,17 @@ class Cell:
             from tutelage.world import gold
             from tutelage.world import prompts as world_prompts
 
-            config = _config(self.folders[stage])
+            config = self.config(stage)
             asked = {p.id: p for p in world_prompts("tune", int(config["eval_prompts"]), int(config["seed"]))}
             rows = read_log(self.folders[stage] / "samples.jsonl")
             for row in rows:
                 row["gold"] = gold.score(asked[row["prompt_id"]], row["text"], row["finish"]).total
             self._samples[stage] = rows
         return self._samples[stage]
+
+    def config(self, stage: str) -> dict[str, Any]:
+        """Every effective option of a stage."""
+        return yaml.safe_load((self.folders[stage] / "config.yaml").read_text(encoding="utf-8"))
 
     def measure(self, row: Mapping[str, Any], weights: Mapping[str, int] | None = None) -> float | None:
         """A number, or None where the cell has none. weights: how often each prompt counts (the bootstrap's)."""
@@ -79,12 +85,6 @@ class Cell:
         if kind == "card":
             return _number(result["reward_model"].get(row["card"]))
         return _number(result.get(str(row["result"])))
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    import yaml
-
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def _number(value: Any) -> float | None:

@@ -34,6 +34,17 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class OverOptimization:
+    """Proxy and gold along `stage` of all cells put together, beside best-of-n of `reward` among samples of `start`."""
+
+    stage: str = "ppo"
+    reward: str = "reward"
+    start: str = "sft"
+    prompts: int = 150
+    samples: int = 16
+
+
+@dataclass(frozen=True)
 class Sentence:
     """`say` where `if` holds. {name} in it is a measured number, {name:.2f} formatted."""
 
@@ -57,6 +68,7 @@ class Study:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     minutes: float = 20.0
     model: str = "world"
+    over_optimization: OverOptimization | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +156,8 @@ def load_study(path: Path) -> Study:
     row["vary"] = _made(Vary, row["vary"], f"{where}, key vary")
     row["figure"] = _made(Figure, row["figure"], f"{where}, key figure")
     row["conclude"] = _sentences(row["conclude"], f"{where}, key conclude")
+    if "over_optimization" in row:
+        row["over_optimization"] = _made(OverOptimization, row["over_optimization"], f"{where}, key over_optimization")
     study = Study(**row)
     _measures(study.measures, where)
     known = {f"{name}.{part}" for name in study.measures for part in ("first", "last", "change", "low", "high", "n")}

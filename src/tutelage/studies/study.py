@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
+from tutelage.evaluation.hacking import run_curve
+from tutelage.evaluation.hacking import summarize as summarize_runs
 from tutelage.evaluation.intervals import mean_interval
+from tutelage.evaluation.overoptimization import curve
 from tutelage.runs import write_json, write_text
 from tutelage.studies.cells import known_options, run_cell
 from tutelage.studies.conditions import holds
 from tutelage.studies.figures import study_figure
+from tutelage.studies.measures import Cell
 from tutelage.studies.schema import Study, fill
 
 
@@ -47,7 +51,8 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
     where = f"study {study.study}"
     check_settings({**study.vary.set, **common}, study.stages, where)
     base = model or (study.fast.get("model") if fast else None) or study.model
-    cells = []
+    cells: list[dict[str, Any]] = []
+    ran: list[Cell] = []
     for seed in seeds:
         for value in values:
             print(
@@ -56,6 +61,7 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
             )
             settings = {**common, **{k: put(v, value) for k, v in study.vary.set.items()}}
             cell = run_cell(study.stages, settings, model=base, seed=seed, store=out.parent / "stages", where=where)
+            ran.append(cell)
             cells.append({"value": value, "seed": seed, **{n: cell.measure(m) for n, m in study.measures.items()}})
     table = summarize(cells, list(study.measures), values)
     result = {
@@ -68,6 +74,7 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
         "cells": cells,
         "summary": table,
         "conclusions": conclusions(study, table),
+        "over_optimization": over_optimization(study, ran, fast) if study.over_optimization else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -75,6 +82,23 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
     write_text(out / "study.md", as_markdown(study, result))
     write_json(out / "study.json", result)
     return result
+
+
+def over_optimization(study: Study, cells: Sequence[Cell], fast: bool) -> dict[str, Any]:
+    """Every cell's curve by its KL coefficient, best-of-n beside them, fits with errors, and the verdict."""
+    from tutelage.algorithms.best_of_n import kl_upper_bound
+    from tutelage.stages.evaluate import reward_model_against_gold
+
+    asked = study.over_optimization
+    assert asked is not None
+    runs = []
+    for cell in cells:
+        rows, config = cell.samples(asked.stage), cell.config(asked.stage)
+        runs.append(run_curve(config["kl_coef"], config["seed"], rows, curve(rows, lambda r: r["gold"])))
+    reward, start = (str(cells[0].results[name]["checkpoint"]) for name in (asked.reward, asked.start))
+    counts = (8, 4) if fast else (asked.prompts, asked.samples)
+    table = reward_model_against_gold(reward, start, "auto", *counts)["best_of_n"]
+    return summarize_runs(runs, [{**row, "kl": kl_upper_bound(row["n"])} for row in table])
 
 
 def put(template: Any, value: Any) -> Any:
@@ -127,7 +151,16 @@ def as_markdown(study: Study, result: Mapping[str, Any]) -> str:
     lines = [f"# {study.title}", "", study.question, ""]
     if result["fast"]:
         lines += ["A fast run, to see that everything works; its numbers say nothing.", ""]
-    lines += [*(f"- {said}" for said in result["conclusions"]), "", "![The figure](figure.svg)", ""]
+    lines += [*(f"- {said}" for said in result["conclusions"]), ""]
+    if (found := result["over_optimization"]) is not None:
+        lines += [found["verdict"], ""]
+        for form, fit in found["fits"].items():
+            numbers = (
+                f"α = {fit['alpha']:.3f} ± {fit['alpha_error']:.3f}, β = {fit['beta']:.3f} ± {fit['beta_error']:.3f}"
+            )
+            lines += [f"- Gao et al.'s form for {form}: {numbers} (standard errors), R² {fit['r2']:.2f}"]
+        lines += [""]
+    lines += ["![The figure](figure.svg)", ""]
     lines += ["| " + " | ".join([study.vary.label, *names]) + " |", "|" + "---|" * (len(names) + 1)]
     for row in result["summary"]:
         lines.append("| " + " | ".join([str(row["value"]), *(_shown(row[name]) for name in names)]) + " |")
