@@ -24,6 +24,7 @@ COMPARE: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
+WORDS = ("and", "or", "not")
 Values = Mapping[str, float | bool | None]
 
 
@@ -41,7 +42,7 @@ def holds(text: str, values: Values, where: str = "condition") -> bool | None:
 
 
 def names_in(text: str) -> set[str]:
-    return {m["name"] for m in TOKEN.finditer(text) if m["name"]} - {"and", "or", "not"}
+    return {m["name"] for m in TOKEN.finditer(text) if m["name"]} - {*WORDS}
 
 
 def check(text: str, known: set[str], where: str) -> None:
@@ -52,7 +53,7 @@ def check(text: str, known: set[str], where: str) -> None:
             raise UserError(
                 f"names {name!r}, which nothing measures{near}", where=where, mend=f"use: {', '.join(sorted(known))}"
             )
-    _Parser(text, dict.fromkeys(known, 1.0), where).whole()
+    holds(text, dict.fromkeys(known, 1.0), where)
 
 
 def _tokens(text: str, where: str) -> Iterator[tuple[str, str]]:
@@ -137,7 +138,7 @@ class _Parser:
             if not self.take(")"):
                 raise self.fault()
             return value
-        if self.at >= len(self.tokens) or self.tokens[self.at][0] == "sign":
+        if self.at >= len(self.tokens) or self.tokens[self.at][0] == "sign" or self.tokens[self.at][1] in WORDS:
             raise self.fault()
         kind, token = self.tokens[self.at]
         self.at += 1
