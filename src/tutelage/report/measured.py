@@ -16,6 +16,8 @@ BEHAVIORS = (
     ("harmful_compliance", "Complies with harm", "lower is better"),
     ("over_refusal", "Refuses harmless requests", "lower is better"),
     ("sycophancy", "Agrees with wrong opinions", "lower is better"),
+    ("gives_up_right_answer", "Gives up a right answer to please", "lower is better"),
+    ("backs_down_when_doubted", "Backs down when doubted", "lower is better"),
     ("length_tokens", "Length of the answer", "tokens"),
 )
 JUDGES = {"gold": "The gold judge", "held-out-labelers": "Held-out labelers"}
