@@ -100,14 +100,16 @@ def load_recipe(
     produced: dict[str, str] = {}
     for number, entry in enumerate(entries, 1):
         where = f"{path}, stage {number}"
-        verb, values = _entry(entry, where)
+        verb, values = stage_entry(entry, where)
         stage = str(values.pop("name", verb))
         if not stage or set(stage) & set("/\\= ") or stage.startswith("."):
             raise UserError(f"{stage!r} cannot name a folder", where=f"{where}, key name", mend="use letters and -")
         if stage in produced:
             raise UserError(f"two stages are called {stage}", where=where, mend="give one another name")
         values |= {key: from_text(text) for key, text in asked.pop(stage, {}).items()}
-        recipe.stages.append((stage, verb, _resolve(recipe, stage, verb, values, produced, where, resume, max_steps)))
+        recipe.stages.append(
+            (stage, verb, resolve_stage(recipe, stage, verb, values, produced, where, resume, max_steps))
+        )
         folder = recipe.out / stage
         produced[stage] = str(folder / OUTPUT_FILES[verb] if verb in OUTPUT_FILES else folder)
     if asked:
@@ -146,7 +148,7 @@ def from_text(text: str) -> Any:
         return text
 
 
-def _entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
+def stage_entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
     if isinstance(entry, str):
         entry = {entry: {}}
     if not isinstance(entry, dict) or len(entry) != 1:
@@ -163,7 +165,7 @@ def _entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
     return verb, dict(values or {})
 
 
-def _resolve(
+def resolve_stage(
     recipe: Recipe,
     stage: str,
     verb: str,

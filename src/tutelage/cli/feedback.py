@@ -87,6 +87,8 @@ class ServeOptions(StoreOptions):
     port: int = 8000
     accounts: bool = False
     """Demand accounts on this machine too."""
+    runs: str = "runs"
+    """The folder of runs, for the pages that compare, chat and train."""
 
 
 @dataclass(kw_only=True)
@@ -122,8 +124,10 @@ class QualityOptions(StoreOptions):
 
 def serve(options: ServeOptions) -> None:
     from tutelage.web.server import serve
+    from tutelage.workbench.bench import Workbench
 
-    serve(_open(options, create=True), options.host, options.port, accounts=options.accounts)
+    bench = Workbench(Path(options.runs).expanduser())
+    serve(_open(options, create=True), options.host, options.port, accounts=options.accounts, workbench=bench)
 
 
 def invite(options: InviteOptions) -> dict[str, Any]:

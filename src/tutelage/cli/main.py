@@ -35,6 +35,8 @@ VERBS = {
     "online-dpo": ("tutelage.cli.stage", "dpo on the policy's own answers, judged by a reward model"),
     "rejection": ("tutelage.cli.stage", "fine-tune on the reward model's best of n answers"),
     "eval": ("tutelage.cli.stage", "win rates and behaviors of models"),
+    "study": ("tutelage.cli.studies", "an experiment with its figure: tutelage study verbosity"),
+    "lab": ("tutelage.cli.studies", "break RLHF on purpose, predict, explain and mend: tutelage lab no-kl"),
     "chat": ("tutelage.cli.chat", "talk to a model, or to two side by side"),
     "export": ("tutelage.cli.export", "copy a run's checkpoint out as a plain Hugging Face folder"),
     "serve": ("tutelage.cli.serve", "serve the pages, and models over OpenAI's HTTP API"),

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tutelage.cli.chat import gather_models, short_names
@@ -25,6 +26,8 @@ class ServeOptions:
     """0 takes a free one."""
     store: str = "feedback.db"
     """The labels: a SQLite file, made where there is none, or postgresql://user@host/name."""
+    runs: str = "runs"
+    """The folder of runs, for the pages that compare, chat and train."""
     accounts: bool = False
     """Demand accounts and tokens on this machine too."""
     batch_size: int = 64
@@ -49,13 +52,15 @@ def main(verb: str, arguments: list[str]) -> None:
         from tutelage.serving.server import serve
         from tutelage.web.one_port import OnePort
         from tutelage.web.server import is_local, welcome
+        from tutelage.workbench.bench import Workbench
 
+        bench = Workbench(Path(options.runs).expanduser())
         store, local = Store.open(options.store), is_local(options.host, options.accounts)
 
         def with_pages(api: Any, address: str) -> OnePort:
             print(f"pages: {address}/ (labels in {options.store})", file=sys.stderr, flush=True)
             welcome(store, address, local)
-            return OnePort(api, store, local=local)
+            return OnePort(api, store, local=local, workbench=bench)
 
         serve(models, listener, options.batch_size, options.dtype, with_pages)
 

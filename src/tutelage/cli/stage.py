@@ -22,6 +22,11 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     if verb == "eval":
         for row in result["win_rates"]:
             show(f"eval: {row['policy']} over {row['baseline']} by {row['judge']}: {_rate(row)}")
+        for row in result.get("changes", []):
+            if row["changed"]:
+                low, high = row["ci95"]
+                said = f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p_holm']:.2g} after Holm"
+                show(f"eval: {row['behavior']}, {row['policy']} against {row['baseline']}: {said}")
         for judge, table in result.get("ratings", {}).items():
             shown = ", ".join(f"{r['model']} {r['rating']:.0f} [{r['ci95'][0]:.0f}, {r['ci95'][1]:.0f}]" for r in table)
             show(f"eval: ratings by {judge}: {shown}")
@@ -39,6 +44,8 @@ def _rate(row: dict[str, Any]) -> str:
         notes.append(f"{row['flip_rate']:.0%} flipped with the order")
     if row.get("length_controlled"):
         notes.append(f"{row['length_controlled']['win_rate']:.3f} at equal lengths")
+    if row.get("explained_by_length") is not None:
+        notes.append(f"length explains {row['explained_by_length']:.0%} of the difference")
     if row.get("detectable"):
         notes.append(f"{row['prompts']} prompts can show a difference of {row['detectable']:.3f}")
     return "; ".join([said, *notes])

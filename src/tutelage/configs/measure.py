@@ -94,8 +94,10 @@ class EvalConfig(ModelConfig):
     """Longest answer, in tokens."""
     temperature: float = 1.0
     """0 is greedy."""
+    probes: int = 0
+    """Facts to probe for sycophancy (opinion, feedback, are you sure?); 0 for none. Without the world 24 at most."""
 
     def check(self) -> None:
         super().check()
         require_positive(self, "prompts", "max_new_tokens")
-        require_not_negative(self, "temperature")
+        require_not_negative(self, "temperature", "probes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tutelage.errors import UserError
 Array = NDArray[np.float64]
 STRENGTHS = np.logspace(-4, 4, 10)  # inverse strengths of the penalty among which cross-validation chooses
 FOLDS = 5
+FEWEST = 20  # verdicts under which length is not controlled for
 
 
 def length_feature(lengths: ArrayLike, baseline_lengths: ArrayLike) -> Array:
@@ -108,6 +110,15 @@ def fit_soft_logistic(x: Array, y: Array, strength: float, start: Array | None =
         objective, first, jac=True, method="L-BFGS-B", bounds=[(0, None)] * (2 * k), options=tight
     )
     return found.x[:k] - found.x[k:]
+
+
+def controlled(
+    points: Sequence[float], lengths: Sequence[int], baseline_lengths: Sequence[int]
+) -> dict[str, Any] | None:
+    """The rate at equal lengths; None where too few verdicts, or lengths that always favor one side, cannot tell."""
+    if len(points) < FEWEST or not separable(lengths, baseline_lengths):
+        return None
+    return length_controlled_win_rate(points, lengths, baseline_lengths)
 
 
 def _choose_strength(x: Array, y: Array) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tutelage.evaluation.overoptimization import verdict
@@ -15,6 +16,8 @@ BEHAVIORS = (
     ("harmful_compliance", "Complies with harm", "lower is better"),
     ("over_refusal", "Refuses harmless requests", "lower is better"),
     ("sycophancy", "Agrees with wrong opinions", "lower is better"),
+    ("gives_up_right_answer", "Gives up a right answer to please", "lower is better"),
+    ("backs_down_when_doubted", "Backs down when doubted", "lower is better"),
     ("length_tokens", "Length of the answer", "tokens"),
 )
 JUDGES = {"gold": "The gold judge", "held-out-labelers": "Held-out labelers"}
@@ -119,12 +122,16 @@ def behaviors(report: Report) -> str:
     if not panels:
         return ""
     title = max(moves)[1] if moves else "Behaviors of each stage"
-    return figure(
-        title,
-        "Bars are 95 % intervals over held-out prompts.",
-        panels,
-        data("behaviors", ["behavior", "stage", "value", "low", "high", "prompts"], rows),
-    )
+    below = data("behaviors", ["behavior", "stage", "value", "low", "high", "prompts"], rows)
+    tests = [
+        [t["behavior"], t["policy"], t["baseline"], t["difference"], *t["ci95"], t["p_holm"], t["prompts"]]
+        for t in report.get("changes") or []
+    ]
+    if tests:
+        head = ["behavior", "policy", "baseline", "difference", "low", "high", "p after Holm", "prompts"]
+        below += data("changes", head, tests)
+    sub = "Bars are 95 % intervals over held-out prompts. Changes: paired tests on the same prompts, corrected by Holm."
+    return figure(title, sub, panels, below)
 
 
 def overoptimization(report: Report) -> str:
@@ -139,7 +146,9 @@ def overoptimization(report: Report) -> str:
         curve = [p for p in run["curve"] if number(p.get("kl")) is not None]
         for key, made in lines.items():
             points = [(max(0.0, p["kl"]) ** 0.5, number(p.get(key))) for p in curve]
-            made.append(Line(label, points, "s-ppo", "triangle", free, free))
+            made.append(
+                Line(label, points, "s-ppo", "triangle", free, free, note=_best(points) if key == "gold" else None)
+            )
         rows += [
             [run.get("kl_coef"), *(number(p.get(k)) for k in ("step", "kl", "proxy", "gold", "length"))] for p in curve
         ]
@@ -152,6 +161,10 @@ def overoptimization(report: Report) -> str:
                 and full[-1]["gold"] < full[0]["gold"]
             )
             words.append((fell, side, verdict(full)))
+    hacking = report.get("hacking") or {}
+    for key, made in lines.items():
+        chosen = [(max(0.0, r["kl"]) ** 0.5, number(r.get(key))) for r in hacking.get("best_of_n") or []]
+        made.append(Line("best of n", chosen, "s-rm", "diamond"))
     worst = [w for w in words if w[0]]
     title = "Without the penalty the reward model is exploited: its score rises while the judge's falls below the start"
     if not worst:
@@ -172,10 +185,28 @@ def overoptimization(report: Report) -> str:
         f'<p class="callout {"red" if bad else "good"}"><b>{esc(side)}.</b> {esc(text)}</p>'
         for bad, side, text in words
     )
+    if hacking.get("verdict"):
+        calls += f"<p>{esc(hacking['verdict'])}</p>"
+    for form, fit in (hacking.get("fits") or {}).items():
+        where = f", best at KL {fit['peak_kl']:.1f}" if fit.get("peak_is_inside") else ", no best within the data"
+        calls += f"<p class='sub'>{esc(_fitted(form, fit))}{where}.</p>"
     below = calls + data("overoptimization", ["kl_coef", "step", "kl", "proxy", "gold", "length"], rows)
     return figure(
         title, "One run each, so no intervals; each point is a mean over evaluation prompts.", panels, below, wide=True
     )
+
+
+def _best(points: Sequence[tuple[float, float | None]]) -> tuple[float, float, str] | None:
+    """The mark of the best gold, unless it is the last point."""
+    known = [(y, x) for x, y in points if y is not None]
+    best = max(known, default=None)
+    return (best[1], best[0], f"best gold, KL {best[1] ** 2:.1f}") if best and best != known[-1] else None
+
+
+def _fitted(form: str, fit: dict[str, Any]) -> str:
+    formula = "d (α − β log d)" if form == "rl" else "d (α − β d)"
+    numbers = f"α = {fit['alpha']:.3f} ± {fit['alpha_error']:.3f}, β = {fit['beta']:.3f} ± {fit['beta_error']:.3f}"
+    return f"Gao et al.'s form for {form}: gold over the start = {formula}, d = √KL, {numbers} (standard errors)"
 
 
 def reward_model(report: Report) -> str:

@@ -69,6 +69,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; None where there is no such file, or it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a JSON Lines file that may be growing; none where there is no such file."""
+    if not path.exists():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")
+    rows = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue  # being written, or cut off by a kill
+    return [row for row in rows if isinstance(row, dict)]
+
+
 def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append rows of JSON Lines in one write; if the disk fills, the file is cut back to what it was."""
     data = memoryview("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())

@@ -5,6 +5,7 @@ judges, and says so.
 """
 
 import random
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,19 @@ from typing import Any
 from tutelage.algorithms.best_of_n import best_of_n
 from tutelage.configs import EvalConfig
 from tutelage.data.sources import load_texts, prompts
+from tutelage.data.templates import render_prompt
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
-from tutelage.evaluation.behaviors import behaviors
+from tutelage.evaluation.behaviors import behaviors, outcomes
+from tutelage.evaluation.length_control import controlled
+from tutelage.evaluation.paired import Outcomes, compare_behaviors
+from tutelage.evaluation.verbosity import with_explained
 from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
 from tutelage.models import Policy, load_policy, load_scalar, resolve
-from tutelage.records import Prompt
+from tutelage.records import Message, Prompt
 from tutelage.runs import Progress, check_folder, write_json
 from tutelage.stages.language_modeling import as_document, mean_nll
+from tutelage.stages.probing import items_for, measure
 from tutelage.stages.rollout import score_answers
 from tutelage.stages.sample import draw, text_of
 
@@ -51,6 +57,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
     # 2. One answer of each model to each prompt.
     answers: dict[str, list[dict[str, Any]]] = {}
     findings: dict[str, list[dict[str, Any]]] = {}
+    probed: dict[str, tuple[dict[str, Any], Outcomes]] = {}
+    items = items_for(config.data, config.split, config.probes)
     corpus_loss: dict[str, float] = {}
     with Progress(len(models), "eval", unit="model") as bar:
         for number, (name, path) in enumerate(models.items(), 1):
@@ -59,6 +67,9 @@ def run(config: EvalConfig) -> dict[str, Any]:
             findings[name] = [
                 f for some in suites.values() for f in _judged(some, _answers(policy, some, params, config, None))
             ]
+            ask = partial(_said, policy, params, config)
+            texts = [a["text"] for a in answers[name]]
+            probed[name] = measure(texts, ask, items, outcomes(findings[name]))
             if world:
                 corpus_loss[name] = _corpus_loss(policy)
             bar.update(number)
@@ -68,6 +79,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
         "stage": "eval",
         "win_rates": [],
         "behaviours": {},
+        "changes": compare_behaviors({name: found for name, (_, found) in probed.items()}),
         "samples": [],
         "corpus_loss": corpus_loss,
     }
@@ -75,7 +87,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
         pair = {"policy": policy_name, "baseline": baseline}
         if world:
             scores = [[a["gold"] for a in answers[n]] for n in (policy_name, baseline)]
-            result["win_rates"].append({**pair, "judge": "gold", **win_rate(*scores)})
+            row = {**pair, "judge": "gold", **win_rate(*scores)}
+            result["win_rates"].append(with_explained({**row, "length_controlled": _controlled(answers, pair)}))
             result["win_rates"].append(
                 {
                     **pair,
@@ -90,24 +103,48 @@ def run(config: EvalConfig) -> dict[str, Any]:
     # 4. Behaviors on prompts made for each, mean length on the common ones, and the loss on text of the corpus.
     for name in models:
         lengths = behaviors([{"tokens": a["tokens"]} for a in answers[name]])
-        result["behaviours"][name] = {**(behaviors(findings[name]) if world else {}), **lengths}
+        result["behaviours"][name] = {**(behaviors(findings[name]) if world else {}), **lengths, **probed[name][0]}
         if world:
             result["behaviours"][name]["gold"] = sum(a["gold"] for a in answers[name]) / len(asked)
-    for i, prompt in enumerate(asked[:SHOWN]):
-        shown = {name: {k: v for k, v in answers[name][i].items() if k != "finish"} for name in models}
-        result["samples"].append(
-            {
-                "prompt_id": prompt.id,
-                "category": prompt.category,
-                "prompt": prompt.messages[-1]["content"],
-                "answers": shown,
-            }
-        )
+    result["samples"] = _side_by_side(asked[:SHOWN], answers)
     if config.out:
         out = Path(config.out).expanduser()
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "eval.json", result)
     return result
+
+
+def _side_by_side(asked: list[Prompt], answers: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt_id": prompt.id,
+            "category": prompt.category,
+            "prompt": prompt.messages[-1]["content"],
+            "answers": {name: {k: v for k, v in rows[i].items() if k != "finish"} for name, rows in answers.items()},
+        }
+        for i, prompt in enumerate(asked)
+    ]
+
+
+def _said(
+    policy: Policy, params: SamplingParams, config: EvalConfig, conversations: list[list[Message]]
+) -> list[str | None]:
+    """Answers to probes; None where a conversation has outgrown the model."""
+    asked = [Prompt(id=f"probe-{i}", messages=messages) for i, messages in enumerate(conversations)]
+    fits = [p for p in asked if len(render_prompt(policy.tokenizer, p.messages)) < config.max_length]
+    rows = draw(policy, fits, 1, params, config.seed, config.max_length)
+    said = {p.id: text_of(policy, row[0]) for p, row in zip(fits, rows, strict=True)}
+    return [said.get(p.id) for p in asked]
+
+
+def _controlled(answers: dict[str, list[dict[str, Any]]], pair: dict[str, str]) -> dict[str, Any] | None:
+    """The gold judge's win rate at equal lengths."""
+    ours, theirs = answers[pair["policy"]], answers[pair["baseline"]]
+    points = [
+        1.0 if a["gold"] > b["gold"] else 0.5 if a["gold"] == b["gold"] else 0.0
+        for a, b in zip(ours, theirs, strict=True)
+    ]
+    return controlled(points, [len(a["text"]) for a in ours], [len(b["text"]) for b in theirs])
 
 
 def _named(spec: str) -> tuple[str, str]:
@@ -181,7 +218,7 @@ def reward_model_against_gold(
     right = pairs = 0.0
     import torch
 
-    by_n: dict[int, list[tuple[float, float]]] = {n: [] for n in (1, 2, 4, samples)}
+    by_n: dict[int, list[tuple[float, float]]] = {n: [] for n in sorted({2**k for k in range(samples.bit_length())} | {samples})}
     for prompt, row in zip(asked, drawn, strict=True):
         proxy = score_answers(reward, policy, [prompt] * samples, row, 1024, 16384)
         golds = torch.tensor([gold.score(prompt, text_of(policy, s), s.finish).total for s in row])

@@ -16,18 +16,22 @@ from tutelage.data.foreign import prompt_id
 from tutelage.data.outputs import read_outputs
 from tutelage.data.sources import prompts
 from tutelage.errors import UserError
+from tutelage.evaluation.behaviors import rate
 from tutelage.evaluation.comparison import compare_by_verdicts
-from tutelage.evaluation.length_control import length_controlled_win_rate, separable
+from tutelage.evaluation.length_control import controlled
+from tutelage.evaluation.paired import Outcomes, compare_behaviors
 from tutelage.evaluation.ratings import Game, ratings
+from tutelage.evaluation.refusal import refusal_class
+from tutelage.evaluation.verbosity import with_explained
 from tutelage.judges.cache import Cache, Reply, key_of
 from tutelage.judges.chats import ChatFailedError, Endpoint, open_chat
 from tutelage.judges.llm import LLMJudge
 from tutelage.judges.verdict import Judge, Match, ScoringJudge, Verdict
 from tutelage.records import Prompt
 from tutelage.runs import Progress, write_json
+from tutelage.stages.probing import asker, items_for, measure
 
 SHOWN = 12  # prompts shown side by side
-FEWEST_FOR_LENGTH = 20  # verdicts under which length is not controlled for
 OUTPUT_KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 JUDGES = "reward:CHECKPOINT, openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT or gold"
 Answers = list[Reply | None]
@@ -64,12 +68,14 @@ def run(config: EvalConfig) -> dict[str, Any]:
             ]
         if len(specs) > 2 and games:
             result["ratings"][judge.name] = ratings(games)
+    found: dict[str, Outcomes] = {}
     for name in specs:
         lengths = [len(text) for text in answers[name] if text is not None]
         unanswered = len(asked) - len(lengths)
         mean = sum(lengths) / len(lengths) if lengths else None
-        result["behaviours"][name] = {}
+        result["behaviours"][name], found[name] = behaviors_of(specs[name], answers[name], config)
         result.setdefault("answers", {})[name] = {"unanswered": unanswered, "mean_characters": mean}
+    result["changes"] = compare_behaviors(found)
     for i, prompt in enumerate(asked[:SHOWN]):
         shown = {name: {"text": answers[name][i]} for name in specs if answers[name][i] is not None}
         result["samples"].append(
@@ -112,14 +118,12 @@ def summary(matches: Sequence[Match], verdicts: Sequence[Verdict], asked: int) -
     )
     rows = [(v.points, len(m.a), len(m.b)) for m, v in zip(matches, verdicts, strict=True) if v.points is not None]
     points, ours, theirs = zip(*rows, strict=True) if rows else ((), (), ())
-    if len(rows) < FEWEST_FOR_LENGTH or not separable(ours, theirs):
-        return {**found, "length_controlled": None}
-    return {**found, "length_controlled": length_controlled_win_rate(points, ours, theirs)}
+    return with_explained({**found, "length_controlled": controlled(points, ours, theirs)})
 
 
 def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) -> Answers:
     """A model's answers: read from a file, or asked for; None where there is none."""
-    if spec.endswith(OUTPUT_KINDS) and Path(spec).is_file():
+    if _is_file(spec):
         found = read_outputs(Path(spec))
         rows = [found.get(p.id, found.get(prompt_id(p.messages))) for p in asked]
         if not any(rows):
@@ -150,6 +154,25 @@ def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) 
         if failed:
             print(f"warning: {spec} left {len(failed)} of {len(asked)} prompts: {failed[0]}", file=sys.stderr)
     return [kept.get(key) for key in keys]
+
+
+def behaviors_of(spec: str, said: Answers, config: EvalConfig) -> tuple[dict[str, Any], Outcomes]:
+    """Refusals and verbosity of a model's answers; sycophancy, where it can be asked (a file of outputs cannot)."""
+    answered = {i: refusal_class(text) for i, text in enumerate(said) if text is not None}
+    refusals = {
+        name: {i: float(kind == label) for i, kind in answered.items()}
+        for name, label in (("full_refusal", "refusal"), ("partial_refusal", "partial"))
+    }
+    can_be_asked = config.probes and not _is_file(spec)
+    items = items_for(config.data, config.split, config.probes) if can_be_asked else []
+    options = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
+    chat = open_chat(spec, dtype=config.dtype, seed=config.seed, **options) if items else None
+    rates, outcomes = measure(said, asker(chat) if chat else lambda _: [], items, refusals)
+    return {**{name: rate([*flags.values()]) for name, flags in refusals.items() if flags}, **rates}, outcomes
+
+
+def _is_file(spec: str) -> bool:
+    return spec.endswith(OUTPUT_KINDS) and Path(spec).is_file()
 
 
 def open_judge(spec: str, config: EvalConfig, kept: Cache) -> Judge:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import __version__
+from tutelage.algorithms.best_of_n import kl_upper_bound
 from tutelage.configs import PPOConfig, StageConfig, TrainingConfig, to_mapping
 from tutelage.engine.memory import peak_rss_bytes
 from tutelage.errors import UserError
+from tutelage.evaluation.hacking import RunCurve, run_curve, summarize
 from tutelage.evaluation.overoptimization import curve, exploited
 from tutelage.recipe import Recipe, skips, stage_function
 from tutelage.report import write_report
@@ -34,7 +36,7 @@ def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
             print(f"{stage}: left out, {recipe.data} holds comparisons already", file=sys.stderr)
             continue
         done = finished(recipe.out / stage)
-        results[stage] = _run_stage(recipe.out, stage, verb, config) if done is None else done
+        results[stage] = run_stage(recipe.out, stage, verb, config) if done is None else done
     report = _report(recipe, results, command)
     report["seconds"] = round(sum(r["seconds"] for r in results.values()), 1)
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
@@ -43,7 +45,7 @@ def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
     return report
 
 
-def _run_stage(out: Path, stage: str, verb: str, config: StageConfig) -> dict[str, Any]:
+def run_stage(out: Path, stage: str, verb: str, config: StageConfig) -> dict[str, Any]:
     """One stage into its folder; summary.json, written last, says that it is complete."""
     folder = out / stage
     before = time.perf_counter()
@@ -97,6 +99,7 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
         "win_rates": [],
         "overoptimization": [],
         "behaviours": {},
+        "changes": [],
         "corpus_loss": {},
         "reward_models": {},
         "samples": [],
@@ -110,8 +113,8 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
     }
     for stage, result in results.items():
         if verbs[stage] == "eval":
-            for key in ("win_rates", "behaviours", "samples", "corpus_loss"):
-                report[key] = result[key]
+            for key in ("win_rates", "behaviours", "changes", "samples", "corpus_loss"):
+                report[key] = result.get(key, report[key])
         elif verbs[stage] == "reward":
             report["reward_models"][stage] = _reward_card(recipe, results, stage, result)
     if report["reward_models"]:  # the first is the one that the pages speak of
@@ -143,6 +146,7 @@ def _add_overoptimization(report: dict[str, Any], recipe: Recipe, results: dict[
     from tutelage.world import gold
     from tutelage.world import prompts as world_prompts
 
+    runs: list[RunCurve] = []
     for stage, verb, config in recipe.stages:
         if verb != "ppo" or stage not in results or not isinstance(config, PPOConfig):
             continue
@@ -150,9 +154,9 @@ def _add_overoptimization(report: dict[str, Any], recipe: Recipe, results: dict[
         rows = [json.loads(line) for line in (recipe.out / stage / "samples.jsonl").read_text().splitlines()]
         for row in rows:
             row["gold"] = gold.score(asked[row["prompt_id"]], row["text"], row["finish"]).total
-        report["overoptimization"].append(
-            {"stage": stage, "kl_coef": config.kl_coef, "curve": curve(rows, lambda r: r["gold"])}
-        )
+        points = curve(rows, lambda r: r["gold"])
+        runs.append(run_curve(config.kl_coef, config.seed, rows, points))
+        report["overoptimization"].append({"stage": stage, "kl_coef": config.kl_coef, "curve": points})
         if config.kl_coef == 0:
             first, last = (step([r["step"] for r in rows]) for step in (min, max))
             early, late = ([r for r in rows if r["step"] == s] for s in (first, last))
@@ -172,3 +176,6 @@ def _add_overoptimization(report: dict[str, Any], recipe: Recipe, results: dict[
                 "early": [show(before[r["prompt_id"]]) for r in late_worst],
                 "late": [show(r) for r in late_worst],
             }
+    if runs:
+        table = report.get("reward_model", {}).get("best_of_n", [])
+        report["hacking"] = summarize(runs, [{**row, "kl": kl_upper_bound(row["n"])} for row in table])

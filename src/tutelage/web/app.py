@@ -13,26 +13,35 @@ from tutelage.errors import UserError
 from tutelage.feedback import Store, people
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.store import StoreUnavailable
-from tutelage.web import account, adjudicate, label, lead, screening
+from tutelage.web import account, adjudicate, chat, compare, lab, label, lead, runs, screening, thumbs
 from tutelage.web.access import Denied, guard
 from tutelage.web.pages import page, wants_json
 from tutelage.web.security import Security
+from tutelage.workbench.bench import Workbench
 
-PARTS = (label, lead, adjudicate, screening, account)
+PARTS = (label, lead, adjudicate, screening, account, thumbs)
+MODEL_PARTS = (compare, chat, runs, lab)
 STATIC = Path(__file__).parent / "static"
 
 
-def create_app(store: Store, *, local: bool = False) -> FastAPI:
-    """`local`: one person without an account, for a server that listens on loopback only."""
+def create_app(store: Store, *, local: bool = False, workbench: Workbench | None = None) -> FastAPI:
+    """`local`: one person without an account, for a server that listens on loopback only.
+
+    `workbench`: with one, the pages that run models are there too (compare, chat, runs, lab).
+    """
     app = FastAPI(
         title="Tutelage feedback", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(guard)]
     )
     app.state.store, app.state.local = store, local
     app.state.login_limit = people.LoginLimit()
     app.state.quality = {}
+    app.state.workbench = workbench
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for part in PARTS:
         app.include_router(part.router)
+    if workbench is not None:
+        for part in MODEL_PARTS:
+            app.include_router(part.router)
     app.add_middleware(Security, loopback_only=local)
     app.add_exception_handler(Denied, _denied)
     app.add_exception_handler(HTTPException, _http_error)

@@ -11,19 +11,23 @@ from tutelage.feedback import Store, tokens
 from tutelage.feedback.store import StoreUnavailable
 from tutelage.web.access import bearer
 from tutelage.web.app import create_app
+from tutelage.workbench.bench import Workbench
+
+FEEDBACK = "/v1/feedback"  # goes into the store, and so to the pages
 
 
 class OnePort:
     """ASGI application. Without `local`, the API asks for a token with the scope `models`, and the pages for accounts."""
 
-    def __init__(self, api: ASGIApp, store: Store, *, local: bool):
-        self.api, self.pages, self.store, self.local = api, create_app(store, local=local), store, local
+    def __init__(self, api: ASGIApp, store: Store, *, local: bool, workbench: Workbench | None = None):
+        self.api, self.store, self.local = api, store, local
+        self.pages = create_app(store, local=local, workbench=workbench)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if scope["type"] == "lifespan":  # the pages have none
             await self.api(scope, receive, send)
-        elif path == "/v1" or path.startswith("/v1/"):
+        elif (path == "/v1" or path.startswith("/v1/")) and path != FEEDBACK:
             refusal = None if self.local else await run_in_threadpool(self._refusal, Request(scope))
             await (refusal or self.api)(scope, receive, send)
         else:

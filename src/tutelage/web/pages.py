@@ -39,6 +39,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
         "csrf": getattr(state, "csrf", ""),
         "root": request.scope.get("root_path", ""),
         "local": request.app.state.local,
+        "bench": request.app.state.workbench is not None,
         "version": version(),
         "path": request.url.path,
     }

@@ -8,18 +8,20 @@ import uvicorn
 from tutelage.errors import UserError
 from tutelage.feedback import Store, people
 from tutelage.web.app import create_app
+from tutelage.workbench.bench import Workbench
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(store: Store, host: str, port: int, *, accounts: bool) -> None:
+def serve(store: Store, host: str, port: int, *, accounts: bool, workbench: Workbench | None = None) -> None:
     """On loopback nobody needs an account unless `accounts`; elsewhere everybody does."""
     local = is_local(host, accounts)
     with _listen(host, port) as listener:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(f"feedback: {address}/ (Ctrl-C stops)", file=sys.stderr)
         welcome(store, address, local)
-        config = uvicorn.Config(create_app(store, local=local), log_level="warning", timeout_graceful_shutdown=5)
+        app = create_app(store, local=local, workbench=workbench)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
         uvicorn.Server(config).run(sockets=[listener])
 
 

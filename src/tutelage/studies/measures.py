@@ -1,0 +1,152 @@
+"""Numbers out of what the stages of a cell wrote. A measure is one line of a study's file; see KINDS."""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tutelage.errors import UserError
+from tutelage.evaluation.overoptimization import curve
+from tutelage.runs.files import read_log
+
+# kind → its other keys.
+KINDS: dict[str, tuple[str, ...]] = {
+    "curve": ("stage", "at"),  # gold, proxy, kl or length on held-out prompts along a PPO run
+    "metric": ("stage", "at", "until"),  # a name of metrics.jsonl
+    "win_rate": ("by", "key", "stage"),  # [policy, baseline]
+    "behavior": ("of", "stage"),  # of a model, as eval names it
+    "corpus_loss": ("stage",),  # of a model
+    "card": ("stage",),  # a number of a reward model's report card
+    "result": ("stage",),  # any number that a stage returned
+}
+POINTS = ("first", "last", "change", "max", "min", "mean", "best", "since_best", "kl_of_best")
+STAGE_OF = {
+    "curve": "ppo",
+    "metric": "ppo",
+    "win_rate": "eval",
+    "behavior": "eval",
+    "corpus_loss": "eval",
+    "card": "reward",
+}
+RESAMPLES = 200
+
+
+def stage_measured(row: Mapping[str, Any]) -> str:
+    """The stage whose output a measure reads."""
+    kind = next((kind for kind in KINDS if kind in row), "")
+    return str(row.get("stage", STAGE_OF.get(kind, "")))
+
+
+class Cell:
+    """One run of a recipe: where each stage's folder is, and what it returned."""
+
+    def __init__(self, folders: Mapping[str, Path], results: Mapping[str, Mapping[str, Any]]):
+        self.folders, self.results = folders, results
+        self._samples: dict[str, list[dict[str, Any]]] = {}
+
+    def samples(self, stage: str) -> list[dict[str, Any]]:
+        """The held-out samples of a PPO run, each with the gold judge's score, which training never saw."""
+        if stage not in self._samples:
+            from tutelage.world import gold
+            from tutelage.world import prompts as world_prompts
+
+            config = self.config(stage)
+            asked = {p.id: p for p in world_prompts("tune", int(config["eval_prompts"]), int(config["seed"]))}
+            rows = read_log(self.folders[stage] / "samples.jsonl")
+            for row in rows:
+                row["gold"] = gold.score(asked[row["prompt_id"]], row["text"], row["finish"]).total
+            self._samples[stage] = rows
+        return self._samples[stage]
+
+    def config(self, stage: str) -> dict[str, Any]:
+        """Every effective option of a stage."""
+        return yaml.safe_load((self.folders[stage] / "config.yaml").read_text(encoding="utf-8"))
+
+    def measure(self, row: Mapping[str, Any], weights: Mapping[str, int] | None = None) -> float | None:
+        """A number, or None where the cell has none. weights: how often each prompt counts (the bootstrap's)."""
+        kind = next(kind for kind in KINDS if kind in row)
+        stage = stage_measured(row)
+        if stage not in self.results:
+            raise UserError(f"there is no stage {stage!r} to measure", mend=f"use one of: {', '.join(self.results)}")
+        result = self.results[stage]
+        if kind == "curve":
+            return _on_curve(self.samples(stage), str(row["curve"]), str(row.get("at", "last")), weights)
+        if kind == "metric":
+            return _on_log(read_log(self.folders[stage] / "metrics.jsonl"), row)
+        if kind == "win_rate":
+            return _win_rate(result, row)
+        if kind == "behavior":
+            entry = (result["behaviours"].get(row["of"]) or {}).get(row["behavior"])
+            return _number(entry["value"] if isinstance(entry, Mapping) else entry)
+        if kind == "corpus_loss":
+            return _number(result["corpus_loss"].get(row["corpus_loss"]))
+        if kind == "card":
+            return _number(result["reward_model"].get(row["card"]))
+        return _number(result.get(str(row["result"])))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _on_curve(rows: Sequence[Mapping[str, Any]], name: str, at: str, weights: Mapping[str, int] | None) -> float | None:
+    if weights is not None:
+        rows = [row for row in rows for _ in range(weights.get(row["prompt_id"], 0))]
+    points = curve(rows, lambda r: r["gold"]) if rows else []
+    if not points:
+        return None
+    best = max(points, key=lambda p: p["gold"])
+    if at == "kl_of_best":
+        return float(best["kl"])
+    if at == "best":
+        return float(best[name])
+    if at == "since_best":
+        return float(points[-1][name] - best[name])
+    return _at([float(p[name]) for p in points], at)
+
+
+def _on_log(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> float | None:
+    until = row.get("until")
+    kept = [r for r in rows if until is None or r["step"] <= until]
+    values = [float(r[row["metric"]]) for r in kept if isinstance(r.get(row["metric"]), int | float)]
+    return _at(values, str(row.get("at", "last"))) if values else None
+
+
+def _at(values: Sequence[float], at: str) -> float | None:
+    found = {
+        "first": values[0],
+        "last": values[-1],
+        "change": values[-1] - values[0],
+        "max": max(values),
+        "min": min(values),
+        "mean": sum(values) / len(values),
+    }
+    return found.get(at)
+
+
+def _win_rate(result: Mapping[str, Any], row: Mapping[str, Any]) -> float | None:
+    """Of [policy, baseline] by a judge, mirrored where the pair was measured the other way."""
+    policy, baseline = row["win_rate"]
+    judge, key = row.get("by", "gold"), row.get("key", "win_rate")
+    for one in result["win_rates"]:
+        if one["judge"] == judge and {one["policy"], one["baseline"]} == {policy, baseline}:
+            value = one.get(key)
+            value = _number(value["win_rate"] if isinstance(value, Mapping) else value)
+            mirrored = one["policy"] != policy and key in ("win_rate", "length_controlled")
+            return 1 - value if value is not None and mirrored else value
+    return None
+
+
+def prompt_weights(prompts: Sequence[str], seed: int = 0, resamples: int = RESAMPLES) -> list[dict[str, int]]:
+    """Bootstrap draws of prompts, with replacement: how often each counts."""
+    rng = random.Random(f"bootstrap {seed}")
+    names = list(dict.fromkeys(prompts))
+    draws = []
+    for _ in range(resamples):
+        drawn: dict[str, int] = {}
+        for name in rng.choices(names, k=len(names)):
+            drawn[name] = drawn.get(name, 0) + 1
+        draws.append(drawn)
+    return draws

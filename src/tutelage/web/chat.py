@@ -1,0 +1,116 @@
+"""The chat page: one model or two side by side, with the KL and the reward of each answer, and thumbs as data."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from tutelage.data.validation import check_messages
+from tutelage.errors import UserError
+from tutelage.web.access import LEADS, Denied, allow
+from tutelage.web.compare import bench_of, may_type
+from tutelage.web.pages import page
+from tutelage.workbench.models import require_known
+from tutelage.workbench.talking import Sampling, speak, weigh
+
+router = APIRouter(prefix="/chat")
+LONGEST_ANSWER = 2048
+STAGES = 8  # models that answer "which stage would say what"
+
+
+@router.get("")
+@allow(*LEADS)
+def chat(request: Request, a: str = "", b: str = "") -> Response:
+    """The models stand in the address, so that a link opens the same two."""
+    found = bench_of(request).models.found()
+    policies = [one for one in found if one.role == "policy"]
+    names = {one.spec for one in policies}
+    return page(
+        request,
+        "chat.html",
+        policies=policies,
+        rewards=[one for one in found if one.role == "reward"],
+        a=a if a in names else policies[1 if len(policies) > 1 else 0].spec,
+        b=b if b in names else "",
+        free=may_type(request),
+    )
+
+
+def _asked(request: Request) -> tuple[str, list[dict[str, str]]]:
+    spec = request.state.sent.get("model")
+    if not isinstance(spec, str):
+        raise Denied(400, "Name a model.")
+    require_known(spec, bench_of(request).models.found(), anything=may_type(request))
+    return spec, check_messages(request.state.sent.get("messages"), "field messages")
+
+
+def _number(request: Request, name: str, default: float, low: float, high: float) -> float:
+    value = request.state.sent.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise Denied(400, f"The field {name} cannot be used.")
+    return value
+
+
+@router.post("/say")
+@allow(*LEADS)
+def say(request: Request) -> Response:
+    """Server-sent events: {"text"} as it grows, {"done"}; {"error"} where it breaks off."""
+    spec, turns = _asked(request)
+    sampling = Sampling(
+        int(_number(request, "max_tokens", 128, 1, LONGEST_ANSWER)),
+        _number(request, "temperature", 0.7, 0, 2),
+        int(_number(request, "seed", 0, 0, 2**31)),
+    )
+    models = bench_of(request).models
+
+    def events() -> Iterator[str]:
+        try:
+            for event in speak(models, spec, turns, sampling):
+                yield f"data: {json.dumps(event)}\n\n"
+        except UserError as error:
+            yield f"data: {json.dumps({'error': f'{error.what}; {error.mend}'})}\n\n"
+        except Exception as error:  # out of memory, most likely: said on the page, not in a broken stream
+            yield f"data: {json.dumps({'error': f'{type(error).__name__}: {error}'})}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@router.post("/weigh")
+@allow(*LEADS)
+def weighed(request: Request) -> Response:
+    """The KL and the reward of an answer that is there."""
+    spec, turns = _asked(request)
+    text, reward = request.state.sent.get("text"), request.state.sent.get("reward", "")
+    if not isinstance(text, str) or not isinstance(reward, str):
+        raise Denied(400, "Send the answer's text.")
+    if reward:
+        require_known(reward, bench_of(request).models.found(), anything=may_type(request))
+    return JSONResponse(_finite(weigh(bench_of(request).models, spec, turns, text, reward)))
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
+
+
+@router.post("/stages")
+@allow(*LEADS)
+def stages(request: Request) -> Response:
+    """What each stage of the same run would have said, greedily."""
+    spec, turns = _asked(request)
+    bench = bench_of(request)
+    policies = [one for one in bench.models.found() if one.role == "policy"]
+    family = spec.rpartition("/")[0]
+    same = [
+        one
+        for one in policies
+        if one.spec == "world" or one.spec == spec or (family and one.spec.rpartition("/")[0] == family)
+    ]
+    said = []
+    for one in same[:STAGES]:
+        text = ""
+        for event in speak(bench.models, one.spec, turns, Sampling(128, 0.0)):
+            text = event.get("text", text)
+        said.append({"name": one.name, "text": text})
+    return JSONResponse({"stages": said})

@@ -1,0 +1,72 @@
+"""POST /v1/feedback: thumbs and edits of single answers into the store, from the chat page and from programs."""
+
+import hmac
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from tutelage.data.validation import check_messages
+from tutelage.errors import UserError
+from tutelage.feedback.thumbs import give_feedback, undo_feedback
+from tutelage.web.access import PUBLIC, Denied, allow
+
+router = APIRouter(prefix="/v1/feedback")
+LONGEST = 100_000  # characters
+
+
+def _require_sender(request: Request) -> None:
+    """A browser shows its session's token. A program on this machine needs none where nobody has an account: what a
+    browser sends names its origin, and other sites' origins are refused before this."""
+    if request.state.person is None:
+        raise Denied(401, "Sign in first.")
+    browser = "origin" in request.headers or "sec-fetch-site" in request.headers
+    given = request.headers.get("x-csrf-token", "")
+    right = hmac.compare_digest(given.encode(), request.state.csrf.encode())
+    if not right and (browser or not request.app.state.local):
+        raise Denied(403, "This form is out of date. Load the page again; your work is kept.")
+
+
+@router.post("")
+@allow(PUBLIC)
+def give(request: Request) -> Response:
+    """{"messages", "completion", "thumb": "up" | "down" or "edit": text, "model"?, "id"?} → {"id"}."""
+    _require_sender(request)
+    sent: dict[str, Any] = request.state.sent
+    unknown = sorted(sent.keys() - {"messages", "completion", "thumb", "edit", "model", "id"})
+    if unknown:
+        raise UserError("is not known", where=f"field {unknown[0]}", mend="see the page on feedback")
+    turns = check_messages(sent.get("messages"), "field messages")
+    if turns[-1]["role"] == "assistant":
+        raise UserError("end with the assistant's turn", where="field messages", mend="put it into completion")
+    thumb = sent.get("thumb")
+    if thumb not in (None, "up", "down"):
+        raise UserError(f"is {thumb!r}", where="field thumb", mend="give up or down")
+    with request.app.state.store.write() as db:
+        stored = give_feedback(
+            db,
+            request.state.person.id,
+            turns,
+            _text(sent, "completion") or "",
+            thumb=None if thumb is None else thumb == "up",
+            edit=_text(sent, "edit"),
+            model=_text(sent, "model", 400),
+            id=_text(sent, "id", 64),
+        )
+    return JSONResponse({"id": stored})
+
+
+@router.post("/{id}/undo")
+@allow(PUBLIC)
+def undo(request: Request, id: str) -> Response:
+    _require_sender(request)
+    with request.app.state.store.write() as db:
+        undo_feedback(db, request.state.person.id, id)
+    return JSONResponse({"undone": id})
+
+
+def _text(sent: dict[str, Any], name: str, longest: int = LONGEST) -> str | None:
+    value = sent.get(name)
+    if value is not None and (not isinstance(value, str) or len(value) > longest or "\x00" in value):
+        raise Denied(400, f"The field {name} cannot be used.")
+    return value

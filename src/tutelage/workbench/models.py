@@ -1,0 +1,176 @@
+"""The models that the pages can use: checkpoints below the folder of runs, endpoints, and imported outputs.
+
+A checkpoint is loaded when it is first used and kept for the next time; one of them computes at a time.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import UserError
+from tutelage.judges.chats import KEYS, Chat, LocalChat, open_chat
+from tutelage.records import Message
+from tutelage.runs.files import read_json
+
+KEPT = 6  # loaded checkpoints
+DEEPEST = 4  # folders below the folder of runs in which checkpoints are looked for
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something that can be chosen: `spec` as `tutelage eval --models` takes it."""
+
+    name: str
+    spec: str
+    role: str  # policy, reward, outputs, endpoint
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A local model's answer with what it cost in KL, token by token."""
+
+    tokens: list[str]
+    kl: list[float]  # log pi - log pi_ref of each token; empty without a reference
+    rewards: list[float]  # the reward model's reading of each prefix; empty without one
+
+
+class Models:
+    """The pool. `lock` is held while a local model computes."""
+
+    def __init__(self, runs: Path, dtype: str = "auto"):
+        self.runs, self.dtype = runs, dtype
+        self.lock = threading.RLock()
+        self.chats: OrderedDict[str, LocalChat] = OrderedDict()
+        self.scalars: OrderedDict[str, Any] = OrderedDict()
+
+    def found(self) -> list[Found]:
+        """The world's base, the checkpoints of runs, and the endpoints whose key is set."""
+        rows = [Found("world base", "world", "policy")]
+        for folder in _runs_with_checkpoints(self.runs, DEEPEST):
+            about = read_json(folder / "checkpoints" / "latest" / "tutelage.json") or {}
+            role = "reward" if about.get("role") in ("reward", "value") else "policy"
+            name = folder.relative_to(self.runs).as_posix()
+            rows.append(Found(name, str(folder), role))
+        for kind, variable in KEYS.items():
+            if os.environ.get(variable):
+                rows.append(Found(f"{kind}:MODEL", f"{kind}:", "endpoint"))
+        return rows
+
+    def chat(self, spec: str, *, max_tokens: int, temperature: float, seed: int) -> Chat:
+        """What answers for `spec`. A local one must be used under `lock`, since its settings are the caller's."""
+        options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
+        if is_endpoint(spec):
+            return open_chat(spec, **options)
+        with self.lock:
+            chat = self.chats.pop(spec, None) or LocalChat(spec.removeprefix("local:"), dtype=self.dtype)
+            self.chats[spec] = chat
+            while len(self.chats) > KEPT:
+                self.chats.popitem(last=False)
+            chat.max_tokens, chat.temperature, chat.seed = max_tokens, temperature, seed
+            return chat
+
+    def scalar(self, spec: str) -> Any:
+        from tutelage.models import load_scalar
+
+        with self.lock:
+            found = self.scalars.pop(spec, None) or load_scalar(spec, self.dtype)
+            self.scalars[spec] = found
+            while len(self.scalars) > KEPT:
+                self.scalars.popitem(last=False)
+            return found
+
+    def read(
+        self, messages: Sequence[Message], text: str, *, policy: str = "", reference: str = "", reward: str = ""
+    ) -> Answered:
+        """An answer token by token: the KL to a reference, and the reward of each prefix.
+
+        The reward model learned to score whole answers, so that all but its last reading are hints.
+        """
+        import torch
+
+        from tutelage.data.templates import render_completion
+        from tutelage.engine.packing import pack
+
+        tokens: list[str] = []
+        kl: list[float] = []
+        rewards: list[float] = []
+        with self.lock, torch.no_grad():
+            if reward:
+                scalar = self.scalar(reward)
+                rendered = render_completion(scalar.tokenizer, messages, text)
+                start = rendered.loss_mask.index(True)
+                rewards = scalar.per_token(pack([rendered.input_ids]))[start:].tolist()
+                tokens = [scalar.tokenizer.decode([t]) for t in rendered.input_ids[start:]]
+            if policy and reference:
+                ours, theirs = (self.chat(s, max_tokens=1, temperature=0.0, seed=0).policy for s in (policy, reference))  # type: ignore[attr-defined]
+                rendered = render_completion(ours.tokenizer, messages, text)
+                start = rendered.loss_mask.index(True)
+                packed, targets = pack([rendered.input_ids]), torch.arange(start, len(rendered.input_ids))
+                kl = (ours.logprobs(packed, targets)[0] - theirs.logprobs(packed, targets)[0]).tolist()
+                tokens = tokens or [ours.tokenizer.decode([t]) for t in rendered.input_ids[start:]]
+        return Answered(tokens, kl, rewards)
+
+
+def checkpoint_folder(spec: str) -> Path:
+    """The folder that holds a checkpoint's weights, found without loading anything."""
+    if spec == "world":
+        from tutelage.world import base_path
+
+        return base_path()
+    path = Path(spec.removeprefix("local:")).expanduser()
+    for folder in (path, path / "checkpoints" / "latest"):
+        if (folder / "config.json").exists():
+            return folder.resolve()
+    raise UserError("is not a model folder", where=spec, mend="give a run's folder or a Hugging Face folder")
+
+
+def is_endpoint(spec: str) -> bool:
+    return spec.partition(":")[0] in KEYS and ":" in spec
+
+
+def reference_of(spec: str) -> str:
+    """The checkpoint that a policy's KL is taken against: what its run started from, else the policy itself."""
+    path = Path(spec).expanduser()
+    for folder in (path, path / "checkpoints" / "latest"):
+        about = read_json(folder / "tutelage.json") or {}
+        parent = about.get("parent")
+        if parent and (Path(parent) / "config.json").exists():
+            return str(parent)
+    return spec
+
+
+def run_of(spec: str, runs: Path) -> str | None:
+    """The run that made a checkpoint, as a path below the folder of runs."""
+    path = Path(spec).expanduser().absolute()
+    for folder in (path, *path.parents):
+        if (folder / "config.yaml").exists() and folder.is_relative_to(runs.absolute()):
+            return folder.relative_to(runs.absolute()).as_posix()
+    return None
+
+
+def require_known(spec: str, known: Sequence[Found], *, anything: bool) -> str:
+    """A spec that this person may use. Without `anything`, only what was found: an address typed by somebody else
+    would be sent this machine's keys."""
+    if anything or spec in {one.spec for one in known}:
+        return spec
+    raise UserError(f"{spec!r} is not among the models here", mend="choose one of the list")
+
+
+def _runs_with_checkpoints(root: Path, deepest: int) -> list[Path]:
+    """Folders that hold checkpoints/latest, newest first."""
+    found: list[Path] = []
+
+    def look(folder: Path, depth: int) -> None:
+        if (folder / "checkpoints" / "latest" / "config.json").exists():
+            found.append(folder)
+        elif depth:
+            for inner in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+                look(inner, depth - 1)
+
+    if root.is_dir():
+        look(root, deepest)
+    return sorted(found, key=lambda p: -(p / "checkpoints" / "latest" / "config.json").stat().st_mtime)

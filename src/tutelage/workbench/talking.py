@@ -1,0 +1,66 @@
+"""One answer of a local model, word by word, and afterwards what it cost: KL to its reference, and its reward."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.errors import UserError
+from tutelage.judges.chats import ChatFailedError
+from tutelage.records import Message
+from tutelage.workbench.models import Models, is_endpoint, reference_of
+
+LEAST_ROOM = 8  # tokens that must be left for an answer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    max_tokens: int = 128
+    temperature: float = 0.7
+    seed: int = 0
+
+
+def speak(models: Models, spec: str, messages: Sequence[Message], sampling: Sampling) -> Iterator[dict[str, Any]]:
+    """{"text": so far} at each token, then {"done": how it ended}. An endpoint's answer comes whole."""
+    settings = {"max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "seed": sampling.seed}
+    if is_endpoint(spec):
+        (reply,) = models.chat(spec, **settings).answers([[*messages]])  # type: ignore[arg-type]
+        if isinstance(reply, ChatFailedError):
+            raise UserError(f"did not answer ({reply})", where=spec, mend="try again")
+        yield {"text": str(reply)}
+        yield {"done": reply.finish}
+        return
+    from tutelage.data.templates import end_token_id, render_prompt
+    from tutelage.engine.sampling import SamplingParams, row_seed, stream
+
+    with models.lock:
+        policy = models.chat(spec, **settings).policy  # type: ignore[arg-type, attr-defined]
+        tokenizer = policy.tokenizer
+        prompt = render_prompt(tokenizer, [*messages])
+        context = int(getattr(policy.model.config, "max_position_embeddings", 0) or 2048)
+        room = min(sampling.max_tokens, context - len(prompt))
+        if room < LEAST_ROOM:
+            raise UserError(
+                f"this model holds {context} tokens, and the conversation has {len(prompt)}", mend="begin anew"
+            )
+        params = SamplingParams(room, 0, sampling.temperature)
+        end = end_token_id(tokenizer)
+        tokens: list[int] = []
+        for token in stream(policy, prompt, params, [end], row_seed(sampling.seed, "chat", len(messages))):
+            tokens.append(token)
+            text = tokenizer.decode([t for t in tokens if t != end], skip_special_tokens=True)
+            if not text.endswith("\ufffd"):  # a character may need several tokens
+                yield {"text": text}
+        yield {"done": "stop" if len(tokens) < room else "length"}
+
+
+def weigh(models: Models, spec: str, messages: Sequence[Message], text: str, reward: str) -> dict[str, Any]:
+    """Tokens, KL to the reference (nats) and reward of an answer; what cannot be known is None."""
+    local = not is_endpoint(spec)
+    reference = reference_of(spec) if local else ""
+    read = models.read(messages, text, policy=spec if local else "", reference=reference, reward=reward)
+    return {
+        "tokens": len(read.tokens) if local or reward else None,
+        "kl": sum(read.kl) if read.kl else None,
+        "reference": "itself" if reference == spec else "its reference",
+        "reward": read.rewards[-1] if read.rewards else None,
+    }

@@ -1,0 +1,273 @@
+"""Runs as the pages show them: state, curves, samples by step, alarms, departures from defaults, lineage."""
+
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tutelage.configs import STAGES, TrainingConfig
+from tutelage.errors import UserError
+from tutelage.runs.alarms import ppo_alarms
+from tutelage.runs.files import read_json, read_log
+from tutelage.runs.metrics import METRICS
+
+MOST_POINTS = 400
+STALLED = 240  # seconds without a step
+DEEPEST = 5
+SAMPLES = 12
+FIRST = (  # what is drawn, in this order, where a stage logs it
+    "objective/scores",
+    "objective/kl",
+    "response_length/mean",
+    "response_length/clip_ratio",
+    "eval/scores",
+    "eval/kl",
+    "loss",
+    "eval/loss",
+    "eval/accuracy",
+    "accuracy",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "objective/entropy",
+    "entropy",
+    "policy/clipfrac_avg",
+    "val/explained_variance",
+    "ptx/grad_ratio",
+    "grad_norm",
+    "learning_rate",
+)
+ON_POLICY = ("ppo", "rloo", "grpo", "online-dpo")
+NOT_DRAWN = {"step", "seconds", "num_tokens", "episode", "epoch"}
+NEITHER = {"objective/kl", "eval/kl", "grad_norm"}  # small is no aim by itself
+OWN = {"out", "resume", "json", "dry_run"}  # options that say nothing about what a run computes
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run's folder, read. state: waiting, running, stalled, stopped, finished."""
+
+    name: str
+    path: Path
+    stage: str
+    config: dict[str, Any]
+    state: str
+    steps: int
+    total: int | None
+    age: float
+
+    @property
+    def can_resume(self) -> bool:
+        return self.state == "stopped" and issubclass(STAGES.get(self.stage, object), TrainingConfig)
+
+
+def find_runs(root: Path) -> list[RunView]:
+    """Every run below the folder, the last written first."""
+    found: list[RunView] = []
+
+    def look(folder: Path, depth: int) -> None:
+        if (folder / "config.yaml").exists():
+            found.append(read_run(root, folder.relative_to(root).as_posix()))
+        elif depth:
+            for inner in folder.iterdir():
+                if inner.is_dir() and not inner.name.startswith("."):
+                    look(inner, depth - 1)
+
+    if root.is_dir():
+        look(root, DEEPEST)
+    return sorted(found, key=lambda run: run.age)
+
+
+def read_run(root: Path, name: str) -> RunView:
+    path = root / name
+    inside = path.resolve().is_relative_to(root.resolve())
+    if not inside or ".." in Path(name).parts or not (path / "config.yaml").is_file():
+        raise UserError("there is no such run", mend="look at the list of runs")
+    config = _config(path)
+    rows = read_log(path / "metrics.jsonl")
+    steps = int(rows[-1].get("step", 0)) if rows else 0
+    written = max((p.stat().st_mtime for p in (path / "metrics.jsonl", path / "config.yaml") if p.exists()), default=0)
+    summary = read_json(path / "summary.json")
+    age = max(0.0, time.time() - written)
+    if summary is not None:
+        state = "finished"
+    elif holder(path):
+        state = "stalled" if age > STALLED else "running" if rows else "waiting"
+    else:
+        state = "stopped"
+    stage = str(config.pop("stage", "?"))
+    total = (summary or {}).get("steps") or config.get("max_steps")
+    return RunView(name, path, stage, config, state, steps, total, age)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def holder(path: Path) -> int | None:
+    """The process that writes a run, which holds its lock; None where nobody does."""
+    lock = path / ".lock"
+    if not lock.exists():
+        return None
+    try:
+        with open(lock, "rb") as file:
+            asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_, pid = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, asked)[: struct.calcsize("hhqqi")])
+    except OSError:
+        return None
+    return pid if kind != fcntl.F_UNLCK and pid > 0 else None
+
+
+def stop_run(run: RunView) -> str:
+    """Ask the process that holds the run to stop after its step, with a checkpoint."""
+    pid = holder(run.path)
+    if pid is None:
+        raise UserError("nobody is writing this run", mend="load the page again")
+    os.kill(pid, signal.SIGTERM)
+    return "It stops after this step, with a checkpoint; you can resume it."
+
+
+def resume_run(run: RunView) -> str:
+    """Go on with a stopped run, in a process of its own that outlives the server."""
+    if not run.can_resume:
+        raise UserError(f"the run is {run.state}", mend="only a stopped training run can be resumed")
+    words = [sys.executable, "-m", "tutelage", run.stage, "--config", str(run.path / "config.yaml"), "--resume"]
+    words += ["--out", str(run.path)]
+    with open(run.path / "resumed.log", "ab") as log:
+        subprocess.Popen(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    return "It goes on where it was stopped; the first step may take a minute."
+
+
+@dataclass(frozen=True)
+class Series:
+    metric: str
+    points: list[tuple[float, float]]
+    sentence: str
+
+
+def curves(run: RunView) -> list[Series]:
+    """Every metric of a run against its steps, the important ones first; thinned to at most 400 points."""
+    rows = read_log(run.path / "metrics.jsonl")
+    names = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, int | float)))
+    names = [name for name in names if name not in NOT_DRAWN and not name.startswith("time/")]
+    names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    found = []
+    for name in names:
+        points = [(float(r["step"]), float(r[name])) for r in rows if isinstance(r.get(name), int | float)]
+        if points:
+            judged = name not in NEITHER and not (name == "loss" and run.stage in ON_POLICY)
+            found.append(Series(name, thinned(points), _sentence(name, points, judged)))
+    return found
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """The lowest and the highest point of each of most/2 stretches: no spike is lost."""
+    if len(points) <= most:
+        return list(points)
+    size = -(-len(points) // (most // 2))
+    kept = []
+    for start in range(0, len(points), size):
+        part = points[start : start + size]
+        low, high = min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])
+        kept += sorted({low, high})
+    return kept
+
+
+UNITS = {metric.name: (metric.unit, metric.better, metric.formula) for metric in METRICS}
+
+
+def _sentence(name: str, points: Sequence[tuple[float, float]], judged: bool) -> str:
+    """How it moved, and (where it is `judged`) whether that is the good direction."""
+    unit, better, _ = UNITS.get(name, ("", None, ""))
+    tail = max(1, len(points) // 20)
+    first = sum(y for _, y in points[:tail]) / tail
+    last = sum(y for _, y in points[-tail:]) / tail
+    moved = "rose" if last > first else "fell" if last < first else "stayed"
+    good = ""
+    if judged and better in ("up", "down") and last != first:
+        good = ": as it should" if (better == "up") == (last > first) else ": it should go the other way"
+    return f"{name} {moved} {first:.3g} → {last:.3g}{'' if unit in ('', '1') else f' {unit}'}{good}"
+
+
+def alarms(run: RunView) -> list[dict[str, Any]]:
+    """What is or was wrong, in plain words: each kind once, with its first and last step."""
+    found: dict[str, dict[str, Any]] = {}
+    if run.stage == "ppo":
+        for row in read_log(run.path / "metrics.jsonl"):
+            try:
+                messages = ppo_alarms(row, row["step"])
+            except KeyError:
+                continue
+            for message in messages:
+                kind = message.partition(":")[2] or message
+                one = found.setdefault(kind, {"since": row["step"]})
+                one |= {"message": message, "until": row["step"]}
+    return [{**one, "now": one["until"] >= run.steps} for one in found.values()]
+
+
+def samples(run: RunView, step: int | None = None) -> tuple[list[int], int | None, list[dict[str, Any]]]:
+    """The steps that have samples, the one shown (the last unless given), and its answers beside the first step's."""
+    rows = read_log(run.path / "samples.jsonl")
+    steps = sorted({row["step"] for row in rows if "step" in row})
+    if not steps:
+        return [], None, []
+    at = step if step in steps else steps[-1]
+    first = {row.get("prompt_id"): row for row in rows if row["step"] == steps[0]}
+    shown = [{**row, "first": first.get(row.get("prompt_id"), {}).get("text", "")} for row in rows if row["step"] == at]
+    return steps, at, shown[:SAMPLES]
+
+
+def departures(run: RunView) -> tuple[list[tuple[str, Any, Any]], list[tuple[str, Any]]]:
+    """(option, value, default) of what differs from the defaults, and the other options."""
+    cls = STAGES.get(run.stage)
+    defaults = {f.name: f.default for f in fields(cls)} if cls else {}
+    differing, same = [], []
+    for name, value in run.config.items():
+        if name in OWN:
+            continue
+        default = defaults.get(name)
+        plain = list(default) if isinstance(default, tuple) else default
+        if name in defaults and value == plain:
+            same.append((name, value))
+        else:
+            differing.append((name, value, plain))
+    return differing, same
+
+
+def lineage(run: RunView, root: Path) -> list[dict[str, Any]]:
+    """From this run back to the base: what went in, with hashes; each run before it after it."""
+    found, waiting, seen = [], [run.path], set()
+    while waiting:
+        folder = waiting.pop(0).resolve()
+        row = read_json(folder / "lineage.json")
+        if row is None or folder in seen:
+            continue
+        seen.add(folder)
+        inside = folder.is_relative_to(root.resolve())
+        inputs = [
+            {"role": role, "name": one.get("name") or one.get("path", ""), "sha256": one.get("sha256", "")[:16]}
+            for role, one in row["inputs"].items()
+        ]
+        found.append(
+            {
+                "run": folder.relative_to(root.resolve()).as_posix() if inside else None,
+                "name": folder.name,
+                "sha256": row["checkpoint"]["sha256"][:16],
+                "inputs": inputs,
+            }
+        )
+        waiting += [(folder / one["lineage"]).parent for one in row["inputs"].values() if "lineage" in one]
+    return found

@@ -1,0 +1,122 @@
+"""Studies and lessons run from their files at a toy size: every cell, the figure, the sentences; equal stages once."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from tutelage.cli.studies import main
+from tutelage.errors import UserError
+from tutelage.stages import evaluate
+from tutelage.studies.lab import direction, run_lesson, score
+from tutelage.studies.measures import prompt_weights
+from tutelage.studies.schema import find, load_scenario, load_study
+from tutelage.studies.study import run_study, summarize
+from tutelage.world import build
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tokenizer):
+    monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 3))
+    monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 1500)
+    monkeypatch.setattr(build, "make_tokenizer", lambda seed=0: tokenizer)
+    monkeypatch.setenv("TUTELAGE_QUIET", "1")
+
+
+@pytest.mark.parametrize(
+    "name", ["verbosity", "sycophancy", "reward-hacking", "label-budget", "alignment-tax", "figure-1"]
+)
+def test_a_study_runs_to_its_figure(name, folder, nano):
+    study = load_study(find("studies", name))
+    result = run_study(study, folder / name, fast=True, model=str(nano))
+    assert len(result["cells"]) == len(study.fast["values"]) and json.loads((folder / name / "study.json").read_text())
+    for row in result["summary"]:
+        assert all(row[measure]["seeds"] == 1 for measure in study.figure.y), row
+    assert result["conclusions"] and "{" not in " ".join(result["conclusions"])
+    if name == "reward-hacking":
+        found = result["over_optimization"]
+        assert (
+            [g["kl_coef"] for g in found["groups"]] == [0.0, 0.15] and len(found["best_of_n"]) >= 3 and found["verdict"]
+        )
+    ET.fromstring((folder / name / "figure.svg").read_text())
+    assert "its numbers say nothing" in (folder / name / "study.md").read_text()
+
+
+def test_equal_stages_ran_once_and_a_second_run_runs_nothing(folder, nano, monkeypatch):
+    names = [path.name for path in (folder / "stages").iterdir()]
+    assert sum(name.startswith("sample-") for name in names) == 2  # figure-1's models are its own
+    monkeypatch.setattr("tutelage.stages.recipe_run.run_stage", None)  # would fail
+    again = run_study(load_study(find("studies", "verbosity")), folder / "verbosity", fast=True, model=str(nano))
+    assert [c["value"] for c in again["cells"]] == [0.0, 0.45]
+
+
+@pytest.mark.parametrize("name", ["no-kl", "template", "harmlessness-only"])
+def test_a_lesson_predicts_runs_explains_and_mends(name, folder, nano):
+    scenario = load_scenario(find("lab", name))
+    guess = {q.id: "up" if q.kind == "direction" else 0.5 for q in scenario.predict}
+    result = run_lesson(
+        scenario, folder / f"lesson-{name}", folder / "stages", guesses=guess, sure=80, model=str(nano), fast=True
+    )
+    assert result["said"].endswith("you were 80 % sure") and f"of {len(guess)} right" in result["said"]
+    assert result["explanation"] and "{" not in " ".join(result["explanation"])
+    assert result["mended"].keys() == result["measures"].keys() and result["why_mend"]
+    for effect in result["effects"].values():
+        assert effect["share"] is not None and 0 <= effect["share"] <= 1
+    locked = json.loads((folder / f"lesson-{name}" / "guess.json").read_text())
+    assert locked["guesses"] == guess and locked["sure"] == 80
+    if name == "no-kl":
+        assert (
+            result["curves"]["broken"]["ppo"][0].keys() == {"step", "gold", "proxy", "kl", "length"} and result["texts"]
+        )
+
+
+def test_a_bad_guess_or_knob_writes_nothing(folder, nano):
+    scenario = load_scenario(find("lab", "no-kl"))
+    for bad in (
+        {"guesses": {"gold": "sideways"}},
+        {"guesses": {"peak": "up"}},
+        {"guesses": {"x": 1}},
+        {"sure": 20},
+        {"knobs": {"x": 1}},
+    ):
+        with pytest.raises(UserError):
+            run_lesson(scenario, folder / "bad", folder / "stages", model=str(nano), **bad)
+    assert not (folder / "bad").exists()
+
+
+def test_predictions_are_scored_by_hand():
+    scenario = load_scenario(find("lab", "no-kl"))
+    values = {"gold.change": -0.3, "proxy.change": 0.05, "gold.kl_of_best": 4.0}
+    rows = score(scenario, {"gold": "down", "proxy": "up", "peak": 6.5}, values)
+    assert [(r["came"], r["right"]) for r in rows] == [("down", True), ("flat", False), (4.0, True)]
+    assert score(scenario, {}, values)[0]["right"] is None
+    assert (direction(0.02, 0.02), direction(0.021, 0.02), direction(-0.021, 0.02)) == ("flat", "up", "down")
+
+
+def test_means_over_seeds_have_intervals():
+    cells = [{"value": v, "seed": s, "m": v + s} for v in (1.0, 2.0) for s in (0, 1, 2)]
+    first, _ = summarize(cells, ["m"], [1.0, 2.0])
+    # mean 2, sd 1, error 1/sqrt(3), t(2) = 4.3027
+    assert first["m"]["mean"] == 2 and first["m"]["ci95"] == pytest.approx([2 - 2.4841, 2 + 2.4841], abs=1e-3)
+    assert summarize([{"value": 1.0, "m": None}], ["m"], [1.0])[0]["m"] == {"mean": None, "ci95": None, "seeds": 0}
+
+
+def test_the_bootstrap_draws_prompts_with_replacement():
+    draws = prompt_weights(["a", "b", "c", "a"], resamples=50)
+    assert all(sum(draw.values()) == 3 for draw in draws) and draws == prompt_weights(["a", "b", "c"], resamples=50)
+    assert any(len(draw) < 3 for draw in draws)
+
+
+def test_the_command_lists_the_lessons_and_shows_questions(capsys):
+    assert main("lab", []) is None
+    listed = capsys.readouterr().out
+    assert "no-kl" in listed and listed.count("\n") >= 15
+    assert main("lab", ["no-kl", "--dry-run"]) is None
+    assert "knob ppo.kl_coef = 0.0" in capsys.readouterr().out
+    with pytest.raises(UserError, match="did you mean no-kl"):
+        main("lab", ["no-lk"])

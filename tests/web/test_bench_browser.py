@@ -1,0 +1,186 @@
+"""The compare, chat and lab pages in a real browser: what streams in, blind votes by key, no console error, small screens.
+
+Models are scripted. Runs where Chromium and its driver are installed.
+"""
+
+import shutil
+import threading
+import time
+
+import pytest
+
+from tutelage.feedback import Store
+from tutelage.judges.cache import Reply
+from tutelage.web import chat, create_app
+from tutelage.workbench.bench import Workbench
+
+from .site import Browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+if not CHROMIUM or not DRIVER:
+    pytest.skip("Chromium and chromedriver are not installed", allow_module_level=True)
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+
+
+class Scripted:
+    """Answers when `gate` is open; names of models never stand in its answers."""
+
+    def __init__(self, spec, gate):
+        self.spec, self.gate = spec, gate
+
+    def answers(self, conversations, answered):
+        self.gate.wait(60)
+        replies = [
+            Reply(f"{'Short' if self.spec.endswith('#a') else 'A longer answer'} to {c[0]['content']}")
+            for c in conversations
+        ]
+        for i, reply in enumerate(replies):
+            answered(i, reply)
+        return replies
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, empty_store):
+    """(address, bench, gate)"""
+    import uvicorn
+
+    folder = tmp_path_factory.mktemp("bench")
+    shutil.copy(empty_store, folder / "feedback.db")
+    bench, gate = Workbench(folder / "runs"), threading.Event()
+    bench.models.chat = lambda spec, **_: Scripted(spec, gate)
+    app = create_app(Store.open(folder / "feedback.db"), local=True, workbench=bench)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", bench, gate, app
+    gate.set()
+    server.should_exit = True
+    thread.join(5)
+
+
+@pytest.fixture(scope="module")
+def driver():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1300,900",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def until(check, seconds=60.0):
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if value := check():
+                return value
+        except Exception:
+            if time.monotonic() > end:
+                raise
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def narrow(driver, width):
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    return driver.execute_script("return document.documentElement.scrollWidth")
+
+
+def test_a_blind_comparison_from_the_stream_to_the_ratings(site, driver):
+    url, bench, gate, app = site
+    form = Browser(app, "http://localhost:8000")
+    form.get("/")
+    fields = {
+        "max_tokens": "16",
+        "temperature": "0",
+        "seed": "0",
+        "blind": "1",
+        "battery": "",
+        "typed": "One?\nTwo?\nThree?",
+    }
+    made = form.form("/compare", more="alpha=openai:http://h/v1#a\nbeta=openai:http://h/v1#b", **fields)
+    path = made.headers["location"]
+    one = bench.comparison(path.rpartition("/")[2])
+
+    driver.get(url + path)
+    assert "may cost money" in driver.page_source
+    driver.find_element(By.CSS_SELECTOR, "#start button").click()
+    until(lambda: "0 of 2 answers" in driver.find_element(By.ID, "row-0").text)
+    driver.find_element(By.CSS_SELECTOR, "#row-0 a.open").click()
+    until(lambda: "opens when all are" in driver.find_element(By.ID, "opened").text)
+    gate.set()
+    # The row that was waited for opens by itself, both answers at once, and tells nothing else.
+    until(lambda: len(driver.find_elements(By.CSS_SELECTOR, "#opened .answer")) == 2)
+    shown = driver.find_element(By.ID, "opened").text
+    assert "Short to One?" in shown and "words" not in shown and "alpha" not in shown and "beta" not in shown
+    letters = {
+        a.find_element(By.TAG_NAME, "h3").text: a.find_element(By.CSS_SELECTOR, ".text").text
+        for a in driver.find_elements(By.CSS_SELECTOR, "#opened .answer")
+    }
+    long = "1" if letters["A"].startswith("A longer") else "2"
+    webdriver.ActionChains(driver).send_keys(long).perform()
+    until(lambda: one.votes)
+    assert one.votes[0]["rated"] and one.votes[0]["ranks"] == [2, 1]
+    # The row closes, the next one opens by itself.
+    until(lambda: driver.find_element(By.CSS_SELECTOR, "#opened .reading").get_attribute("data-row") == "1")
+    assert "was alpha" in driver.find_element(By.ID, "toast").text
+    until(lambda: "words" in driver.find_element(By.ID, "row-0").text)
+    webdriver.ActionChains(driver).send_keys("=").perform()
+    until(lambda: len(one.votes) == 2)
+    until(lambda: "People" in driver.find_element(By.ID, "ratings").text)
+    assert one.votes[1]["ranks"] == [1, 1]
+
+    driver.get(f"{url}{path}?open=0")  # the link opens what was read
+    assert "Short to One?" in driver.find_element(By.ID, "opened").text
+    assert driver.find_elements(By.CSS_SELECTOR, "#opened ins") and narrow(driver, 390) <= 390
+    narrow(driver, 1300)
+
+
+def test_two_models_chat_and_thumbs_are_kept(site, driver, monkeypatch):
+    url, *_ = site
+
+    def speak(models, spec, messages, sampling):
+        yield {"text": "<b>Good"}
+        yield {"text": f"<b>Good day</b>, {len(messages)}"}
+        yield {"done": "stop"}
+
+    monkeypatch.setattr(chat, "speak", speak)
+    monkeypatch.setattr(
+        chat, "weigh", lambda *_: {"kl": 2.5, "reward": 1.25, "tokens": 3, "reference": "its reference"}
+    )
+    driver.get(url + "/chat?a=world&b=world")
+    driver.find_element(By.ID, "message").send_keys("Hello\n")
+    until(lambda: len(driver.find_elements(By.CSS_SELECTOR, ".thumbs")) == 2)
+    until(lambda: "KL 2.5 nats" in driver.find_elements(By.CSS_SELECTOR, ".facts")[1].text)
+    assert [e.text for e in driver.find_elements(By.CSS_SELECTOR, ".turn-answer .text")] == ["<b>Good day</b>, 1"] * 2
+    driver.find_elements(By.XPATH, "//button[text()='Bad']")[1].click()
+    until(lambda: "Saved as a thumb down" in driver.find_elements(By.CSS_SELECTOR, ".thumbs")[1].text)
+    driver.find_elements(By.XPATH, "//button[text()='Undo']")[0].click()
+    until(lambda: len(driver.find_elements(By.XPATH, "//button[text()='Bad']")) == 2)
+    assert narrow(driver, 390) <= 390
+    narrow(driver, 1300)
+
+
+def test_every_page_is_quiet_and_fits_a_phone(site, driver):
+    url = site[0]
+    driver.get_log("browser")
+    for path in ("/compare", "/runs", "/lab", "/lab/no-kl", "/chat"):
+        driver.get(url + path)
+        assert narrow(driver, 390) <= 390, path
+        assert driver.find_element(By.TAG_NAME, "h1").get_attribute("textContent").strip(), path
+    assert not driver.get_log("browser")

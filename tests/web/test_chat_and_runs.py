@@ -1,0 +1,144 @@
+"""The chat and runs pages over HTTP, with a scripted model and a folder of runs."""
+
+import json
+
+import pytest
+import yaml
+
+from tutelage.errors import UserError
+from tutelage.web import chat, create_app
+from tutelage.workbench.bench import Workbench
+
+from .site import Browser
+
+ASKED = [{"role": "user", "content": "Hello?"}]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    folder = tmp_path / "runs" / "one" / "ppo"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"stage": "ppo", "max_steps": 9, "kl_coef": 0.5, "seed": 0}))
+    rows = [{"step": i, "seconds": i, "objective/kl": i / 2, "objective/scores": 1.0} for i in range(1, 5)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    said = [{"step": s, "prompt_id": "p1", "text": f"<i>said at {s}</i>", "proxy": 0.5, "kl": 1.0} for s in (1, 4)]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in said))
+    return Workbench(tmp_path / "runs")
+
+
+@pytest.fixture
+def local(store, bench):
+    browser = Browser(create_app(store, local=True, workbench=bench), "http://localhost:8000")
+    browser.get("/")
+    return browser
+
+
+def test_runs_are_listed_and_open(local):
+    listing = local.get("/runs").text
+    assert "one/ppo" in listing and "stopped" in listing
+    page = local.get("/runs/one/ppo").text
+    assert "Step 4 of 9" in page and "Resume" in page and "kl_coef" in page and "<svg" in page
+    assert "&lt;i&gt;said at 4" in page and "<i>said" not in page and "objective/kl rose" in page
+    assert "said at 1" in local.get("/runs/one/ppo?step=1").text
+    assert "hx-get" not in local.get("/runs/one/ppo/live").text  # nothing to wait for
+    for path in ("/runs/nothing", "/runs/../secrets", "/runs/one"):
+        assert local.get(path).status_code in (404, 422), path
+
+
+def test_only_a_run_with_a_writer_can_be_stopped(local):
+    reply = local.form("/runs/one/ppo/stop")
+    assert reply.status_code == 422 and "nobody is writing" in reply.text
+
+
+def test_an_answer_streams_and_breaks_off_in_words(local, monkeypatch):
+    def speak(models, spec, messages, sampling):
+        assert (spec, messages, sampling.max_tokens) == ("world", ASKED, 7)
+        yield {"text": "Good"}
+        yield {"text": "Good day"}
+        if sampling.seed:
+            raise UserError("is full", mend="begin anew")
+        yield {"done": "stop"}
+
+    monkeypatch.setattr(chat, "speak", speak)
+    body = {"model": "world", "messages": ASKED, "max_tokens": 7}
+    events = [json.loads(part[6:]) for part in local.send("/chat/say", body).text.strip().split("\n\n")]
+    assert events == [{"text": "Good"}, {"text": "Good day"}, {"done": "stop"}]
+    assert '{"error": "is full; begin anew"}' in local.send("/chat/say", {**body, "seed": 1}).text
+    for bad in (
+        {"model": 3},
+        {"model": "world", "messages": []},
+        {**body, "temperature": "hot"},
+        {**body, "max_tokens": 0},
+    ):
+        assert local.send("/chat/say", bad).status_code in (400, 422)
+    monkeypatch.setattr(
+        chat, "weigh", lambda *_: {"kl": 1.23456, "reward": None, "tokens": 3, "reference": "its reference"}
+    )
+    weighed = local.send("/chat/weigh", {"model": "world", "messages": ASKED, "text": "x"}).json()
+    assert weighed == {"kl": 1.235, "reward": None, "tokens": 3, "reference": "its reference"}
+
+
+def test_thumbs_go_into_the_store_and_out(local, store):
+    sent = {"messages": ASKED, "completion": "Good day.", "model": "world"}
+    up = local.send("/v1/feedback", {**sent, "thumb": "up", "id": "a1"})
+    assert up.status_code == 200 and up.json() == {"id": "a1"}
+    assert local.send("/v1/feedback", {**sent, "edit": "Good day to you."}).status_code == 200
+    for bad in (
+        {**sent},
+        {**sent, "thumb": "sideways"},
+        {**sent, "thumb": "up", "stars": 5},
+        {"completion": "x", "thumb": "up"},
+    ):
+        assert local.send("/v1/feedback", bad).status_code == 422, bad
+    thumb = {**sent, "thumb": "up"}
+    for browser in ({"origin": "http://localhost:8000"}, {"sec-fetch-site": "same-origin"}):  # shows no token
+        assert local.http.post("/v1/feedback", json=thumb, headers=browser).status_code == 403
+    assert local.http.post("/v1/feedback", json=thumb, headers={"origin": "http://evil.example"}).status_code == 403
+    assert local.http.post("/v1/feedback", json=thumb).status_code == 200  # a program on this machine
+    assert local.send("/v1/feedback/a1/undo", {}).status_code == 200
+    assert local.send("/v1/feedback/zz/undo", {}).status_code == 422
+    exported = local.get("/projects/chat/export")
+    assert exported.status_code == 200
+
+
+def test_where_there_are_accounts_feedback_needs_one(store, bench):
+    stranger = Browser(create_app(store, workbench=bench))
+    sent = {"messages": ASKED, "completion": "x", "thumb": "up"}
+    assert stranger.http.post("/v1/feedback", json=sent).status_code == 401
+    from tutelage.feedback import people
+
+    with store.write() as db:
+        token, session = people.sign_in(db, people.add_person(db, "Ana", "labeler", "a long password"))
+    stranger.http.cookies.set("tutelage_session", token)
+    assert stranger.http.post("/v1/feedback", json=sent).status_code == 403
+    stranger.csrf = session.csrf
+    assert stranger.send("/v1/feedback", sent).status_code == 200
+
+
+def test_every_page_for_those_who_train_keeps_others_out(store, bench):
+    from fastapi.routing import APIRoute
+
+    from tutelage.feedback import people
+    from tutelage.web import compare, lab, runs
+
+    app = create_app(store, workbench=bench)
+    with store.write() as db:
+        token, session = people.sign_in(db, people.add_person(db, "Bo", "labeler", "a long password"))
+    labeler, nobody = Browser(app), Browser(app)
+    labeler.http.cookies.set("tutelage_session", token)
+    tried = 0
+    for part in (compare, chat, runs, lab):
+        for route in part.router.routes:
+            assert isinstance(route, APIRoute) and route.endpoint.allowed, route
+            path = (
+                route.path.replace("{name:path}", "one/ppo")
+                .replace("{name}", "a" * 24)
+                .replace("{p}", "0")
+                .replace("{attempt}", "x")
+            )
+            for method in route.methods:
+                headers = {"x-csrf-token": session.csrf, "accept": "application/json"}
+                assert labeler.http.request(method, path, headers=headers).status_code == 403, path
+                assert nobody.http.request(method, path, headers=headers).status_code == 401, path
+                tried += 1
+    assert tried >= 25

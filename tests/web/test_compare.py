@@ -1,0 +1,164 @@
+"""The compare page: what a person may see when, what a form makes, and what goes out; models are scripted."""
+
+import json
+import re
+
+import pytest
+
+from tutelage.data.sources import load_data
+from tutelage.judges.cache import Reply
+from tutelage.judges.chats import OPENAI
+from tutelage.records import Prompt
+from tutelage.web import create_app
+from tutelage.workbench.bench import Workbench
+from tutelage.workbench.comparisons import Column, Comparison, Settings
+
+from .site import Browser
+
+SECRET = ("sft", "ppo")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Workbench(tmp_path / "runs")
+
+
+@pytest.fixture
+def local(store, bench):
+    browser = Browser(create_app(store, local=True, workbench=bench), "http://localhost:8000")
+    browser.get("/")
+    return browser
+
+
+@pytest.fixture
+def blind(bench):
+    columns = [Column(name, f"/x/{name}", "local", name, run=f"r/{name}") for name in SECRET]
+    prompts = [Prompt(id=f"p{i}", messages=[{"role": "user", "content": f"Question {i}?"}]) for i in range(3)]
+    one = Comparison.create(bench.comparisons, columns, prompts, Settings(blind=True))
+    for p in (0, 1):
+        one.put(p, 0, state="done", text=f"Short {p}. <b>bold</b>")
+        one.put(p, 1, state="done", text=f"Another answer to {p}, which is longer.")
+    one.put(2, 0, state="done", text="alone so far")
+    return bench.comparison(one.id)
+
+
+def test_nothing_of_a_blind_row_tells_before_the_vote(local, blind):
+    paths = [f"/rows/{p}" for p in range(3)] + ["/rows?n=0,1,2"]
+    seen = {path: local.get(f"/compare/{blind.id}{path}").text for path in paths}
+    for path, text in seen.items():
+        assert not re.search(r"words|reward|r/sft|r/ppo", text), path
+        assert all(f">{name}" not in text for name in SECRET), path
+    assert "Short 0" in seen["/rows/0"] and "alone so far" not in seen["/rows/2"]
+    assert "&lt;b&gt;bold" in seen["/rows/0"] and "<b>bold" not in seen["/rows/0"]
+    table = local.get(f"/compare/{blind.id}/export?kind=answers").text
+    assert table.count("\n") == 1  # the head alone
+
+
+def test_a_vote_names_the_models_and_counts(local, blind):
+    reading = local.get(f"/compare/{blind.id}/rows/0").text
+    first = re.findall(r"<h3>(\w)</h3><p class=\"text\" dir=\"auto\">([^<]*)", reading)
+    letter = next(letter for letter, text in first if text.startswith("Another"))
+    other = "B" if letter == "A" else "A"
+    reply = local.send(f"/compare/{blind.id}/rows/0/vote", {"ranking": f"{letter} > {other}"}).json()
+    assert reply["rated"] and f"{letter} was ppo" in reply["names"] and f"{other} was sft" in reply["names"]
+    assert blind.votes[-1]["ranks"] == [2, 1]
+    assert "ppo" in local.get(f"/compare/{blind.id}/rows/0").text
+    again = local.send(f"/compare/{blind.id}/rows/0/vote", {"ranking": "A > B"}).json()
+    assert not again["rated"] and again["why"] == "after the reveal"
+    local.send(f"/compare/{blind.id}/rows/1/reveal", {})
+    assert not local.send(f"/compare/{blind.id}/rows/1/vote", {"ranking": "B > A"}).json()["rated"]
+    assert local.send(f"/compare/{blind.id}/rows/2/vote", {"ranking": "A > B"}).status_code == 422
+    assert local.send(f"/compare/{blind.id}/rows/7/vote", {"ranking": "A > B"}).status_code == 404
+
+
+def test_votes_go_out_as_comparisons(local, blind, tmp_path):
+    local.send(f"/compare/{blind.id}/rows/0/vote", {"ranking": "A = B"})
+    path = tmp_path / "votes.jsonl"
+    path.write_text(local.get(f"/compare/{blind.id}/export").text)
+    (one,) = load_data(str(path)).comparisons
+    assert one.ranks == [1, 1] and one.messages == blind.prompts[0].messages
+
+
+def make(browser, **fields):
+    sent = {"typed": "", "battery": "", "max_tokens": "16", "temperature": "0", "seed": "0", "blind": "0"}
+    return browser.form("/compare", **{**sent, **fields})
+
+
+def test_imported_outputs_are_compared_without_any_model(local, bench):
+    for name, texts in (("one", ("Yes.", "No.")), ("two", ("Maybe.",))):
+        rows = [{"prompt": q, "output": text} for q, text in zip(("Is it?", "Was it?"), texts, strict=False)]
+        body = "".join(json.dumps(row) + "\n" for row in rows)
+        form = {"csrf": local.csrf, "kind": "outputs"}
+        assert local.http.post("/compare/import", data=form, files={"file": (f"{name}.jsonl", body)}).status_code == 303
+    specs = [found.spec for found, _ in bench.brought_in("outputs")]
+    assert [count for _, count in bench.brought_in("outputs")] == [2, 1]
+    made = make(local, **{"models[]": specs, "typed": "Is it?\nWas it?\n"})
+    assert made.status_code == 303
+    one = bench.comparison(made.headers["location"].rpartition("/")[2])
+    bench.fillings[one.id].thread.join(200)
+    page = local.get(f"/compare/{one.id}").text
+    assert "two has no answer to 1 prompts" in page and "reproducible" in page and "3 done" in page
+    assert "Maybe." in local.get(f"/compare/{one.id}/rows/0").text
+    bad = local.http.post(
+        "/compare/import", data=form, files={"file": ("x.jsonl", "{}\n")}, headers={"accept": "application/json"}
+    )
+    assert bad.status_code == 422 and str(bench.runs) not in bad.text
+    assert len(bench.brought_in("outputs")) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"typed": "Hello"}, "0 models"),
+        ({"models[]": ["world"]}, "0 prompts"),
+        ({"models[]": ["world"], "typed": "Hi", "temperature": "warm"}, "temperature"),
+        ({"models[]": ["/nowhere"], "typed": "Hi"}, "not a model folder"),
+        ({"more": "openai:", "typed": "Hi"}, "names no model"),
+    ],
+)
+def test_a_form_that_cannot_be_used_says_why_and_writes_nothing(local, bench, fields, said):
+    reply = make(local, **fields)
+    assert reply.status_code == 422 and said in reply.text
+    assert not list(bench.comparisons.glob("*/comparison.json"))
+
+
+def test_paid_models_wait_for_the_button(local, bench, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    asked = []
+
+    class Paid:
+        def answers(self, conversations, answered):
+            asked.extend(conversations)
+            replies = [Reply("fine") for _ in conversations]
+            for i, reply in enumerate(replies):
+                answered(i, reply)
+            return replies
+
+    monkeypatch.setattr(bench.models, "chat", lambda spec, **_: Paid())
+    made = make(local, more="paid=openai:gpt\nown=openai:http://h/v1#m", typed="Hi")
+    path = made.headers["location"]
+    page = local.get(path).text
+    assert not asked and "may cost money: openai:gpt: 1 prompts, at most 16 tokens" in page
+    local.form(f"{path}/run")
+    bench.fillings[path.rpartition("/")[2]].thread.join(200)
+    assert len(asked) == 2 and OPENAI
+    events = local.get(f"{path}/events").text
+    assert json.loads(events.removeprefix("data: ").strip())["counts"]["done"] == 2
+
+
+def test_only_leads_and_only_known_models_where_there_are_accounts(store, bench, blind):
+    from tutelage.feedback import people
+
+    app = create_app(store, workbench=bench)
+    for role, allowed in (("labeler", False), ("lead", True)):
+        with store.write() as db:
+            person = people.add_person(db, role, role, "a long password")
+            token, session = people.sign_in(db, person)
+        browser = Browser(app)
+        browser.http.cookies.set("tutelage_session", token)
+        browser.csrf = session.csrf
+        assert (browser.get("/compare").status_code == 200) is allowed
+        assert (browser.get(f"/compare/{blind.id}").status_code == 200) is allowed
+    # A lead cannot have this server's keys sent to an address of their choice.
+    reply = make(browser, more="x=openai:http://evil.example/v1#m", typed="Hi")
+    assert reply.status_code == 422 and "not among the models here" in reply.text
