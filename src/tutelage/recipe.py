@@ -18,12 +18,15 @@ TOP_KEYS = ("version", "name", "seed", "model", "data", "out", "stages")
 FAMILY = ("dpo", "ipo", "kto", "orpo", "simpo")  # one loop: stages/preference.py
 GROUP = ("rloo", "grpo", "online-dpo")  # one loop: stages/group_policy.py
 AGAINST_REWARD = ("ppo", *GROUP, "rejection")
-POLICIES = ("sft", *AGAINST_REWARD, *FAMILY)
-FROM_SFT = ("sample", *POLICIES[1:])  # start from the SFT model, if there is one
+POLICIES = ("sft", *AGAINST_REWARD, *FAMILY, "cai")
+FROM_SFT = ("sample", *AGAINST_REWARD, *FAMILY)  # start from the SFT model, if there is one
 FROM_LABELS = ("reward", *FAMILY)
 # Where the module of a stage's function is not called like its verb.
 MODULES = {"eval": "evaluate", **dict.fromkeys(FAMILY, "preference"), **dict.fromkeys(GROUP, "group_policy")}
-OUTPUT_FILES = {"sample": "completions.jsonl", "label": "comparisons.jsonl"}
+MODULES["cai-label"] = "cai_label"
+OUTPUT_FILES = {"sample": "completions.jsonl", "label": "comparisons.jsonl", "cai-label": "comparisons.jsonl"}
+# Options that may name an earlier stage.
+PLACES = {"model", "data", "reward_model", "ptx_data", "reference", "policy", "critic", "mix", "human"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def check_models(recipe: Recipe) -> None:
         if verb == "ppo" and getattr(config, "reward_model", None) is None:
             mend = "put a reward stage before it, or give reward_model"
             raise UserError("has no reward model", where=f"{recipe.path}, stage {stage}", mend=mend)
-        for key in ("model", "reward_model"):
+        for key in ("model", "reward_model", "policy"):
             value = getattr(config, key, None)
             made = value is not None and recipe.out in Path(value).parents
             if value is not None and value != "world" and not made and not Path(value).expanduser().exists():
@@ -185,6 +188,8 @@ def resolve_stage(
     names = {f.name for f in fields(cls)}
     if verb in FROM_SFT and "sft" in produced:
         defaults["model"] = produced["sft"]
+    if verb == "cai" and "sft" in produced:
+        defaults["policy"] = produced["sft"]
     if verb == "label" and "sample" in produced:
         defaults["data"] = produced["sample"]
     if verb in FROM_LABELS and "label" in produced and recipe.data == "world":
@@ -195,7 +200,7 @@ def resolve_stage(
         policies = [s for s, v, _ in recipe.stages if v in POLICIES]
         defaults["models"] = (f"base={recipe.model}", *(f"{s}={produced[s]}" for s in policies))
     changes |= {key: value for key, value in defaults.items() if key in names and key not in given}
-    for key in given & {"model", "data", "reward_model", "ptx_data", "reference"}:
+    for key in given & PLACES:
         value = getattr(explicit, key)
         if value in produced:
             changes[key] = produced[value]

@@ -91,6 +91,9 @@ class Comparison(Record):
     shown: dict[str, Any] | None = None  # {"order": [K], "layout": ...}
     effort: dict[str, Any] | None = None
     supersedes: str | None = None
+    probability: float | None = (
+        None  # K = 2: that the first is better, a model's soft label; ranks hold its side of 0.5
+    )
     weight: float | None = None  # labeler weight in the reward loss; 1 when absent
 
     def filled_ranks(self) -> list[int | None]:

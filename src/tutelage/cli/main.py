@@ -34,6 +34,8 @@ VERBS = {
     "grpo": ("tutelage.cli.stage", "the same with rewards standardized within each prompt's answers"),
     "online-dpo": ("tutelage.cli.stage", "dpo on the policy's own answers, judged by a reward model"),
     "rejection": ("tutelage.cli.stage", "fine-tune on the reward model's best of n answers"),
+    "cai": ("tutelage.cli.stage", "fine-tune on answers that a critic revised by a constitution"),
+    "cai-label": ("tutelage.cli.stage", "compare answers by a constitution, without people"),
     "eval": ("tutelage.cli.stage", "win rates and behaviors of models"),
     "study": ("tutelage.cli.studies", "an experiment with its figure: tutelage study verbosity"),
     "lab": ("tutelage.cli.studies", "break RLHF on purpose, predict, explain and mend: tutelage lab no-kl"),

@@ -6,6 +6,7 @@ A recipe or a command line holds only departures from these. Source of the numbe
 """
 
 from tutelage.configs.base import StageConfig, TrainingConfig, from_mapping, to_mapping
+from tutelage.configs.constitutional import CAIConfig, CAILabelConfig
 from tutelage.configs.group_policy import GroupConfig, GRPOConfig, OnlineDPOConfig, RejectionConfig, RLOOConfig
 from tutelage.configs.measure import EvalConfig, LabelConfig, SampleConfig
 from tutelage.configs.on_policy import PPOConfig
@@ -28,10 +29,14 @@ STAGES: dict[str, type[StageConfig]] = {
     "grpo": GRPOConfig,
     "online-dpo": OnlineDPOConfig,
     "rejection": RejectionConfig,
+    "cai": CAIConfig,
+    "cai-label": CAILabelConfig,
     "eval": EvalConfig,
 }
 __all__ = [
     "STAGES",
+    "CAIConfig",
+    "CAILabelConfig",
     "DPOConfig",
     "EvalConfig",
     "GRPOConfig",

@@ -78,6 +78,11 @@ def read_contents(spec: str) -> list[Contents]:
     return found
 
 
+def is_world(spec: str) -> bool:
+    """Whether data is the embedded world's: `world`, or a part of it as in `world:helpful`."""
+    return spec == "world" or spec.startswith("world:")
+
+
 def load_data(spec: str, split: str = "train") -> Dataset:
     """The records of a file or folder in a split; prompts and demonstrations are derived from comparisons where absent."""
     return part(*read_whole(spec), split)
@@ -188,10 +193,10 @@ def unique_records(contents: list[Contents]) -> list[tuple[str, Record]]:
 
 def demonstrations(spec: str, count: int | None, seed: int) -> list[Demonstration]:
     """Demonstrations to fine-tune on (the world writes 600 unless told otherwise)."""
-    if spec == "world":
+    if is_world(spec):
         from tutelage import world
 
-        return world.demonstrations(count or 600, seed)
+        return world.demonstrations_of(spec, count or 600, seed)
     found = load_data(spec).demonstrations
     if not found:
         raise UserError(
@@ -202,10 +207,10 @@ def demonstrations(spec: str, count: int | None, seed: int) -> list[Demonstratio
 
 def prompts(spec: str, split: str, count: int | None, seed: int) -> list[Prompt]:
     """Prompts of a split: the world's, or a file's (without repeats)."""
-    if spec == "world":
+    if is_world(spec):
         from tutelage import world
 
-        return world.prompts(split, count or 1000, seed)
+        return world.prompts_of(spec, split, count or 1000, seed)
     found = load_data(spec, split).prompts
     if not found:
         raise UserError("holds no prompts", where=spec, mend="give rows with prompt, messages or comparisons")
@@ -235,7 +240,7 @@ def thumbs(spec: str, split: str) -> list[Thumb]:
 
 def load_texts(spec: str, tokens: int, tokenizer: Any, seed: int = 0) -> list[list[int]]:
     """Token ids of plain documents, about `tokens` of them all together."""
-    if spec == "world":
+    if is_world(spec):
         from tutelage.world.corpus import documents
 
         stream = documents(seed)
@@ -254,8 +259,8 @@ def load_texts(spec: str, tokens: int, tokenizer: Any, seed: int = 0) -> list[li
 
 def data_hash(spec: str) -> str:
     """sha256 over the files of a data option (the world's is its name)."""
-    if spec == "world":
-        return "world"
+    if is_world(spec):
+        return spec
     digest = hashlib.sha256()
     for path in data_files(spec):
         digest.update(path.read_bytes())

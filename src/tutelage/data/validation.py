@@ -194,6 +194,8 @@ def _check_comparison(record: Comparison, where: str) -> None:
             raise DegenerateRow("two equal answers are ranked apart", where=where, mend="take the row out")
     if any(r is not None and not 1 <= r <= 7 for r in record.ratings or []):
         raise UserError("holds a rating that is not from 1 to 7", where=f"{where}, field ratings", mend="use 1 to 7")
+    if record.probability is not None:
+        _check_probability(record, f"{where}, field probability")
     if record.messages is not None:
         check_prompt(check_messages(record.messages, f"{where}, field messages"), f"{where}, field messages")
     for name in ("weight", "seconds"):
@@ -202,6 +204,18 @@ def _check_comparison(record: Comparison, where: str) -> None:
             raise UserError(
                 f"is {number}", where=f"{where}, field {name}", mend="give zero or a finite number above it"
             )
+
+
+def _check_probability(record: Comparison, where: str) -> None:
+    """A soft label is for two answers, from 0 to 1, and on the side that the ranks name."""
+    p, ranks = record.probability, record.ranks
+    if len(ranks) != 2:
+        raise UserError(f"is given for {len(ranks)} answers", where=where, mend="give it for two, or take it out")
+    if p is None or not 0 <= p <= 1:
+        raise UserError(f"is {p}", where=where, mend="give a number from 0 to 1")
+    first, second = ranks
+    if first is not None and second is not None and first != second and (p > 0.5) != (first < second):
+        raise UserError(f"is {p}, but the ranks say otherwise", where=where, mend="rank the likelier answer 1")
 
 
 def _matches(value: Any, hint: Any) -> bool:

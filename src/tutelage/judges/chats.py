@@ -106,18 +106,24 @@ class Endpoint:
                 time.sleep(pause)
         raise ChatFailedError(reason)
 
-    def _post(self, messages: list[Message]) -> Any:
+    def body(self, messages: list[Message]) -> dict[str, Any]:
+        """What is sent."""
         body: dict[str, Any] = {"model": self.model, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        if self.kind == "openai":
+            return {**body, "messages": messages}
+        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+        body["messages"] = [m for m in messages if m["role"] != "system"]
+        return {**body, **({"system": system} if system else {})}
+
+    def _post(self, messages: list[Message]) -> Any:
         headers = {"Content-Type": "application/json"}
         if self.kind == "openai":
-            path, body["messages"] = "/chat/completions", messages
+            path = "/chat/completions"
             headers["Authorization"] = f"Bearer {self.key or 'none'}"
         else:
-            path, body["messages"] = "/messages", [m for m in messages if m["role"] != "system"]
-            system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
-            body |= {"system": system} if system else {}
+            path = "/messages"
             headers |= {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+        request = urllib.request.Request(self.url + path, json.dumps(self.body(messages)).encode(), headers)
         with urllib.request.urlopen(request, timeout=self.timeout) as reply:
             return json.loads(reply.read())
 

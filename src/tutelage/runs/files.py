@@ -105,6 +105,17 @@ def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
             raise
 
 
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that is appended to (none where there is no file); a line that a kill cut off is taken out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        write_text(path, whole)
+    return [json.loads(line) for line in whole.split("\n") if line]
+
+
 def point_link(link: Path, target: Path) -> None:
     """Make `link` a relative symbolic link to `target`, replacing an old one in one move."""
     temporary = link.with_name(f".{link.name}.tmp")

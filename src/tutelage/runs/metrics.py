@@ -32,7 +32,7 @@ def _of(stages: str, *rows: tuple[str, str, Better, str]) -> list[Metric]:
 
 METRICS = [
     *_of(
-        f"pretrain sft reward ppo rejection {PREFERENCE} {GROUP}",
+        f"pretrain sft reward ppo rejection cai {PREFERENCE} {GROUP}",
         ("step", "count", None, "optimizer updates done; in PPO, iterations of rollout and update"),
         ("seconds", "s", None, "wall time since the run began, all sittings together"),
         ("num_tokens", "tokens", None, "tokens that went through the training passes so far, padding not counted"),
@@ -40,11 +40,12 @@ METRICS = [
         ("grad_norm", "1", None, "L2 norm of the gradient before clipping (in PPO the mean over updates)"),
     ),
     *_of(
-        f"pretrain sft reward rejection {PREFERENCE}", ("learning_rate", "1", None, "the optimizer's rate at this step")
+        f"pretrain sft reward rejection cai {PREFERENCE}",
+        ("learning_rate", "1", None, "the optimizer's rate at this step"),
     ),
     *_of(f"{PREFERENCE} sft", ("epoch", "passes", None, "examples seen / examples in the training set")),
     *_of(
-        f"pretrain sft rejection {PREFERENCE}",
+        f"pretrain sft rejection cai {PREFERENCE}",
         ("entropy", "nats/token", None, "mean over loss-bearing tokens of −Σ_v π(v) log π(v)"),
     ),
     *_of(

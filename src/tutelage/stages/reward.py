@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.algorithms.ai_feedback import soft_pairwise_loss
 from tutelage.algorithms.ranking import davidson_loss, pairwise_ranking_loss, rao_kupper_loss
 from tutelage.algorithms.schedules import cosine_to_fraction
 from tutelage.configs import RewardConfig
 from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.preferences import has_winner
 from tutelage.data.sources import comparisons, data_hash, load_data
 from tutelage.data.templates import Rendered, preflight, render, render_completion
 from tutelage.engine.memory import run_fitting
@@ -113,7 +115,7 @@ def _rankings(config: RewardConfig) -> tuple[list[Comparison], list[Comparison]]
         if comparison.weight is not None and not 0 <= comparison.weight < float("inf"):
             where = f"{config.data}, comparison {comparison.id}, field weight"
             raise UserError(f"{comparison.weight} cannot be used", where=where, mend="give zero or a number above it")
-    if config.ties == "drop" and all(len({r for r in c.ranks if r is not None}) < 2 for c in train):
+    if config.ties == "drop" and all(c.probability is None and not has_winner(c) for c in train):
         mend = "rank one answer above another, or learn from ties with --ties davidson"
         raise UserError("every comparison is a tie, and ties are dropped", where=config.data, mend=mend)
     held_out = comparisons(config.data, "tune") + comparisons(config.data, "report")
@@ -147,7 +149,8 @@ def _backward(
         ranks = torch.tensor([rank or 0 for i in micro for rank in batch[i].ranks])
         offsets = offsets_of(torch.tensor([len(batch[i].ranks) for i in micro]))
         weights = torch.tensor([1.0 if batch[i].weight is None else float(batch[i].weight or 0) for i in micro])
-        loss_P = LOSSES[config.ties](scores, ranks, offsets) * weights
+        loss_P = LOSSES[config.ties](scores, ranks, offsets)
+        loss_P = _with_soft_labels(loss_P, scores, offsets, [batch[i].probability for i in micro]) * weights
         (loss_P.sum() / len(batch)).backward()
         optimizer.collect()
         loss_sum += float(loss_P.detach().sum())
@@ -167,6 +170,17 @@ def _backward(
         "mean_reward": sum(everything) / len(everything),
         "max_reward": max(everything),
     }
+
+
+def _with_soft_labels(loss_P: Tensor, scores: Tensor, offsets: Tensor, known: list[float | None]) -> Tensor:
+    """The loss, in its place -(p log s(d) + (1-p) log s(-d)) for each pair that has a probability."""
+    soft = torch.tensor([p is not None for p in known])
+    if not soft.any():
+        return loss_P
+    first = offsets[:-1]
+    second = torch.minimum(first + 1, offsets[1:] - 1)  # a soft label is for two answers; the others keep their loss
+    probability = torch.tensor([0.5 if p is None else p for p in known])
+    return torch.where(soft, soft_pairwise_loss(scores[first] - scores[second], probability), loss_P)
 
 
 @torch.no_grad()

@@ -1,0 +1,108 @@
+"""Log-probabilities of the options of a multiple-choice question: of a local checkpoint, or of an endpoint's tokens."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tutelage.data.batches import token_budget_batches
+from tutelage.data.templates import render_prompt
+from tutelage.engine.packing import pack
+from tutelage.judges.cache import Reply
+from tutelage.judges.chats import Chat, Endpoint, LocalChat
+from tutelage.records import Message
+
+TOKENS_AT_ONCE = 16384
+CERTAIN = 20.0  # log-odds of a choice that was only said, by a model that gives no log-probabilities
+
+
+@dataclass(frozen=True)
+class Choice:
+    """logprobs: of options (A) and (B); None where the model chose neither. said: read off words, not log-probs."""
+
+    logprobs: tuple[float, float] | None
+    said: bool = False
+
+
+def choices(chat: Chat, conversations: Sequence[list[Message]], options: tuple[str, str]) -> list[Choice]:
+    """What the model answers to each question, of two options that differ in their letter."""
+    if isinstance(chat, LocalChat):
+        return _local(chat, conversations, options)
+    if isinstance(chat, Endpoint):
+        fields = {f: getattr(chat, f) for f in ("kind", "url", "model", "timeout", "parallel")}
+        choosing = _ChoosingEndpoint(**fields, max_tokens=8)
+        replies = choosing.answers(conversations)
+        return [_parse(reply) for reply in replies]
+    raise TypeError(f"cannot ask a {type(chat).__name__} for log-probabilities")
+
+
+@torch.no_grad()
+def _local(chat: LocalChat, conversations: Sequence[list[Message]], options: tuple[str, str]) -> list[Choice]:
+    tokenizer, model = chat.policy.tokenizer, chat.policy.model
+    ends = [tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
+    room = int(getattr(model.config, "max_position_embeddings", 0) or 2048)
+    rows, owners = [], []
+    for number, messages in enumerate(conversations):
+        prompt = render_prompt(tokenizer, messages)
+        for place, end in enumerate(ends):
+            if len(prompt) + len(end) <= room:
+                rows.append((prompt + end, len(end)))
+                owners.append((number, place))
+    found = torch.full((len(conversations), 2), float("nan"))
+    model.eval()
+    for micro in token_budget_batches([len(ids) for ids, _ in rows], TOKENS_AT_ONCE):
+        packed = pack([rows[i][0] for i in micro], share=True)
+        tails = [
+            torch.arange(int(end) - rows[i][1], int(end)) for i, end in zip(micro, packed.offsets[1:], strict=True)
+        ]
+        logprobs, _ = chat.policy.logprobs(packed, torch.cat(tails))
+        for i, part in zip(micro, logprobs.split([len(t) for t in tails]), strict=True):
+            found[owners[i]] = part.sum()
+    return [Choice(None if math.isnan(a) else (a, b)) for a, b in found.tolist()]
+
+
+class _ChoosingEndpoint(Endpoint):
+    """Asks for the log-probabilities of the first tokens, and gives them in the place of the text."""
+
+    def body(self, messages: list[Message]) -> dict[str, Any]:
+        wanted = {"logprobs": True, "top_logprobs": 20} if self.kind == "openai" else {}
+        return {**super().body(messages), **wanted}
+
+    def _reply(self, body: Any) -> Reply:
+        plain = super()._reply(body)
+        if self.kind == "openai":
+            positions = (body["choices"][0].get("logprobs") or {}).get("content") or []
+            for position in positions:
+                pair = _letters(position.get("top_logprobs") or [])
+                if pair is not None:
+                    return Reply(json.dumps({"logprobs": pair}), plain.finish)
+        return Reply(json.dumps({"text": str(plain)}), plain.finish)
+
+
+def _letters(tops: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """Log-probabilities of A and B among the likeliest tokens of one place; what is not listed gets the least of them."""
+    sums: dict[str, float] = {}
+    for top in tops:
+        letter = str(top["token"]).strip(" ().:*")
+        if letter in ("A", "B"):
+            sums[letter] = sums.get(letter, 0.0) + math.exp(float(top["logprob"]))
+    if not sums:
+        return None
+    least = min(math.exp(float(top["logprob"])) for top in tops)
+    a, b = (math.log(max(sums.get(letter, least), 1e-12)) for letter in "AB")
+    return a, b
+
+
+def _parse(reply: Any) -> Choice:
+    if not isinstance(reply, Reply):  # it failed
+        return Choice(None)
+    held = json.loads(reply)
+    if "logprobs" in held:
+        return Choice(tuple(held["logprobs"]))
+    named = {letter for letter in "AB" if f"({letter})" in held["text"] or held["text"].strip(" .:*") == letter}
+    if len(named) != 1:
+        return Choice(None)
+    return Choice((0.0, -CERTAIN) if named == {"A"} else (-CERTAIN, 0.0), said=True)

@@ -1,0 +1,43 @@
+"""Parts of the world by name, as a data option gives them: `world:helpful`, `world:harmful`, `world:critiques`."""
+
+from tutelage.errors import UserError, did_you_mean
+from tutelage.records import Demonstration, Prompt
+from tutelage.world import critiques
+from tutelage.world.demonstrators import demonstrations
+from tutelage.world.tasks import prompts, suite, task_of
+
+PROMPTS = ("world", "world:helpful", "world:harmful")
+DEMONSTRATIONS = ("world", "world:helpful", "world:critiques")
+
+
+def demonstrations_of(spec: str, n: int, seed: int) -> list[Demonstration]:
+    """`world`; `world:helpful`: none of them about a request for harm; `world:critiques`: what teaches a critic."""
+    _known(spec, DEMONSTRATIONS, "demonstrations")
+    if spec == "world:critiques":
+        return critiques.transcripts(n, seed)
+    if spec == "world":
+        return demonstrations(n, seed)
+    asked = {p.id for p in prompts("train", 2 * n, seed=1000 + seed) if _helpful(p)}
+    return [d for d in demonstrations(2 * n, seed) if d.prompt_id in asked][:n]
+
+
+def prompts_of(spec: str, split: str, n: int, seed: int) -> list[Prompt]:
+    """`world`; `world:helpful`: without requests for harm; `world:harmful`: these alone."""
+    _known(spec, PROMPTS, "prompts")
+    if spec == "world:harmful":
+        return suite("harmful", split, n, seed)
+    found = prompts(split, n if spec == "world" else 2 * n, seed)
+    return found if spec == "world" else [p for p in found if _helpful(p)][:n]
+
+
+def _helpful(prompt: Prompt) -> bool:
+    return task_of(prompt)["kind"] != "harmful"
+
+
+def _known(spec: str, names: tuple[str, ...], what: str) -> None:
+    if spec not in names:
+        raise UserError(
+            f"the world has no {what} called {spec!r}{did_you_mean(spec, list(names))}",
+            where="option --data (data)",
+            mend=f"use one of: {', '.join(names)}, or a file",
+        )
