@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.engine.distributed import sum_gradients
+
 BETAS = (0.9, 0.95)  # as the paper
 ELEMENTS_AT_ONCE = 2**23  # parameters in one fused update: their float32 gradients take 32 MiB
 
@@ -46,8 +48,8 @@ class MasterAdam:
             parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
-        """What has been collected for the next step, one tensor for each parameter that has any."""
-        return [g for g in self.sums if g is not None]
+        """What all processes collected for the next step, one tensor for each parameter that has any."""
+        return [g for g in sum_gradients(self.sums, self.parameters) if g is not None]
 
     def discard(self) -> None:
         """Forget what has been collected."""
@@ -56,7 +58,8 @@ class MasterAdam:
     @torch.no_grad()
     def step(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip, update, round into the model. Returns the gradient's norm before clipping."""
-        norm = gradient_norm(self.gradients())
+        self.sums = sum_gradients(self.sums, self.parameters)
+        norm = gradient_norm([g for g in self.sums if g is not None])
         clip = 1.0 if max_grad_norm is None else min(1.0, max_grad_norm / (norm + 1e-6))
         self.steps += 1
         for part in self._parts():

@@ -35,6 +35,7 @@ from tutelage.runs.files import (
 # What may differ between a run and its resumption: these change when it stops, what it prints, whether it may
 # start or how it fits into memory, not what it computes.
 HARMLESS = frozenset({"resume", "json", "max_steps", "out", "dry_run", "save_every", "micro_tokens", "force"})
+POSITION = ("start_step", "last_row", "seconds_before")
 LOGS = ("metrics.jsonl", "samples.jsonl")
 STRICT = "TUTELAGE_STRICT_METRICS"  # set in the tests: a metric that is not registered is then an error
 
@@ -52,6 +53,20 @@ class Run:
         self.seconds_before = 0.0
         self.started = time.perf_counter()
         self.lock: IO[bytes] | None = None
+        self.writes = True
+
+    @classmethod
+    def following(cls, out: str | Path, stage: str, known: dict[str, Any]) -> Self:
+        """The run that the main process has opened, in a process that writes nothing; known: the main's `position`."""
+        run = cls(Path(out).expanduser(), stage)
+        run.writes = False
+        run.start_step, run.last_row, run.seconds_before = (known[name] for name in POSITION)
+        return run
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """Where the run goes on."""
+        return {name: getattr(self, name) for name in POSITION}
 
     @classmethod
     def open(
@@ -125,7 +140,7 @@ class Run:
 
     def abandon(self) -> None:
         """Leave nothing of a run that came to no step, so that a user's mistake does not block the folder."""
-        if not self.start_step and not any((self.path / name).exists() for name in LOGS):
+        if self.writes and not self.start_step and not any((self.path / name).exists() for name in LOGS):
             for name in ("config.yaml", ".lock"):
                 (self.path / name).unlink(missing_ok=True)
             for folder in (self.checkpoints, self.path):
@@ -147,11 +162,13 @@ class Run:
                 what = f"{self.stage}, step {row['step']}: {name} is {value}"
                 raise FloatingPointError(f"{what}; lower the learning rate, and check the data")
         self.last_row = {"step": row["step"], "seconds": round(self.elapsed(), 4), **row}
-        append_rows(self.path / "metrics.jsonl", [self.last_row])
+        if self.writes:
+            append_rows(self.path / "metrics.jsonl", [self.last_row])
 
     def add_samples(self, rows: list[dict[str, Any]]) -> None:
         """Append samples of the model's text, each with the `step` it comes from."""
-        append_rows(self.path / "samples.jsonl", rows)
+        if self.writes:
+            append_rows(self.path / "samples.jsonl", rows)
 
     def save(
         self, step: int, write_model: Callable[[Path], None], state: dict[str, Any] | None, *, best: bool = False
@@ -162,6 +179,8 @@ class Run:
         cannot part the two. Whatever fails, the checkpoints before are untouched and nothing half-written stays.
         """
         temporary, final = self.checkpoints / f".tmp-step-{step}", self.checkpoints / f"step-{step}"
+        if not self.writes:
+            return final / "model"
         with naming_full_disk(final):
             shutil.rmtree(temporary, ignore_errors=True)
             try:

@@ -23,9 +23,10 @@ from tutelage.algorithms.ppo import approximate_kl, clip_fraction
 from tutelage.algorithms.rloo import leave_one_out_advantages, penalized_rewards, reinforce_loss
 from tutelage.algorithms.schedules import constant_after_warmup
 from tutelage.configs import GroupConfig, GRPOConfig, OnlineDPOConfig, RLOOConfig
-from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.batches import batch_order, rank_batches, step_seed
 from tutelage.data.sources import data_hash, prompts
 from tutelage.data.templates import template_hash
+from tutelage.engine.distributed import summed_row
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
 from tutelage.models import Policy, load_policy, load_scalar, resolve, save_model
@@ -174,7 +175,7 @@ def _backward(
     terms = len(groups) if isinstance(config, OnlineDPOConfig) else episodes
     row = dict.fromkeys(("loss", "policy/approxkl_avg", "policy/clipfrac_avg", "policy/entropy_avg", "val/ratio"), 0.0)
     total = sum(int(rollout.offsets[i + 1] - rollout.offsets[i]) for group in groups for i in group)
-    for micro in token_budget_batches(lengths, config.micro_tokens):
+    for micro in rank_batches(lengths, config.micro_tokens):
         some = [i for number in micro for i in groups[number]]
         sequences, starts, where = rollout.part(some)
         targets, offsets = response_indices(sequences, starts)
@@ -192,7 +193,7 @@ def _backward(
                 row["policy/clipfrac_avg"] += float(clip_fraction(logprobs_T, old_T, config.clip)) * len(where) / total
             row["policy/entropy_avg"] += float(entropy_T.sum()) / total
             row["val/ratio"] += float((logprobs_T - old_T).exp().sum()) / total
-    return row
+    return summed_row(row)
 
 
 def _spread(config: GroupConfig, rollout: Rollout) -> dict[str, float]:

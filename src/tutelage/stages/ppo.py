@@ -25,9 +25,10 @@ from tutelage.algorithms.ppo import approximate_kl, clip_fraction, clipped_polic
 from tutelage.algorithms.rewards import token_rewards
 from tutelage.algorithms.schedules import constant_after_warmup
 from tutelage.configs import PPOConfig
-from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.batches import batch_order, rank_batches, step_seed
 from tutelage.data.sources import data_hash, load_texts, prompts
 from tutelage.data.templates import Rendered, template_hash
+from tutelage.engine.distributed import summed_row
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
 from tutelage.models import Policy, load_policy, load_scalar, resolve, save_model
@@ -172,7 +173,7 @@ def _backward(
     lengths = [len(rollout.sequences[i]) for i in episodes]
     total = int(sum(rollout.offsets[i + 1] - rollout.offsets[i] for i in episodes))
     row = dict.fromkeys(UPDATE_METRICS, 0.0)
-    for micro in token_budget_batches(lengths, config.micro_tokens):
+    for micro in rank_batches(lengths, config.micro_tokens):
         sequences, starts, where = rollout.part([episodes[i] for i in micro])
         packed = pack(sequences)
         targets, _ = response_indices(sequences, starts)
@@ -194,7 +195,7 @@ def _backward(
             row["policy/clipfrac_avg"] += float(clip_fraction(logprobs, old_logprobs, config.clip)) * share
             row["policy/entropy_avg"] += float(entropy.mean()) * share
             row["val/ratio"] += float((logprobs - old_logprobs).exp().mean()) * share
-    return row
+    return summed_row(row)
 
 
 def _add_ptx(

@@ -21,10 +21,11 @@ import torch
 from tutelage.algorithms.kto import kl_baseline
 from tutelage.algorithms.schedules import cosine_to_fraction
 from tutelage.configs import DPOConfig, KTOConfig, PreferenceConfig
-from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.batches import batch_order, rank_batches, step_seed, token_budget_batches
 from tutelage.data.preferences import has_winner, mismatched, render_answer, without_ties
 from tutelage.data.sources import comparisons, data_hash, thumbs
 from tutelage.data.templates import Rendered, preflight
+from tutelage.engine.distributed import gather, summed
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import offsets_of
 from tutelage.errors import UserError
@@ -205,7 +206,7 @@ def _backward(
     baseline = _baseline(policy, batch, config)
     lengths = [sum(len(r.input_ids) for r in e.answers) for e in batch]
     loss_sum, totals = 0.0, Sums()
-    for micro in token_budget_batches(lengths, config.micro_tokens):
+    for micro in rank_batches(lengths, config.micro_tokens):
         some = [batch[i] for i in micro]
         answers, entropy_T = _answers(policy, some, baseline)
         loss_P = preference_loss(config, answers) * torch.tensor([e.weight for e in some])
@@ -213,6 +214,9 @@ def _backward(
         optimizer.collect()
         loss_sum += float(loss_P.detach().sum())
         _add(totals, {**sums(answers, rewards(config, answers)), "entropy": (float(entropy_T.sum()), len(entropy_T))})
+    (loss_sum,), parts, totals = summed(loss_sum), gather(totals), Sums()
+    for one in parts:
+        _add(totals, one)
     kl = {"kl": float(baseline)} if isinstance(config, KTOConfig) else {}
     return {"loss": loss_sum / len(batch), **means(totals), **kl}
 

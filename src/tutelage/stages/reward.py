@@ -18,9 +18,10 @@ from torch import Tensor
 from tutelage.algorithms.ranking import davidson_loss, pairwise_ranking_loss, rao_kupper_loss
 from tutelage.algorithms.schedules import cosine_to_fraction
 from tutelage.configs import RewardConfig
-from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.batches import batch_order, rank_batches, step_seed
 from tutelage.data.sources import comparisons, data_hash, load_data
 from tutelage.data.templates import Rendered, preflight, render, render_completion
+from tutelage.engine.distributed import joined, summed
 from tutelage.engine.memory import run_fitting
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import offsets_of, pack
@@ -137,7 +138,7 @@ def _backward(
 ) -> dict[str, float]:
     """Gradient of the weighted mean loss over the prompts of a batch, in micro-batches of whole prompts."""
     lengths = [sum(len(r.input_ids) for r in example) for example in examples]
-    loss_sum, right, pairs = 0.0, 0.0, 0
+    loss_sum, right, pairs = 0.0, 0.0, 0.0
     everything: list[float] = []
 
     def work(micro: list[int]) -> None:
@@ -158,7 +159,9 @@ def _backward(
         pairs += int(better.sum())
         everything += detached.tolist()
 
-    run_fitting(token_budget_batches(lengths, config.micro_tokens), lengths, work, optimizer.drop)
+    run_fitting(rank_batches(lengths, config.micro_tokens), lengths, work, optimizer.drop)
+    loss_sum, right, pairs = summed(loss_sum, right, pairs)
+    everything = joined(everything)
     return {
         "loss": loss_sum / len(batch),
         "accuracy": right / max(pairs, 1),
@@ -173,10 +176,10 @@ def score_rendered(model: ScalarModel, rendered: Sequence[Rendered], micro_token
     """Reward of each conversation, in order."""
     model.model.eval()
     scores = [0.0] * len(rendered)
-    for micro in token_budget_batches([len(r.input_ids) for r in rendered], micro_tokens):
+    for micro in rank_batches([len(r.input_ids) for r in rendered], micro_tokens):
         for i, value in zip(micro, model.scores(pack([rendered[i].input_ids for i in micro])).tolist(), strict=True):
             scores[i] = value
-    return scores
+    return list(summed(*scores))
 
 
 def _score(model: ScalarModel, held_out: list[Comparison], config: RewardConfig) -> list[Ranking]:

@@ -9,8 +9,10 @@ import torch
 
 from tutelage.configs import TrainingConfig, to_mapping
 from tutelage.data.batches import step_seed
+from tutelage.engine.distributed import agreed, from_main
 from tutelage.engine.memory import peak_rss_bytes
 from tutelage.errors import UserError
+from tutelage.processes import rank
 from tutelage.runs import Interrupt, Interrupted, Progress, Run, finished
 from tutelage.runs.lineage import write_lineage
 
@@ -27,7 +29,7 @@ class Session:
     def __init__(self, config: TrainingConfig, stage: str, total: int, label: str | None = None):
         self.config, self.total = config, total
         out, options = config.out or f"runs/{stage}", to_mapping(config)
-        self.run = Run.open(out, stage=stage, config=options, resume=config.resume, total=total)
+        self.run = _open(out, stage, options, config.resume, total)
         self.progress = Progress(total, label or self.run.path.name, done=self.run.start_step)
         self.shown: dict[str, float] = {}  # a number that is not in every row stays until the next
         self.interrupt = Interrupt()
@@ -50,7 +52,8 @@ class Session:
     def steps(self) -> Iterator[int]:
         """Numbers of the steps still to do, from 1."""
         for step in range(self.run.start_step + 1, self.total + 1):
-            torch.manual_seed(step_seed(self.config.seed, "torch", step))
+            names = ("torch", step, rank()) if rank() else ("torch", step)  # processes drop different elements
+            torch.manual_seed(step_seed(self.config.seed, *names))
             yield step
 
     def done(
@@ -67,10 +70,11 @@ class Session:
         self.shown |= {name.removeprefix("objective/").replace("/", " "): row[name] for name in show if name in row}
         self.progress.update(step, **self.shown)
         last = step == self.total
+        stop = agreed(self.interrupt.requested)
         best = held_out is not None and held_out > self.best
         if best and held_out is not None:
             self.best = held_out
-        if last or best or step % self.config.save_every == 0 or self.interrupt.requested:
+        if last or best or step % self.config.save_every == 0 or stop:
             verify = last or self.checkpoint is None
             self.checkpoint = self.run.save(
                 step,
@@ -78,18 +82,31 @@ class Session:
                 {**state, "num_tokens": self.tokens, "best": self.best},
                 best=best,
             )
-        if self.interrupt.requested and not last:
+        if stop and not last:
             raise Interrupted(self.run.path, step)
 
     def finish(self, inputs: dict[str, Path | str | None], **summary: Any) -> dict[str, Any]:
         """Write lineage and summary, which is returned; a run that was finished before keeps its own."""
-        done = finished(self.run.path)
-        if done is None:
-            assert self.checkpoint is not None
-            output = self.run.best() or self.checkpoint
-            write_lineage(self.run.path, inputs=inputs, output=output)
-            measured = {"steps": self.total, "tokens": self.tokens, "peak_rss_bytes": peak_rss_bytes()}
-            done = self.run.finish({"checkpoint": str(output), **measured, **summary})
-        if self.interrupt.requested:  # during the last step: what comes after this stage is not begun
+        done = from_main(lambda: finished(self.run.path) or self._finish(inputs, summary))
+        if agreed(self.interrupt.requested):  # during the last step: what comes after this stage is not begun
             raise Interrupted(self.run.path, self.total)
         return done
+
+    def _finish(self, inputs: dict[str, Path | str | None], summary: dict[str, Any]) -> dict[str, Any]:
+        assert self.checkpoint is not None
+        output = self.run.best() or self.checkpoint
+        write_lineage(self.run.path, inputs=inputs, output=output)
+        measured = {"steps": self.total, "tokens": self.tokens, "peak_rss_bytes": peak_rss_bytes()}
+        return self.run.finish({"checkpoint": str(output), **measured, **summary})
+
+
+def _open(out: str, stage: str, options: dict[str, Any], resume: bool, total: int) -> Run:
+    """The run's folder: the main process opens and writes it, the others follow."""
+    opened: list[Run] = []
+
+    def work() -> dict[str, Any]:
+        opened.append(Run.open(out, stage=stage, config=options, resume=resume, total=total))
+        return opened[0].position
+
+    position = from_main(work)
+    return opened[0] if opened else Run.following(out, stage, position)
