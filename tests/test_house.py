@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "data": {"errors", "processes", "records", "runs", "world"},
     "world": {"errors", "records", "configs", "models", "engine", "stages"},
     "engine": {"errors", "processes"},
-    "models": {"errors", "engine", "runs", "world"},
+    "models": {"errors", "engine", "processes", "runs", "world"},
     "evaluation": {"errors", "records", "algorithms", "world"},
     "judges": {"errors", "records", "data", "engine", "models", "runs"},
     "serving": {"errors", "records", "data", "engine", "models", "runs"},

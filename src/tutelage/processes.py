@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 _alone = False
+_in_step = False
 
 
 def rank() -> int:
@@ -29,6 +30,27 @@ def alone() -> Iterator[None]:
 def is_main() -> bool:
     """Whether this process writes the run and speaks to the user."""
     return rank() == 0
+
+
+def keep_step() -> None:
+    """From now on the processes make their passes together: a model of theirs is sharded."""
+    global _in_step
+    _in_step = True
+
+
+def in_step() -> bool:
+    return _in_step
+
+
+@contextmanager
+def out_of_step() -> Iterator[None]:
+    """Work in which the processes need nothing of each other's models."""
+    global _in_step
+    before, _in_step = _in_step, False
+    try:
+        yield
+    finally:
+        _in_step = before
 
 
 @contextmanager

@@ -44,12 +44,12 @@ def inputs(nano, tmp_path_factory) -> Path:
 def stages(inputs: Path, model: str) -> dict:
     """A small run of each training loop."""
     common = {**COMMON, "model": model}
-    labels = {"data": str(inputs / "comparisons.jsonl"), "max_steps": 3, "eval_every": 2}
+    labels = {"data": str(inputs / "comparisons.jsonl"), "max_steps": 2, "eval_every": 2}
     against = {"reward_model": str(inputs / "reward"), "force": True, "max_new_tokens": 8, "max_steps": 2}
     sampled = {**against, "eval_every": 2, "eval_prompts": 5, "minibatch_size": 4}
     return {
-        "pretrain": PretrainConfig(**common, max_steps=3, tokens=5000),
-        "sft": SFTConfig(**common, max_steps=20, demonstrations=60, pretraining_mix=0.25),
+        "pretrain": PretrainConfig(**common, max_steps=2, tokens=5000),
+        "sft": SFTConfig(**common, max_steps=6, demonstrations=60, pretraining_mix=0.25),
         "reward": RewardConfig(**{**common, **labels}),
         "dpo": DPOConfig(**{**common, **labels}),
         "kto": KTOConfig(**{**common, **labels}),
@@ -82,7 +82,10 @@ def trained(inputs, nano, tmp_path_factory) -> Path:
     configs = stages(inputs, str(nano))
     train_all(configs, out / "1")
     run_on(2, out, train_all, configs, out / "2")
-    run_on(4, out, train_all, {name: configs[name] for name in ("sft", "reward", "dpo", "ppo")}, out / "4")
+    some = {name: configs[name] for name in ("sft", "reward", "dpo", "ppo")}
+    run_on(4, out, train_all, some, out / "4")
+    sharded = {name: replace(c, parallel="fsdp", activation_checkpointing=True) for name, c in some.items()}
+    run_on(2, out, train_all, sharded, out / "fsdp")
     return out
 
 
@@ -90,7 +93,7 @@ def trained(inputs, nano, tmp_path_factory) -> Path:
 def test_processes_do_not_change_the_numbers(trained, stage):
     alone = rows(trained / "1" / stage)
     weights = load_file(trained / "1" / stage / "checkpoints/latest/model.safetensors")
-    for count in ("2", "4"):
+    for count in ("2", "4", "fsdp"):
         run = trained / count / stage
         if not run.exists():
             continue
@@ -104,7 +107,7 @@ def test_processes_do_not_change_the_numbers(trained, stage):
 
 def test_answers_are_the_same_whatever_the_number_of_processes(trained):
     alone = (trained / "1/ppo/samples.jsonl").read_text().splitlines()
-    for count in ("2", "4"):
+    for count in ("2", "4", "fsdp"):
         many = (trained / count / "ppo/samples.jsonl").read_text().splitlines()
         assert [json.loads(line)["text"] for line in many] == [json.loads(line)["text"] for line in alone]
 

@@ -67,6 +67,10 @@ class TrainingConfig(ModelConfig):
     """Peak learning rate of Adam (beta1 .9, beta2 .95)."""
     micro_tokens: int = 8192
     """Most tokens in one forward pass; a batch is cut into as many as it needs, with equal results."""
+    parallel: Literal["data", "fsdp"] = "data"
+    """On several processes: the whole model on each (data), or slices of it (fsdp)."""
+    activation_checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass: less memory, a third more work."""
     max_grad_norm: float | None = 1.0
     """Clip the gradient's norm; not in the paper."""
     save_every: int = 50

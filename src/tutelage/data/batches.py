@@ -5,7 +5,8 @@ import random
 from collections.abc import Sequence
 from functools import lru_cache
 
-from tutelage.processes import rank, world_size
+from tutelage.errors import UserError
+from tutelage.processes import in_step, rank, world_size
 
 
 def step_seed(seed: int, *names: object) -> int:
@@ -50,6 +51,12 @@ def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]
 
 def rank_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """The micro-batches of this process: its share of a batch that all processes divide among them."""
+    if in_step() and len(lengths) < world_size():
+        raise UserError(
+            f"{len(lengths)} examples cannot be divided among {world_size()} processes that share one model",
+            where="option --batch-size (batch_size)",
+            mend="raise it, or choose --parallel data",
+        )
     return shares(lengths, budget, world_size())[rank()]
 
 

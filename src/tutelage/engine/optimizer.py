@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from tutelage.engine import sharding
 from tutelage.engine.distributed import sum_gradients
+from tutelage.engine.sharding import local
 
 BETAS = (0.9, 0.95)  # as the paper
 ELEMENTS_AT_ONCE = 2**23  # parameters in one fused update: their float32 gradients take 32 MiB
@@ -17,12 +20,14 @@ class MasterAdam:
 
     The gradients of several micro-batches add up in float32; those of a single one stay as they came, so that no
     second copy of them is held. The updated copy is rounded into the model. For a float32 model the copies are the
-    parameters themselves.
+    parameters themselves. Of a sharded model everything here is this process' slice.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float = 0.0, eps: float = 1e-8):
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.masters = [p if p.dtype == torch.float32 else nn.Parameter(p.detach().float()) for p in self.parameters]
+        self.sharded = any(isinstance(p, DTensor) for p in self.parameters)
+        self.slices = [local(p.detach()) for p in self.parameters] if self.sharded else self.parameters
+        self.masters = [p if p.dtype == torch.float32 else nn.Parameter(p.detach().float()) for p in self.slices]
         self.means = [torch.zeros_like(m) for m in self.masters]
         self.squares = [torch.zeros_like(m) for m in self.masters]
         self.steps = 0
@@ -35,11 +40,11 @@ class MasterAdam:
         for i, parameter in enumerate(self.parameters):
             if parameter.grad is None:
                 continue
-            held = self.sums[i]
+            held, gradient = self.sums[i], local(parameter.grad)
             if held is None:
-                self.sums[i] = parameter.grad
+                self.sums[i] = gradient
             else:
-                self.sums[i] = (held if held.dtype == torch.float32 else held.float()).add_(parameter.grad)
+                self.sums[i] = (held if held.dtype == torch.float32 else held.float()).add_(gradient)
             parameter.grad = None
 
     def drop(self) -> None:
@@ -49,7 +54,15 @@ class MasterAdam:
 
     def gradients(self) -> list[Tensor]:
         """What all processes collected for the next step, one tensor for each parameter that has any."""
-        return [g for g in sum_gradients(self.sums, self.parameters) if g is not None]
+        return [g for g in self._summed() if g is not None]
+
+    def _summed(self) -> list[Tensor | None]:
+        return self.sums if self.sharded else sum_gradients(self.sums, self.parameters)
+
+    def norm(self, gradients: list[Tensor]) -> float:
+        """Euclidean norm of gradients of this optimizer, whole or slices."""
+        norm = gradient_norm(gradients)
+        return sharding.global_norm(norm) if self.sharded else norm
 
     def discard(self) -> None:
         """Forget what has been collected."""
@@ -58,8 +71,8 @@ class MasterAdam:
     @torch.no_grad()
     def step(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip, update, round into the model. Returns the gradient's norm before clipping."""
-        self.sums = sum_gradients(self.sums, self.parameters)
-        norm = gradient_norm([g for g in self.sums if g is not None])
+        self.sums = self._summed()
+        norm = self.norm([g for g in self.sums if g is not None])
         clip = 1.0 if max_grad_norm is None else min(1.0, max_grad_norm / (norm + 1e-6))
         self.steps += 1
         for part in self._parts():
@@ -102,26 +115,33 @@ class MasterAdam:
             grad_scale=torch.tensor(1.0 / clip) if clip < 1.0 else None,  # the kernel divides by it
         )
         for i in part:
-            if self.masters[i] is not self.parameters[i]:
-                self.parameters[i].copy_(self.masters[i])
+            if self.masters[i] is not self.slices[i]:
+                self.slices[i].copy_(self.masters[i])
 
     @torch.no_grad()
     def write_back(self) -> None:
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
+        for parameter, master in zip(self.slices, self.masters, strict=True):
             if master is not parameter:
                 parameter.copy_(master)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs; the tensors are the live ones, to be written before the next step."""
-        masters = [m.detach() for m in self.masters]
-        return {"steps": self.steps, "masters": masters, "means": self.means, "squares": self.squares}
+        named = {"masters": [m.detach() for m in self.masters], "means": self.means, "squares": self.squares}
+        return {"steps": self.steps, **{name: self.to_save(tensors) for name, tensors in named.items()}}
+
+    def to_save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Tensors like the parameters, one for each, as a checkpoint takes them."""
+        return [sharding.like_parameter(one, p) for one, p in zip(tensors, self.parameters, strict=True)]
+
+    def fill(self, tensors: list[Tensor], saved: list[Any]) -> None:
+        """The way back: copy what a checkpoint holds into tensors like the parameters."""
+        sharding.fill(tensors, saved, self.parameters)
 
     @torch.no_grad()
     def load(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
         for name in ("masters", "means", "squares"):
-            for mine, saved in zip(getattr(self, name), state[name], strict=True):
-                mine.copy_(saved)
+            self.fill(getattr(self, name), state[name])
         self.write_back()
 
 

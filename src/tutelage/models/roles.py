@@ -28,7 +28,8 @@ def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any 
         ids, positions = ids[shared.kept], positions[shared.kept]
         where = shared.place if where is None else shared.place[where]
     with attending(layout or PackedLayout(packed.offsets, packed.lifting)):
-        body = model.base_model(input_ids=ids[None], position_ids=positions[None], use_cache=False)
+        body_of = getattr(model, "body", model.base_model)  # a sharded model is put together for its body's pass
+        body = body_of(input_ids=ids[None], position_ids=positions[None], use_cache=False)
     hidden = body.last_hidden_state[0]
     return hidden if where is None else hidden.index_select(0, where)
 

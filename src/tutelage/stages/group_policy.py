@@ -56,6 +56,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
 
     with Session(config, config.verb, config.max_steps or 500) as session:
+        session.prepare(policy)
         optimizer = MasterAdam(policy.model.parameters())
         alarms: list[dict[str, Any]] = session.state.get("alarms", [])
         if session.state:

@@ -10,6 +10,7 @@ from tutelage.engine.distributed import summed
 from tutelage.engine.memory import run_fitting
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack
+from tutelage.engine.sharding import whole
 from tutelage.models import Policy
 
 
@@ -51,10 +52,11 @@ def mean_nll(policy: Policy, data: Sequence[Rendered], micro_tokens: int) -> flo
     """Mean -log p of the masked tokens, nats."""
     total, count = 0.0, 0.0
     policy.model.eval()
-    for micro in rank_batches([len(r.input_ids) for r in data], micro_tokens):
-        logprobs, _ = token_logprobs(policy, [data[i] for i in micro])
-        total -= float(logprobs.sum())
-        count += len(logprobs)
+    with whole(policy.model):
+        for micro in rank_batches([len(r.input_ids) for r in data], micro_tokens):
+            logprobs, _ = token_logprobs(policy, [data[i] for i in micro])
+            total -= float(logprobs.sum())
+            count += len(logprobs)
     total, count = summed(total, count)
     return total / count
 

@@ -74,13 +74,15 @@ def run(config: PPOConfig) -> dict[str, Any]:
     about = {"role": "policy", "stage": "ppo", "parent": str(source), "reward_model": str(reward_source)}
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
     with Session(config, "ppo", config.max_steps or 500) as session:
+        session.prepare(policy, value)
         adam = Optimizers(MasterAdam(policy.model.parameters()), MasterAdam(value.model.parameters()))
         averages = [m.detach().clone() for m in adam.policy.masters]
         alarms: list[dict[str, Any]] = session.state.get("alarms", [])
         if session.state:
             adam.policy.load(session.state["optimizer"])
             adam.value.load(session.state["value_optimizer"])
-            averages, kl_coef = session.state["averages"], session.state["kl_coef"]
+            adam.policy.fill(averages, session.state["averages"])
+            kl_coef = session.state["kl_coef"]
 
         for step in session.steps():
             # 2. Answers of the current policy, scored by the reward model.
@@ -117,7 +119,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
                 row |= sample_held_out(session, config, models, held_out, step)
                 objective = row["eval/scores"] - config.kl_coef * row["eval/kl"]
             state: dict[str, Any] = {"optimizer": adam.policy.state(), "value_optimizer": adam.value.state()}
-            state |= {"averages": averages, "kl_coef": kl_coef, "alarms": alarms}
+            state |= {"averages": adam.policy.to_save(averages), "kl_coef": kl_coef, "alarms": alarms}
             write = partial(_save_average, policy, adam.policy, averages, about)
             session.done(step, row, write, state, SHOWN, objective)
         inputs: dict[str, Path | str | None] = {"model": source, "reward_model": reward_source, "data": config.data}
@@ -207,7 +209,7 @@ def _add_ptx(
     batch = [documents[i] for i in chosen]
     row = backward_mean_nll(policy, batch, config.micro_tokens, optimizer, scale=config.ptx_coef)
     added = [g - b for g, b in zip(optimizer.gradients(), before, strict=True)]
-    rl_norm, ptx_norm = (float(torch.nn.utils.get_total_norm(gradients)) for gradients in (before, added))
+    rl_norm, ptx_norm = (optimizer.norm(gradients) for gradients in (before, added))
     return {"loss/ptx": row["loss"], "ptx/grad_ratio": ptx_norm / max(rl_norm, 1e-12)}
 
 
@@ -224,9 +226,9 @@ def _save_average(
 ) -> None:
     """Save the averaged weights as the model, then put the current ones back."""
     with torch.no_grad():
-        current = [parameter.detach().clone() for parameter in optimizer.parameters]
-        for parameter, average in zip(optimizer.parameters, averages, strict=True):
+        current = [parameter.detach().clone() for parameter in optimizer.slices]
+        for parameter, average in zip(optimizer.slices, averages, strict=True):
             parameter.copy_(average)
         save_model(folder, policy, about, verify=verify)
-        for parameter, saved in zip(optimizer.parameters, current, strict=True):
+        for parameter, saved in zip(optimizer.slices, current, strict=True):
             parameter.copy_(saved)

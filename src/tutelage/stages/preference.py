@@ -82,6 +82,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
         if session.run.resume_model():
             policy = load_policy(session.run.resume_model() or "", config.dtype)
         policy.model.eval()  # no dropout: the reference had none
+        session.prepare(policy)
         optimizer = MasterAdam(policy.model.parameters())
         if session.state:
             optimizer.load(session.state["optimizer"])

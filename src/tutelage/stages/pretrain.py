@@ -30,6 +30,7 @@ def run(config: PretrainConfig, policy: Policy | None = None) -> dict[str, Any]:
         if session.run.resume_model():
             policy = load_policy(session.run.resume_model() or "", config.dtype)
         policy.model.train()
+        session.prepare(policy)
         optimizer = MasterAdam(policy.model.parameters(), weight_decay=config.weight_decay)
         if session.state:
             optimizer.load(session.state["optimizer"])

@@ -15,6 +15,7 @@ from tutelage.data.batches import rank_batches
 from tutelage.data.templates import Rendered
 from tutelage.engine.distributed import summed
 from tutelage.engine.packing import offsets_of, segment_sum
+from tutelage.engine.sharding import whole
 from tutelage.models import Policy
 from tutelage.processes import is_main
 from tutelage.runs import Progress, write_text
@@ -35,10 +36,11 @@ def answer_logprobs(policy: Policy, answers: Sequence[Rendered]) -> tuple[torch.
 def frozen_logprobs(policy: Policy, answers: Sequence[Rendered], micro_tokens: int) -> list[float]:
     """The sums alone, without gradient, in micro-batches."""
     found = [0.0] * len(answers)
-    for micro in rank_batches([len(r.input_ids) for r in answers], micro_tokens):
-        sums_N, _, _ = answer_logprobs(policy, [answers[i] for i in micro])
-        for i, value in zip(micro, sums_N.tolist(), strict=True):
-            found[i] = value
+    with whole(policy.model):
+        for micro in rank_batches([len(r.input_ids) for r in answers], micro_tokens):
+            sums_N, _, _ = answer_logprobs(policy, [answers[i] for i in micro])
+            for i, value in zip(micro, sums_N.tolist(), strict=True):
+                found[i] = value
     return list(summed(*found))
 
 

@@ -85,6 +85,7 @@ def run(config: RejectionConfig) -> dict[str, Any]:
     with session:
         if session.run.resume_model():
             policy = load_policy(session.run.resume_model() or "", config.dtype)
+        session.prepare(policy)
         optimizer = MasterAdam(policy.model.parameters())
         if session.state:
             optimizer.load(session.state["optimizer"])

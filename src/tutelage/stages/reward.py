@@ -25,6 +25,7 @@ from tutelage.engine.distributed import joined, summed
 from tutelage.engine.memory import run_fitting
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import offsets_of, pack
+from tutelage.engine.sharding import whole
 from tutelage.errors import UserError
 from tutelage.evaluation.reward_card import Ranking, report_card
 from tutelage.models import ScalarModel, load_scalar, resolve, save_model
@@ -59,6 +60,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
             model = load_scalar(session.run.resume_model() or "", config.dtype)
             model.bias = 0.0
         model.model.train()
+        session.prepare(model)
         optimizer = MasterAdam(model.model.parameters())
         if session.state:
             optimizer.load(session.state["optimizer"])
@@ -176,9 +178,11 @@ def score_rendered(model: ScalarModel, rendered: Sequence[Rendered], micro_token
     """Reward of each conversation, in order."""
     model.model.eval()
     scores = [0.0] * len(rendered)
-    for micro in rank_batches([len(r.input_ids) for r in rendered], micro_tokens):
-        for i, value in zip(micro, model.scores(pack([rendered[i].input_ids for i in micro])).tolist(), strict=True):
-            scores[i] = value
+    with whole(model.model):
+        for micro in rank_batches([len(r.input_ids) for r in rendered], micro_tokens):
+            found = model.scores(pack([rendered[i].input_ids for i in micro]))
+            for i, value in zip(micro, found.tolist(), strict=True):
+                scores[i] = value
     return list(summed(*scores))
 
 

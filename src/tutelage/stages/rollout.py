@@ -16,6 +16,7 @@ from tutelage.data.templates import Rendered, end_token_id, render_completion, r
 from tutelage.engine import distributed
 from tutelage.engine.packing import offsets_of, pack, positions_in
 from tutelage.engine.sampling import Sample, SamplingParams
+from tutelage.engine.sharding import whole
 from tutelage.models import Policy, ScalarModel
 from tutelage.records import Prompt
 from tutelage.stages.sample import draw, text_of
@@ -83,7 +84,8 @@ def collect(
     Each process does so for its part of the prompts, with the seeds of the prompts, and has the whole at the end.
     """
     mine = list(distributed.part(asked))
-    some = _collect(models, mine, config, seed=seed, step=step, group_size=group_size) if mine else None
+    with whole(models.policy.model, models.value and models.value.model):
+        some = _collect(models, mine, config, seed=seed, step=step, group_size=group_size) if mine else None
     return Rollout.joined(distributed.gather(some))
 
 

@@ -1,6 +1,7 @@
 """What every training stage does around its steps: the run folder, resuming, logging, saving, stopping."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +12,9 @@ from tutelage.configs import TrainingConfig, to_mapping
 from tutelage.data.batches import step_seed
 from tutelage.engine.distributed import agreed, from_main
 from tutelage.engine.memory import peak_rss_bytes
+from tutelage.engine.sharding import prepare, read_state, write_state
 from tutelage.errors import UserError
+from tutelage.models import Policy, ScalarModel
 from tutelage.processes import rank
 from tutelage.runs import Interrupt, Interrupted, Progress, Run, finished
 from tutelage.runs.lineage import write_lineage
@@ -33,7 +36,8 @@ class Session:
         self.progress = Progress(total, label or self.run.path.name, done=self.run.start_step)
         self.shown: dict[str, float] = {}  # a number that is not in every row stays until the next
         self.interrupt = Interrupt()
-        self.state = self.run.load_state() or {}
+        saved = self.run.resume_state()
+        self.state = read_state(saved) if saved else {}
         self.tokens = int(self.state.get("num_tokens", 0))
         self.best = float(self.state.get("best", float("-inf")))
         self.checkpoint: Path | None = self.run.resume_model()
@@ -48,6 +52,11 @@ class Session:
         self.interrupt.__exit__(kind, error, trace)
         if isinstance(error, UserError):
             self.run.abandon()
+
+    def prepare(self, *models: Policy | ScalarModel) -> None:
+        """Make models ready to be trained the way the run asks for; an optimizer is made after this."""
+        for role in models:
+            prepare(role.model, self.config.parallel, self.config.activation_checkpointing)
 
     def steps(self) -> Iterator[int]:
         """Numbers of the steps still to do, from 1."""
@@ -79,7 +88,7 @@ class Session:
             self.checkpoint = self.run.save(
                 step,
                 lambda folder: write_model(folder, verify),
-                {**state, "num_tokens": self.tokens, "best": self.best},
+                partial(write_state, {**state, "num_tokens": self.tokens, "best": self.best}),
                 best=best,
             )
         if stop and not last:

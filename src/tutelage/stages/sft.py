@@ -48,6 +48,7 @@ def run(config: SFTConfig) -> dict[str, Any]:
             policy = load_policy(session.run.resume_model() or "", config.dtype)
         residual_dropout(policy.model, config.dropout)
         policy.model.train()
+        session.prepare(policy)
         optimizer = MasterAdam(policy.model.parameters())
         if session.state:
             optimizer.load(session.state["optimizer"])
