@@ -75,6 +75,12 @@ class TrainingConfig(ModelConfig):
     """Clip the gradient's norm; not in the paper."""
     save_every: int = 50
     """Steps between checkpoints."""
+    rollbacks: int = 2
+    """How often a run whose numbers break (NaN, or a spike) goes back to its last checkpoint and past that batch."""
+    spike: float | None = None
+    """Take loss or KL this many median deviations above their median for broken; when not given, only NaN is."""
+    stall_seconds: float = 1800.0
+    """End a process that made no progress for so long, with its rank, phase and stack."""
     resume: bool = False
     """Go on where the run in `out` was stopped."""
 
@@ -83,8 +89,11 @@ class TrainingConfig(ModelConfig):
         require_positive(self, "batch_size", "learning_rate", "micro_tokens", "save_every")
         if self.max_steps is not None:
             require_positive(self, "max_steps")
-        if self.max_grad_norm is not None:
-            require_positive(self, "max_grad_norm")
+        require_positive(self, "stall_seconds")
+        require_not_negative(self, "rollbacks")
+        for name in ("max_grad_norm", "spike"):
+            if getattr(self, name) is not None:
+                require_positive(self, name)
 
 
 def option(name: str) -> str:

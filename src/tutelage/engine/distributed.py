@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tutelage.engine.watchdog import WAITING, phase
 from tutelage.errors import UserError
 from tutelage.processes import alone, is_main, rank, world_size
 
@@ -56,7 +57,8 @@ def gather(value: T) -> list[T]:
     if not start():
         return [value]
     found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, value)
+    with phase(WAITING):
+        dist.all_gather_object(found, value)
     return found
 
 
@@ -70,7 +72,8 @@ def summed(*values: float) -> tuple[float, ...]:
     if not start():
         return values
     total = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(total)
+    with phase(WAITING):
+        dist.all_reduce(total)
     return tuple(total.tolist())
 
 
@@ -95,7 +98,8 @@ def from_main(work: Callable[[], T]) -> T:
                 sent[0] = work()
         except UserError as error:
             sent[1] = (error.what, error.where, error.mend)
-    dist.broadcast_object_list(sent, src=0)
+    with phase(WAITING):
+        dist.broadcast_object_list(sent, src=0)
     if sent[1] is not None:
         what, where, mend = sent[1]
         raise UserError(what, where=where, mend=mend)
@@ -111,12 +115,14 @@ def sum_gradients(gradients: list[Tensor | None], like: Sequence[Tensor]) -> lis
     if not start():
         return gradients
     present = torch.tensor([g is not None for g in gradients], dtype=torch.uint8)
-    dist.all_reduce(present, op=dist.ReduceOp.MAX)
+    with phase(WAITING):
+        dist.all_reduce(present, op=dist.ReduceOp.MAX)
     some = present.nonzero()[:, 0].tolist()
     whole = list(gradients)
     for bucket in _buckets(some, like):
         flat = torch.cat([_flat(gradients[i], like[i]) for i in bucket])
-        dist.all_reduce(flat)
+        with phase(WAITING):
+            dist.all_reduce(flat)
         for i, piece in zip(bucket, flat.split([like[i].numel() for i in bucket]), strict=True):
             whole[i] = piece.view_as(like[i])
     return whole
@@ -136,3 +142,14 @@ def _buckets(indices: list[int], like: Sequence[Tensor]) -> list[list[int]]:
         buckets[-1].append(i)
         total += like[i].numel()
     return buckets
+
+
+def require_equal(about: str, values: dict[str, Any]) -> None:
+    """A UserError where the processes differ in one of the values: they would train different things."""
+    everyone = gather(values)
+    for other, theirs in enumerate(everyone):
+        for name in everyone[0].keys() | theirs.keys():
+            first, found = everyone[0].get(name), theirs.get(name)
+            if first != found:
+                what = f"rank {other} has {name} = {found!r}, rank 0 has {first!r}"
+                raise UserError(what, where=about, mend="start every process with the same command, files and versions")

@@ -19,6 +19,7 @@ from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
 from tutelage.engine.decoding import decoder_step, head_product
 from tutelage.engine.packing import pack
+from tutelage.engine.watchdog import beat
 
 __all__ = ["Sample", "SamplingParams", "choose", "row_seed", "sample", "stream"]
 
@@ -56,6 +57,7 @@ def sample(
     model.eval()
     decoder = _Decoder(model, prompts, seeds, params, end_tokens, batch_size)
     while decoder.step():
+        beat()
         if progress is not None:
             progress(decoder.finished)
     model.train(was_training)

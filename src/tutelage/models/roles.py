@@ -11,6 +11,7 @@ from torch import Tensor
 from tutelage.engine.attention import PackedLayout, attending
 from tutelage.engine.logprobs import fused_logprobs, head_of
 from tutelage.engine.packing import Packed
+from tutelage.engine.watchdog import beat
 
 
 def hidden_states(model: Any, packed: Packed, layout: Any = None) -> Tensor:
@@ -23,6 +24,7 @@ def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any 
 
     What sequences share is computed once, and its gradients from all of them add up.
     """
+    beat()
     ids, positions, shared = packed.input_ids, packed.position_ids, packed.shared
     if shared is not None:
         ids, positions = ids[shared.kept], positions[shared.kept]

@@ -35,8 +35,7 @@ from tutelage.runs.files import (
 # What may differ between a run and its resumption: these change when it stops, what it prints, whether it may
 # start or how it fits into memory, not what it computes.
 HARMLESS = frozenset({"resume", "json", "max_steps", "out", "dry_run", "save_every", "micro_tokens", "force"}) | {
-    "parallel",
-    "activation_checkpointing",
+    *("parallel", "activation_checkpointing", "stall_seconds", "spike", "rollbacks")
 }
 POSITION = ("start_step", "last_row", "seconds_before")
 LOGS = ("metrics.jsonl", "samples.jsonl")
@@ -140,6 +139,11 @@ class Run:
             if name == "metrics.jsonl" and kept:
                 self.last_row = json.loads(kept[-1])
                 self.seconds_before = self.last_row["seconds"]
+
+    def release(self) -> None:
+        """Let another Run of this process have the folder."""
+        if self.lock is not None:
+            self.lock.close()
 
     def abandon(self) -> None:
         """Leave nothing of a run that came to no step, so that a user's mistake does not block the folder."""

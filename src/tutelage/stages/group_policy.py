@@ -66,7 +66,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
             # 2. group_size answers of the current policy to each prompt, scored by the reward model.
             clock = [time.perf_counter()]
             count = config.batch_size // config.group_size
-            batch = [asked[i] for i in batch_order(len(asked), count, config.seed, step - 1)]
+            batch = [asked[i] for i in batch_order(len(asked), count, config.seed, session.position(step))]
             rollout = collect(models, batch, config, seed=config.seed, step=step, group_size=config.group_size)
             clock.append(time.perf_counter())
             if step == 1:

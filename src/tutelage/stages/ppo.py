@@ -87,7 +87,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
         for step in session.steps():
             # 2. Answers of the current policy, scored by the reward model.
             clock = [time.perf_counter()]
-            batch = [asked[i] for i in batch_order(len(asked), config.batch_size, config.seed, step - 1)]
+            batch = [asked[i] for i in batch_order(len(asked), config.batch_size, config.seed, session.position(step))]
             rollout = collect(models, batch, config, seed=config.seed, step=step)
             clock.append(time.perf_counter())
             if step == 1:

@@ -73,7 +73,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
     session = Session(config, config.verb, total)
     if reference_source is not None:
         fresh = policy if reference_source == source else None
-        needed = [*held_out, *_met(train, total, config)]
+        needed = [*held_out, *_met(train, session, config)]
         _add_references(session, config, reference_source, fresh, needed)
     about = {"role": "policy", "stage": config.verb, "parent": str(source), "reference": str(reference_source)}
     about |= {"data": data_hash(config.data), "template": report.template}
@@ -90,7 +90,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
 
         # 3. The mean loss over the batch; the held-out accuracy on a schedule.
         for step in session.steps():
-            batch = [train[i] for i in batch_order(len(train), config.batch_size, config.seed, step - 1)]
+            batch = [train[i] for i in batch_order(len(train), config.batch_size, config.seed, session.position(step))]
             warmup = round(config.warmup * total)
             rate = config.learning_rate * cosine_to_fraction(step - 1, total, warmup, config.final_fraction)
             row = _backward(policy, optimizer, batch, config)
@@ -126,11 +126,12 @@ def _examples(config: PreferenceConfig, tokenizer: Any) -> tuple[list[Example], 
     return train, held_out
 
 
-def _met(train: list[Example], total: int, config: PreferenceConfig) -> list[Example]:
+def _met(train: list[Example], session: Session, config: PreferenceConfig) -> list[Example]:
     """The examples that some step will use: a short run does not meet every one."""
-    if total * config.batch_size >= len(train):
+    if session.total * config.batch_size >= len(train):
         return train
-    steps = (batch_order(len(train), config.batch_size, config.seed, step) for step in range(total))
+    places = map(session.position, range(1, session.total + 1))
+    steps = (batch_order(len(train), config.batch_size, config.seed, place) for place in places)
     return [train[i] for i in sorted({i for chosen in steps for i in chosen})]
 
 

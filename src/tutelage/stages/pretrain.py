@@ -37,7 +37,10 @@ def run(config: PretrainConfig, policy: Policy | None = None) -> dict[str, Any]:
 
         # 3. Next-token loss, cosine schedule after a warm-up.
         for step in session.steps():
-            batch = [documents[i] for i in batch_order(len(documents), config.batch_size, config.seed, step - 1)]
+            batch = [
+                documents[i]
+                for i in batch_order(len(documents), config.batch_size, config.seed, session.position(step))
+            ]
             rate = config.learning_rate * cosine_to_fraction(
                 step - 1, total, config.warmup_steps, config.final_fraction
             )

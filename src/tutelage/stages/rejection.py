@@ -90,7 +90,7 @@ def run(config: RejectionConfig) -> dict[str, Any]:
         if session.state:
             optimizer.load(session.state["optimizer"])
         for step in session.steps():
-            chosen = batch_order(len(report.kept), config.batch_size, config.seed, step - 1)
+            chosen = batch_order(len(report.kept), config.batch_size, config.seed, session.position(step))
             batch = [report.kept[i] for i in chosen]
             rate = config.learning_rate * cosine_to_fraction(step - 1, total, final_fraction=config.final_fraction)
             row = backward_mean_nll(policy, batch, config.micro_tokens, optimizer)

@@ -68,7 +68,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
 
         # 2. -1/C(K,2) sum log sigma(r_w - r_l), all pairs of a prompt in one batch element.
         for step in session.steps():
-            chosen = batch_order(len(train), config.batch_size, config.seed, step - 1)
+            chosen = batch_order(len(train), config.batch_size, config.seed, session.position(step))
             rate = config.learning_rate * cosine_to_fraction(step - 1, total, final_fraction=config.final_fraction)
             row = _backward(model, optimizer, [examples[i] for i in chosen], [train[i] for i in chosen], config)
             row |= {"grad_norm": optimizer.step(rate, config.max_grad_norm), "learning_rate": rate}
