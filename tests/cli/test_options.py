@@ -11,6 +11,7 @@ from tutelage.cli.chat import ChatOptions
 from tutelage.cli.export import ExportOptions
 from tutelage.cli.recipes import RunOptions
 from tutelage.cli.serve import ServeOptions
+from tutelage.cli.template import TemplateOptions
 from tutelage.cli.world import BuildOptions, ShowOptions
 from tutelage.configs import STAGES, TrainingConfig
 
@@ -21,6 +22,7 @@ OTHERS = {
     "chat": ChatOptions,
     "export": ExportOptions,
     "serve": ServeOptions,
+    "template": TemplateOptions,
     "world build": BuildOptions,
     "world show": ShowOptions,
 }

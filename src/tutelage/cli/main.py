@@ -41,6 +41,7 @@ VERBS = {
     "serve": ("tutelage.cli.serve", "serve models over OpenAI's HTTP API"),
     "data": ("tutelage.cli.data", "check, describe, import and export files of feedback"),
     "feedback": ("tutelage.cli.feedback", "people's labels: serve the pages, import, export, quality"),
+    "template": ("tutelage.cli.template", "print a Slurm job, RayJob, Dockerfile, compose file or systemd unit"),
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),
 }
 
