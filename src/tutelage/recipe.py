@@ -13,6 +13,7 @@ import yaml
 
 from tutelage.configs import STAGES, EvalConfig, StageConfig, TrainingConfig, from_mapping
 from tutelage.errors import UserError, did_you_mean
+from tutelage.runs.rollback import going_on
 
 TOP_KEYS = ("version", "name", "seed", "model", "data", "out", "stages")
 FAMILY = ("dpo", "ipo", "kto", "orpo", "simpo")  # one loop: stages/preference.py
@@ -227,10 +228,11 @@ def skips(recipe: Recipe) -> set[str]:
 
 
 def stage_function(verb: str) -> Callable[[Any], dict[str, Any]]:
-    """The function that runs a stage; torch is loaded here and not before."""
+    """The function that runs a stage, rollbacks included; torch is loaded here and not before."""
     from importlib import import_module
 
-    return import_module(f"tutelage.stages.{MODULES.get(verb, verb)}").run
+    run = import_module(f"tutelage.stages.{MODULES.get(verb, verb)}").run
+    return lambda config: going_on(run, config, lambda broken: replace(broken, resume=True))
 
 
 __all__ = ["EvalConfig", "Recipe", "load_recipe", "read_yaml", "skips", "stage_function"]

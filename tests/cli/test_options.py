@@ -12,6 +12,7 @@ from tutelage.cli.export import ExportOptions
 from tutelage.cli.recipes import RunOptions
 from tutelage.cli.serve import ServeOptions
 from tutelage.cli.studies import LabOptions, StudyOptions
+from tutelage.cli.template import TemplateOptions
 from tutelage.cli.world import BuildOptions, ShowOptions
 from tutelage.configs import STAGES, TrainingConfig
 
@@ -24,6 +25,7 @@ OTHERS = {
     "serve": ServeOptions,
     "study": StudyOptions,
     "lab": LabOptions,
+    "template": TemplateOptions,
     "world build": BuildOptions,
     "world show": ShowOptions,
 }

@@ -14,6 +14,7 @@ from shutil import which
 
 from tutelage import __version__
 from tutelage.errors import UserError, did_you_mean
+from tutelage.processes import is_main, one_voice, world_size
 
 # verb -> (module with `main(verb, arguments)`, what it does)
 VERBS = {
@@ -44,6 +45,7 @@ VERBS = {
     "serve": ("tutelage.cli.serve", "serve the pages, and models over OpenAI's HTTP API"),
     "data": ("tutelage.cli.data", "check, describe, import and export files of feedback"),
     "feedback": ("tutelage.cli.feedback", "people's labels: serve the pages, import, export, quality"),
+    "template": ("tutelage.cli.template", "print a Slurm job, RayJob, Dockerfile, compose file or systemd unit"),
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),
 }
 
@@ -77,8 +79,13 @@ def _guarded(verb: str, words: list[str]) -> int:
 
     end_on_termination()
     try:
-        result = import_module(VERBS[verb][0]).main(verb, words[1:])
-        if "--json" in words and result is not None:
+        with one_voice():
+            result = import_module(VERBS[verb][0]).main(verb, words[1:])
+        if world_size() > 1:
+            from tutelage.engine.distributed import close
+
+            close()
+        if "--json" in words and result is not None and is_main():
             print(json.dumps(result, default=str, ensure_ascii=False), flush=True)
         return 0
     except UserError as error:

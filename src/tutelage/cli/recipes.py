@@ -8,6 +8,7 @@ import tyro
 
 from tutelage.cli.options import as_yaml, option, parse_words, show
 from tutelage.errors import UserError
+from tutelage.processes import is_main
 from tutelage.recipe import check_models, load_recipe
 from tutelage.runs import check_folder
 
@@ -59,7 +60,7 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
         return None
     check_models(recipe)
     check_folder(recipe.out)
-    if (recipe.out / "recipe.yaml").exists() and not options.resume:
+    if is_main() and (recipe.out / "recipe.yaml").exists() and not options.resume:
         raise UserError(
             "holds a run already", where=str(recipe.out), mend="add --resume to go on with it, or choose another --out"
         )

@@ -4,6 +4,7 @@ from typing import Any
 
 from tutelage.cli.options import as_yaml, parse, show
 from tutelage.configs import STAGES, TrainingConfig, to_mapping
+from tutelage.processes import is_main
 from tutelage.recipe import stage_function
 from tutelage.runs import check_out
 
@@ -13,7 +14,7 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     if dry_run:
         print(as_yaml(config), end="")
         return None
-    if isinstance(config, TrainingConfig):
+    if isinstance(config, TrainingConfig) and is_main():
         check_out(config.out or f"runs/{verb}", stage=verb, config=to_mapping(config), resume=config.resume)
     result = stage_function(verb)(config)
     for key in ("checkpoint", "out", "agreement", "reward_model"):

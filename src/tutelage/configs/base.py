@@ -67,12 +67,22 @@ class TrainingConfig(ModelConfig):
     """Peak learning rate of Adam (beta1 .9, beta2 .95)."""
     micro_tokens: int = 8192
     """Most tokens in one forward pass; a batch is cut into as many as it needs, with equal results."""
+    parallel: Literal["data", "fsdp"] = "data"
+    """On several processes: the whole model on each (data), or slices of it (fsdp)."""
+    activation_checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass: less memory, a third more work."""
     max_grad_norm: float | None = 1.0
     """Clip the gradient's norm; not in the paper."""
     optimizer_state: Literal["float32", "bfloat16"] = "float32"
     """Type of Adam's two moments; bfloat16 halves their memory (the master weights stay float32)."""
     save_every: int = 50
     """Steps between checkpoints."""
+    rollbacks: int = 2
+    """How often a run whose numbers break (NaN, or a spike) goes back to its last checkpoint and past that batch."""
+    spike: float | None = None
+    """Take loss or KL this many median deviations above their median for broken; when not given, only NaN is."""
+    stall_seconds: float = 1800.0
+    """End a process that made no progress for so long, with its rank, phase and stack."""
     resume: bool = False
     """Go on where the run in `out` was stopped."""
     adapters: bool = False
@@ -89,9 +99,11 @@ class TrainingConfig(ModelConfig):
         require_positive(self, "batch_size", "learning_rate", "micro_tokens", "save_every")
         if self.max_steps is not None:
             require_positive(self, "max_steps")
-        if self.max_grad_norm is not None:
-            require_positive(self, "max_grad_norm")
-        require_positive(self, "lora_r", "lora_alpha")
+        require_positive(self, "stall_seconds", "lora_r", "lora_alpha")
+        require_not_negative(self, "rollbacks")
+        for name in ("max_grad_norm", "spike"):
+            if getattr(self, name) is not None:
+                require_positive(self, name)
         for name in ("lora_r", "lora_alpha", "lora_target_modules"):
             if not self.adapters and getattr(self, name) != getattr(TrainingConfig, name):
                 raise invalid(name, getattr(self, name), "give --adapters too: without adapters nothing reads it")

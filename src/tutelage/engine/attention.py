@@ -54,6 +54,11 @@ def attending(layout: Layout) -> Iterator[None]:
         _layout.reset(token)
 
 
+def current_layout() -> Layout | None:
+    """The layout that attention would meet now."""
+    return _layout.get()
+
+
 class PackedLayout:
     """Causal attention inside each sequence.
 

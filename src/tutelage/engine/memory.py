@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from tutelage.errors import UserError
+from tutelage.processes import in_step
 
 # Tokens that are known to be too many for one pass on this machine, halved: later steps start below it.
 _limit: int | None = None
@@ -37,7 +38,7 @@ def run_fitting(
             work(micro)
             continue
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not _out_of_memory(error) or in_step():  # the others would wait for the halved passes in vain
                 raise
         # Past the handler nothing holds the failed pass's tensors any more.
         undo()

@@ -5,6 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from tutelage.engine import sharding
+from tutelage.engine.distributed import sum_gradients
+from tutelage.engine.sharding import local
 
 BETAS = (0.9, 0.95)  # as the paper
 ELEMENTS_AT_ONCE = 2**23  # parameters in one fused update: their float32 gradients take 32 MiB
@@ -15,7 +20,7 @@ class MasterAdam:
 
     The gradients of several micro-batches add up in float32; those of a single one stay as they came, so that no
     second copy of them is held. The updated copy is rounded into the model. For a float32 model the copies are the
-    parameters themselves.
+    parameters themselves. Of a sharded model everything here is this process' slice.
 
     state: type in which the two moments are kept; the arithmetic is float32. bfloat16 holds 8 bits: enough where a
     step moves a moment by a tenth and a twentieth, as these betas do (at beta2 0.999 it would stand still).
@@ -30,7 +35,9 @@ class MasterAdam:
         state: str = "float32",
     ):
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.masters = [p if p.dtype == torch.float32 else nn.Parameter(p.detach().float()) for p in self.parameters]
+        self.sharded = any(isinstance(p, DTensor) for p in self.parameters)
+        self.slices = [local(p.detach()) for p in self.parameters] if self.sharded else self.parameters
+        self.masters = [p if p.dtype == torch.float32 else nn.Parameter(p.detach().float()) for p in self.slices]
         kept = getattr(torch, state)
         self.means = [torch.zeros_like(m, dtype=kept, requires_grad=False) for m in self.masters]
         self.squares = [torch.zeros_like(m, dtype=kept, requires_grad=False) for m in self.masters]
@@ -44,11 +51,11 @@ class MasterAdam:
         for i, parameter in enumerate(self.parameters):
             if parameter.grad is None:
                 continue
-            held = self.sums[i]
+            held, gradient = self.sums[i], local(parameter.grad)
             if held is None:
-                self.sums[i] = parameter.grad
+                self.sums[i] = gradient
             else:
-                self.sums[i] = (held if held.dtype == torch.float32 else held.float()).add_(parameter.grad)
+                self.sums[i] = (held if held.dtype == torch.float32 else held.float()).add_(gradient)
             parameter.grad = None
 
     def drop(self) -> None:
@@ -57,8 +64,16 @@ class MasterAdam:
             parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
-        """What has been collected for the next step, one tensor for each parameter that has any."""
-        return [g for g in self.sums if g is not None]
+        """What all processes collected for the next step, one tensor for each parameter that has any."""
+        return [g for g in self._summed() if g is not None]
+
+    def _summed(self) -> list[Tensor | None]:
+        return self.sums if self.sharded else sum_gradients(self.sums, self.parameters)
+
+    def norm(self, gradients: list[Tensor]) -> float:
+        """Euclidean norm of gradients of this optimizer, whole or slices."""
+        norm = gradient_norm(gradients)
+        return sharding.global_norm(norm) if self.sharded else norm
 
     def discard(self) -> None:
         """Forget what has been collected."""
@@ -67,7 +82,8 @@ class MasterAdam:
     @torch.no_grad()
     def step(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip, update, round into the model. Returns the gradient's norm before clipping."""
-        norm = gradient_norm(self.gradients())
+        self.sums = self._summed()
+        norm = self.norm([g for g in self.sums if g is not None])
         clip = 1.0 if max_grad_norm is None else min(1.0, max_grad_norm / (norm + 1e-6))
         self.steps += 1
         for part in self._parts():
@@ -115,26 +131,33 @@ class MasterAdam:
             if held is not new:
                 held.copy_(new)
         for i in part:
-            if self.masters[i] is not self.parameters[i]:
-                self.parameters[i].copy_(self.masters[i])
+            if self.masters[i] is not self.slices[i]:
+                self.slices[i].copy_(self.masters[i])
 
     @torch.no_grad()
     def write_back(self) -> None:
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
+        for parameter, master in zip(self.slices, self.masters, strict=True):
             if master is not parameter:
                 parameter.copy_(master)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs; the tensors are the live ones, to be written before the next step."""
-        masters = [m.detach() for m in self.masters]
-        return {"steps": self.steps, "masters": masters, "means": self.means, "squares": self.squares}
+        named = {"masters": [m.detach() for m in self.masters], "means": self.means, "squares": self.squares}
+        return {"steps": self.steps, **{name: self.to_save(tensors) for name, tensors in named.items()}}
+
+    def to_save(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Tensors like the parameters, one for each, as a checkpoint takes them."""
+        return [sharding.like_parameter(one, p) for one, p in zip(tensors, self.parameters, strict=True)]
+
+    def fill(self, tensors: list[Tensor], saved: list[Any]) -> None:
+        """The way back: copy what a checkpoint holds into tensors like the parameters."""
+        sharding.fill(tensors, saved, self.parameters)
 
     @torch.no_grad()
     def load(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
         for name in ("masters", "means", "squares"):
-            for mine, saved in zip(getattr(self, name), state[name], strict=True):
-                mine.copy_(saved)
+            self.fill(getattr(self, name), state[name])
         self.write_back()
 
 

@@ -20,6 +20,7 @@ from tutelage.engine.choosing import SamplingParams, choose
 from tutelage.engine.decoding import decoder_step, head_product
 from tutelage.engine.packing import pack
 from tutelage.engine.stopping import StopStrings
+from tutelage.engine.watchdog import beat
 
 __all__ = ["Sample", "SamplingParams", "choose", "row_seed", "sample", "stream"]
 
@@ -66,6 +67,7 @@ def sample(
             raise ValueError("stop strings are found in the text: sample needs decode")
         decoder.stops = StopStrings(params.stop, decode, params.min_new_tokens)
     while decoder.step():
+        beat()
         if progress is not None:
             progress(decoder.finished)
     model.train(was_training)

@@ -20,6 +20,7 @@ from tutelage.engine.attention import NAME, PackedLayout, attending
 from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.norms import use_own_norms
 from tutelage.engine.packing import pack
+from tutelage.engine.sharding import plain_state, whole
 from tutelage.errors import UserError
 from tutelage.models.adapters import (
     CONFIG,
@@ -33,6 +34,7 @@ from tutelage.models.adapters import (
     write_adapter,
 )
 from tutelage.models.roles import Lora, Policy, Role, ScalarModel, hidden_states
+from tutelage.processes import is_main
 from tutelage.runs import check_folder
 from tutelage.runs.files import naming_full_disk, sync_tree
 
@@ -290,7 +292,18 @@ def pad_token_id(tokenizer: Any) -> int:
 
 
 def save_model(folder: Path, role: Policy | ScalarModel, about: dict[str, Any], *, verify: bool) -> None:
-    """Write weights, tokenizer and `tutelage.json`; with verify, load them again and compare the scores."""
+    """Write weights, tokenizer and `tutelage.json`; with verify, load them again and compare the scores.
+
+    Every process takes part for a sharded model; the main one writes.
+    """
+    with whole(role.model):
+        if is_main():
+            _write(folder, role, about)
+            if verify:
+                reload_and_compare(folder, role)
+
+
+def _write(folder: Path, role: Policy | ScalarModel, about: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = role.model
     versions = {name: metadata.version(name) for name in ("tutelage", "torch", "transformers")}
@@ -307,13 +320,11 @@ def save_model(folder: Path, role: Policy | ScalarModel, about: dict[str, Any], 
         implementation = model.config._attn_implementation
         model.config._attn_implementation = None
         try:
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, state_dict=plain_state(model))
         finally:
             model.config._attn_implementation = implementation
     role.tokenizer.save_pretrained(folder)
     (folder / "tutelage.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
-    if verify:
-        reload_and_compare(folder, role)
 
 
 def export_model(model: str, out: str) -> dict[str, Any]:

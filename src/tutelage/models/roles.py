@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tutelage.engine.attention import PackedLayout, attending
 from tutelage.engine.logprobs import fused_logprobs, head_of
 from tutelage.engine.packing import Packed
+from tutelage.engine.watchdog import beat
 from tutelage.models.adapters import Adapters, new_config
 
 
@@ -26,12 +27,14 @@ def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any 
 
     What sequences share is computed once, and its gradients from all of them add up.
     """
+    beat()
     ids, positions, shared = packed.input_ids, packed.position_ids, packed.shared
     if shared is not None:
         ids, positions = ids[shared.kept], positions[shared.kept]
         where = shared.place if where is None else shared.place[where]
     with attending(layout or PackedLayout(packed.offsets, packed.lifting)):
-        body = model.base_model(input_ids=ids[None], position_ids=positions[None], use_cache=False)
+        body_of = getattr(model, "body", model.base_model)  # a sharded model is put together for its body's pass
+        body = body_of(input_ids=ids[None], position_ids=positions[None], use_cache=False)
     hidden = body.last_hidden_state[0]
     return hidden if where is None else hidden.index_select(0, where)
 

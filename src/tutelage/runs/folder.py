@@ -34,7 +34,10 @@ from tutelage.runs.files import (
 
 # What may differ between a run and its resumption: these change when it stops, what it prints, whether it may
 # start or how it fits into memory, not what it computes.
-HARMLESS = frozenset({"resume", "json", "max_steps", "out", "dry_run", "save_every", "micro_tokens", "force"})
+HARMLESS = frozenset({"resume", "json", "max_steps", "out", "dry_run", "save_every", "micro_tokens", "force"}) | {
+    *("parallel", "activation_checkpointing", "stall_seconds", "spike", "rollbacks")
+}
+POSITION = ("start_step", "last_row", "seconds_before")
 LOGS = ("metrics.jsonl", "samples.jsonl")
 STRICT = "TUTELAGE_STRICT_METRICS"  # set in the tests: a metric that is not registered is then an error
 
@@ -52,6 +55,20 @@ class Run:
         self.seconds_before = 0.0
         self.started = time.perf_counter()
         self.lock: IO[bytes] | None = None
+        self.writes = True
+
+    @classmethod
+    def following(cls, out: str | Path, stage: str, known: dict[str, Any]) -> Self:
+        """The run that the main process has opened, in a process that writes nothing; known: the main's `position`."""
+        run = cls(Path(out).expanduser(), stage)
+        run.writes = False
+        run.start_step, run.last_row, run.seconds_before = (known[name] for name in POSITION)
+        return run
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """Where the run goes on."""
+        return {name: getattr(self, name) for name in POSITION}
 
     @classmethod
     def open(
@@ -123,9 +140,14 @@ class Run:
                 self.last_row = json.loads(kept[-1])
                 self.seconds_before = self.last_row["seconds"]
 
+    def release(self) -> None:
+        """Let another Run of this process have the folder."""
+        if self.lock is not None:
+            self.lock.close()
+
     def abandon(self) -> None:
         """Leave nothing of a run that came to no step, so that a user's mistake does not block the folder."""
-        if not self.start_step and not any((self.path / name).exists() for name in LOGS):
+        if self.writes and not self.start_step and not any((self.path / name).exists() for name in LOGS):
             for name in ("config.yaml", ".lock"):
                 (self.path / name).unlink(missing_ok=True)
             for folder in (self.checkpoints, self.path):
@@ -147,31 +169,42 @@ class Run:
                 what = f"{self.stage}, step {row['step']}: {name} is {value}"
                 raise FloatingPointError(f"{what}; lower the learning rate, and check the data")
         self.last_row = {"step": row["step"], "seconds": round(self.elapsed(), 4), **row}
-        append_rows(self.path / "metrics.jsonl", [self.last_row])
+        if self.writes:
+            append_rows(self.path / "metrics.jsonl", [self.last_row])
 
     def add_samples(self, rows: list[dict[str, Any]]) -> None:
         """Append samples of the model's text, each with the `step` it comes from."""
-        append_rows(self.path / "samples.jsonl", rows)
+        if self.writes:
+            append_rows(self.path / "samples.jsonl", rows)
 
     def save(
-        self, step: int, write_model: Callable[[Path], None], state: dict[str, Any] | None, *, best: bool = False
+        self,
+        step: int,
+        write_model: Callable[[Path], None],
+        write_state: Callable[[Path], None] | None,
+        *,
+        best: bool = False,
     ) -> Path:
         """Write checkpoints/step-N/{model,state}, point `latest` at it, drop older ones but `best`.
 
-        write_model fills a folder. `best` marks the step as the best so far in the same move, so that a kill
-        cannot part the two. Whatever fails, the checkpoints before are untouched and nothing half-written stays.
+        Each of the two fills a folder, and the processes that follow take part in it. `best` marks the step as the
+        best so far in the same move, so that a kill cannot part the two. Whatever fails, the checkpoints before are
+        untouched and nothing half-written stays.
         """
         temporary, final = self.checkpoints / f".tmp-step-{step}", self.checkpoints / f"step-{step}"
+        if not self.writes:
+            write_model(temporary / "model")
+            if write_state is not None:
+                write_state(temporary / "state")
+            return final / "model"
         with naming_full_disk(final):
             shutil.rmtree(temporary, ignore_errors=True)
             try:
                 for part in ("model", "state"):
                     (temporary / part).mkdir(parents=True)
                 write_model(temporary / "model")
-                if state is not None:
-                    import torch
-
-                    torch.save(state, temporary / "state" / "state.pt")
+                if write_state is not None:
+                    write_state(temporary / "state")
                 if best:
                     (temporary / "state" / "best").touch()
                 sync_tree(temporary)
@@ -210,14 +243,9 @@ class Run:
         """The model to go on from, or None for a new run."""
         return self.checkpoints / f"step-{self.start_step}" / "model" if self.start_step else None
 
-    def load_state(self) -> dict[str, Any] | None:
-        """The state of the checkpoint to go on from, or None for a new run."""
-        path = self.checkpoints / f"step-{self.start_step}" / "state" / "state.pt"
-        if not self.start_step or not path.exists():
-            return None
-        import torch
-
-        return torch.load(path, weights_only=True)
+    def resume_state(self) -> Path | None:
+        """The folder with the state of the checkpoint to go on from, or None for a new run."""
+        return self.checkpoints / f"step-{self.start_step}" / "state" if self.start_step else None
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Write summary.json, which says that the stage is complete, and return it."""

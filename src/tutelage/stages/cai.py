@@ -34,6 +34,7 @@ from tutelage.runs import Progress, write_text
 from tutelage.runs.files import append_rows, whole_rows
 from tutelage.stages.language_modeling import backward_mean_nll
 from tutelage.stages.sample import draw, rendered_prompts, text_of
+from tutelage.stages.loading import trained_policy
 from tutelage.stages.session import Session
 
 CHUNK = 64  # prompts whose rows are written together
@@ -88,14 +89,15 @@ def run(config: CAIConfig) -> dict[str, Any]:
         counts = _counts(rows, kept, helpful_rows)
 
         # 3. Fine-tuning of the pretrained model on both, one pass at a constant rate.
-        policy = load_policy(session.run.resume_model() or source, config.dtype)
+        policy = trained_policy(config, session.run.resume_model() or source)
         rendered = [render(policy.tokenizer, d.messages) for d in demonstrations]
         report = preflight(policy.tokenizer, rendered, config.max_length, [d.messages[:-1] for d in demonstrations])
         print("\n".join(f"cai: {line}" for line in report.lines()), file=sys.stderr)
         about = {"role": "policy", "stage": "cai", "parent": str(source), "template": report.template}
         about |= {"data": data_hash(config.data), "critic": chat.name, "constitution": constitution.name}
         policy.model.train()
-        optimizer = MasterAdam(policy.model.parameters())
+        session.prepare(policy)
+        optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         for step in session.steps():

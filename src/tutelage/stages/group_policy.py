@@ -23,9 +23,10 @@ from tutelage.algorithms.ppo import approximate_kl, clip_fraction
 from tutelage.algorithms.rloo import leave_one_out_advantages, penalized_rewards, reinforce_loss
 from tutelage.algorithms.schedules import constant_after_warmup
 from tutelage.configs import GroupConfig, GRPOConfig, OnlineDPOConfig, RLOOConfig
-from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.batches import batch_order, rank_batches, step_seed
 from tutelage.data.sources import data_hash, prompts
 from tutelage.data.templates import template_hash
+from tutelage.engine.distributed import summed_row
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
 from tutelage.models import Policy, resolve, save_model
@@ -56,6 +57,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
 
     with Session(config, config.verb, config.max_steps or 500) as session:
+        session.prepare(policy)
         optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         alarms: list[dict[str, Any]] = session.state.get("alarms", [])
         if session.state:
@@ -65,7 +67,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
             # 2. group_size answers of the current policy to each prompt, scored by the reward model.
             clock = [time.perf_counter()]
             count = config.batch_size // config.group_size
-            batch = [asked[i] for i in batch_order(len(asked), count, config.seed, step - 1)]
+            batch = [asked[i] for i in batch_order(len(asked), count, config.seed, session.position(step))]
             rollout = collect(models, batch, config, seed=config.seed, step=step, group_size=config.group_size)
             clock.append(time.perf_counter())
             if step == 1:
@@ -175,7 +177,7 @@ def _backward(
     terms = len(groups) if isinstance(config, OnlineDPOConfig) else episodes
     row = dict.fromkeys(("loss", "policy/approxkl_avg", "policy/clipfrac_avg", "policy/entropy_avg", "val/ratio"), 0.0)
     total = sum(int(rollout.offsets[i + 1] - rollout.offsets[i]) for group in groups for i in group)
-    for micro in token_budget_batches(lengths, config.micro_tokens):
+    for micro in rank_batches(lengths, config.micro_tokens):
         some = [i for number in micro for i in groups[number]]
         sequences, starts, where = rollout.part(some)
         targets, offsets = response_indices(sequences, starts)
@@ -193,7 +195,7 @@ def _backward(
                 row["policy/clipfrac_avg"] += float(clip_fraction(logprobs_T, old_T, config.clip)) * len(where) / total
             row["policy/entropy_avg"] += float(entropy_T.sum()) / total
             row["val/ratio"] += float((logprobs_T - old_T).exp().sum()) / total
-    return row
+    return summed_row(row)
 
 
 def _spread(config: GroupConfig, rollout: Rollout) -> dict[str, float]:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
-from tutelage.data.batches import token_budget_batches
+from tutelage.data.batches import rank_batches
 from tutelage.data.templates import Rendered
+from tutelage.engine.distributed import summed
 from tutelage.engine.memory import run_fitting
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack
+from tutelage.engine.sharding import whole
 from tutelage.models import Policy
 
 
@@ -32,7 +34,8 @@ def backward_mean_nll(
         entropy_sum += float(entropy.sum())
 
     lengths = [len(r.input_ids) for r in batch]
-    run_fitting(token_budget_batches(lengths, micro_tokens), lengths, work, optimizer.drop)
+    run_fitting(rank_batches(lengths, micro_tokens), lengths, work, optimizer.drop)
+    nll, entropy_sum = summed(nll, entropy_sum)
     return {"loss": nll / trained, "entropy": entropy_sum / trained}
 
 
@@ -47,12 +50,14 @@ def token_logprobs(policy: Policy, batch: Sequence[Rendered]) -> tuple[torch.Ten
 @torch.no_grad()
 def mean_nll(policy: Policy, data: Sequence[Rendered], micro_tokens: int) -> float:
     """Mean -log p of the masked tokens, nats."""
-    total, count = 0.0, 0
+    total, count = 0.0, 0.0
     policy.model.eval()
-    for micro in token_budget_batches([len(r.input_ids) for r in data], micro_tokens):
-        logprobs, _ = token_logprobs(policy, [data[i] for i in micro])
-        total -= float(logprobs.sum())
-        count += len(logprobs)
+    with whole(policy.model):
+        for micro in rank_batches([len(r.input_ids) for r in data], micro_tokens):
+            logprobs, _ = token_logprobs(policy, [data[i] for i in micro])
+            total -= float(logprobs.sum())
+            count += len(logprobs)
+    total, count = summed(total, count)
     return total / count
 
 

@@ -25,9 +25,10 @@ from tutelage.algorithms.ppo import approximate_kl, clip_fraction, clipped_polic
 from tutelage.algorithms.rewards import token_rewards
 from tutelage.algorithms.schedules import constant_after_warmup
 from tutelage.configs import PPOConfig
-from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.batches import batch_order, rank_batches, step_seed
 from tutelage.data.sources import data_hash, load_texts, prompts
 from tutelage.data.templates import Rendered, template_hash
+from tutelage.engine.distributed import summed_row
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
 from tutelage.models import Policy, resolve, save_model
@@ -74,18 +75,20 @@ def run(config: PPOConfig) -> dict[str, Any]:
     about = {"role": "policy", "stage": "ppo", "parent": str(source), "reward_model": str(reward_source)}
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
     with Session(config, "ppo", config.max_steps or 500) as session:
-        adam = Optimizers(MasterAdam(policy.own_parameters(), state=config.optimizer_state), MasterAdam(value.own_parameters(), state=config.optimizer_state))
+        session.prepare(policy, value)
+        adam = Optimizers(*(MasterAdam(m.own_parameters(), state=config.optimizer_state) for m in (policy, value)))
         averages = [m.detach().clone() for m in adam.policy.masters]
         alarms: list[dict[str, Any]] = session.state.get("alarms", [])
         if session.state:
             adam.policy.load(session.state["optimizer"])
             adam.value.load(session.state["value_optimizer"])
-            averages, kl_coef = session.state["averages"], session.state["kl_coef"]
+            adam.policy.fill(averages, session.state["averages"])
+            kl_coef = session.state["kl_coef"]
 
         for step in session.steps():
             # 2. Answers of the current policy, scored by the reward model.
             clock = [time.perf_counter()]
-            batch = [asked[i] for i in batch_order(len(asked), config.batch_size, config.seed, step - 1)]
+            batch = [asked[i] for i in batch_order(len(asked), config.batch_size, config.seed, session.position(step))]
             rollout = collect(models, batch, config, seed=config.seed, step=step)
             clock.append(time.perf_counter())
             if step == 1:
@@ -117,7 +120,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
                 row |= sample_held_out(session, config, models, held_out, step)
                 objective = row["eval/scores"] - config.kl_coef * row["eval/kl"]
             state: dict[str, Any] = {"optimizer": adam.policy.state(), "value_optimizer": adam.value.state()}
-            state |= {"averages": averages, "kl_coef": kl_coef, "alarms": alarms}
+            state |= {"averages": adam.policy.to_save(averages), "kl_coef": kl_coef, "alarms": alarms}
             write = partial(_save_average, policy, adam.policy, averages, about)
             session.done(step, row, write, state, SHOWN, objective)
         inputs: dict[str, Path | str | None] = {"model": source, "reward_model": reward_source, "data": config.data}
@@ -173,7 +176,7 @@ def _backward(
     lengths = [len(rollout.sequences[i]) for i in episodes]
     total = int(sum(rollout.offsets[i + 1] - rollout.offsets[i] for i in episodes))
     row = dict.fromkeys(UPDATE_METRICS, 0.0)
-    for micro in token_budget_batches(lengths, config.micro_tokens):
+    for micro in rank_batches(lengths, config.micro_tokens):
         sequences, starts, where = rollout.part([episodes[i] for i in micro])
         packed = pack(sequences)
         targets, _ = response_indices(sequences, starts)
@@ -195,7 +198,7 @@ def _backward(
             row["policy/clipfrac_avg"] += float(clip_fraction(logprobs, old_logprobs, config.clip)) * share
             row["policy/entropy_avg"] += float(entropy.mean()) * share
             row["val/ratio"] += float((logprobs - old_logprobs).exp().mean()) * share
-    return row
+    return summed_row(row)
 
 
 def _add_ptx(
@@ -207,7 +210,7 @@ def _add_ptx(
     batch = [documents[i] for i in chosen]
     row = backward_mean_nll(policy, batch, config.micro_tokens, optimizer, scale=config.ptx_coef)
     added = [g - b for g, b in zip(optimizer.gradients(), before, strict=True)]
-    rl_norm, ptx_norm = (float(torch.nn.utils.get_total_norm(gradients)) for gradients in (before, added))
+    rl_norm, ptx_norm = (optimizer.norm(gradients) for gradients in (before, added))
     return {"loss/ptx": row["loss"], "ptx/grad_ratio": ptx_norm / max(rl_norm, 1e-12)}
 
 
@@ -224,9 +227,9 @@ def _save_average(
 ) -> None:
     """Save the averaged weights as the model, then put the current ones back."""
     with torch.no_grad():
-        current = [parameter.detach().clone() for parameter in optimizer.parameters]
-        for parameter, average in zip(optimizer.parameters, averages, strict=True):
+        current = [parameter.detach().clone() for parameter in optimizer.slices]
+        for parameter, average in zip(optimizer.slices, averages, strict=True):
             parameter.copy_(average)
         save_model(folder, policy, about, verify=verify)
-        for parameter, saved in zip(optimizer.parameters, current, strict=True):
+        for parameter, saved in zip(optimizer.slices, current, strict=True):
             parameter.copy_(saved)

@@ -21,10 +21,11 @@ import torch
 from tutelage.algorithms.kto import kl_baseline
 from tutelage.algorithms.schedules import cosine_to_fraction
 from tutelage.configs import DPOConfig, KTOConfig, PreferenceConfig
-from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.batches import batch_order, rank_batches, step_seed, token_budget_batches
 from tutelage.data.preferences import has_winner, mismatched, render_answer, without_ties
 from tutelage.data.sources import comparisons, data_hash, thumbs
 from tutelage.data.templates import Rendered, preflight
+from tutelage.engine.distributed import gather, summed
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import offsets_of
 from tutelage.errors import UserError
@@ -73,7 +74,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
     session = Session(config, config.verb, total)
     if reference_source is not None:
         fresh = policy if reference_source == source else None
-        needed = [*held_out, *_met(train, total, config)]
+        needed = [*held_out, *_met(train, session, config)]
         _add_references(session, config, reference_source, fresh, needed)
     about = {"role": "policy", "stage": config.verb, "parent": str(source), "reference": str(reference_source)}
     about |= {"data": data_hash(config.data), "template": report.template}
@@ -82,6 +83,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
         if session.run.resume_model():
             policy = trained_policy(config, session.run.resume_model() or "")
         policy.model.eval()  # no dropout: the reference had none
+        session.prepare(policy)
         optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
@@ -89,7 +91,7 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
 
         # 3. The mean loss over the batch; the held-out accuracy on a schedule.
         for step in session.steps():
-            batch = [train[i] for i in batch_order(len(train), config.batch_size, config.seed, step - 1)]
+            batch = [train[i] for i in batch_order(len(train), config.batch_size, config.seed, session.position(step))]
             warmup = round(config.warmup * total)
             rate = config.learning_rate * cosine_to_fraction(step - 1, total, warmup, config.final_fraction)
             row = _backward(policy, optimizer, batch, config)
@@ -125,11 +127,12 @@ def _examples(config: PreferenceConfig, tokenizer: Any) -> tuple[list[Example], 
     return train, held_out
 
 
-def _met(train: list[Example], total: int, config: PreferenceConfig) -> list[Example]:
+def _met(train: list[Example], session: Session, config: PreferenceConfig) -> list[Example]:
     """The examples that some step will use: a short run does not meet every one."""
-    if total * config.batch_size >= len(train):
+    if session.total * config.batch_size >= len(train):
         return train
-    steps = (batch_order(len(train), config.batch_size, config.seed, step) for step in range(total))
+    places = map(session.position, range(1, session.total + 1))
+    steps = (batch_order(len(train), config.batch_size, config.seed, place) for place in places)
     return [train[i] for i in sorted({i for chosen in steps for i in chosen})]
 
 
@@ -206,7 +209,7 @@ def _backward(
     baseline = _baseline(policy, batch, config)
     lengths = [sum(len(r.input_ids) for r in e.answers) for e in batch]
     loss_sum, totals = 0.0, Sums()
-    for micro in token_budget_batches(lengths, config.micro_tokens):
+    for micro in rank_batches(lengths, config.micro_tokens):
         some = [batch[i] for i in micro]
         answers, entropy_T = _answers(policy, some, baseline)
         loss_P = preference_loss(config, answers) * torch.tensor([e.weight for e in some])
@@ -214,6 +217,9 @@ def _backward(
         optimizer.collect()
         loss_sum += float(loss_P.detach().sum())
         _add(totals, {**sums(answers, rewards(config, answers)), "entropy": (float(entropy_T.sum()), len(entropy_T))})
+    (loss_sum,), parts, totals = summed(loss_sum), gather(totals), Sums()
+    for one in parts:
+        _add(totals, one)
     kl = {"kl": float(baseline)} if isinstance(config, KTOConfig) else {}
     return {"loss": loss_sum / len(batch), **means(totals), **kl}
 

@@ -31,13 +31,17 @@ def run(config: PretrainConfig, policy: Policy | None = None) -> dict[str, Any]:
         if session.run.resume_model():
             policy = trained_policy(config, session.run.resume_model() or "")
         policy.model.train()
+        session.prepare(policy)
         optimizer = MasterAdam(policy.own_parameters(), weight_decay=config.weight_decay, state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
 
         # 3. Next-token loss, cosine schedule after a warm-up.
         for step in session.steps():
-            batch = [documents[i] for i in batch_order(len(documents), config.batch_size, config.seed, step - 1)]
+            batch = [
+                documents[i]
+                for i in batch_order(len(documents), config.batch_size, config.seed, session.position(step))
+            ]
             rate = config.learning_rate * cosine_to_fraction(
                 step - 1, total, config.warmup_steps, config.final_fraction
             )

@@ -10,10 +10,12 @@ from typing import Any
 from tutelage import __version__
 from tutelage.algorithms.best_of_n import kl_upper_bound
 from tutelage.configs import PPOConfig, StageConfig, TrainingConfig, to_mapping
+from tutelage.engine.distributed import from_main
 from tutelage.engine.memory import peak_rss_bytes
 from tutelage.errors import UserError
 from tutelage.evaluation.hacking import RunCurve, run_curve, summarize
 from tutelage.evaluation.overoptimization import curve, exploited
+from tutelage.processes import is_main
 from tutelage.recipe import Recipe, skips, stage_function
 from tutelage.report import write_report
 from tutelage.runs import check_same, finished, write_config, write_json, write_text
@@ -22,21 +24,35 @@ from tutelage.runs.lineage import environment
 
 
 def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
-    """Run what is not finished; returns the report. What a stage made stays: its options may not change later."""
+    """Run what is not finished; returns the report. What a stage made stays: its options may not change later.
+
+    Of several processes all take part in training; the main one does the other stages, and writes.
+    """
     started = time.perf_counter()
     left_out = skips(recipe)
     for stage, verb, config in recipe.stages:
         if (recipe.out / stage / "config.yaml").exists():
             check_same(recipe.out / stage, verb, to_mapping(config), HARMLESS - {"max_steps"})
-    recipe.out.mkdir(parents=True, exist_ok=True)
-    write_text(recipe.out / "recipe.yaml", Path(recipe.path).read_text(encoding="utf-8"))
+    from_main(lambda: _begin(recipe))
     results: dict[str, dict[str, Any]] = {}
     for stage, verb, config in recipe.stages:
         if stage in left_out:
             print(f"{stage}: left out, {recipe.data} holds comparisons already", file=sys.stderr)
             continue
-        done = finished(recipe.out / stage)
-        results[stage] = run_stage(recipe.out, stage, verb, config) if done is None else done
+        done = from_main(lambda: finished(recipe.out / stage))
+        if done is None and isinstance(config, TrainingConfig):
+            done = run_stage(recipe.out, stage, verb, config)
+        results[stage] = done or from_main(lambda: run_stage(recipe.out, stage, verb, config))
+    return from_main(lambda: _write_reports(recipe, results, command, started))
+
+
+def _begin(recipe: Recipe) -> None:
+    recipe.out.mkdir(parents=True, exist_ok=True)
+    write_text(recipe.out / "recipe.yaml", Path(recipe.path).read_text(encoding="utf-8"))
+
+
+def _write_reports(recipe: Recipe, results: dict[str, dict[str, Any]], command: str, started: float) -> dict[str, Any]:
+    """report.json and report.html; returns the first."""
     report = _report(recipe, results, command)
     report["seconds"] = round(sum(r["seconds"] for r in results.values()), 1)
     report["wall_seconds"] = round(time.perf_counter() - started, 1)
@@ -55,10 +71,12 @@ def run_stage(out: Path, stage: str, verb: str, config: StageConfig) -> dict[str
             write_config(folder, verb, to_mapping(config))
         done = stage_function(verb)(config)
     except UserError:
-        _leave_nothing(out, folder)
+        if is_main():
+            _leave_nothing(out, folder)
         raise
     done = {"seconds": round(time.perf_counter() - before, 2), **done}
-    write_json(folder / "summary.json", done)
+    if is_main():
+        write_json(folder / "summary.json", done)
     return done
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import torch
 
-from tutelage.data.batches import token_budget_batches
+from tutelage.data.batches import rank_batches
 from tutelage.data.templates import Rendered
+from tutelage.engine.distributed import summed
 from tutelage.engine.packing import offsets_of, segment_sum
+from tutelage.engine.sharding import whole
 from tutelage.models import Policy
+from tutelage.processes import is_main
 from tutelage.runs import Progress, write_text
 from tutelage.runs.lineage import folder_hash
 from tutelage.stages.language_modeling import token_logprobs
@@ -33,11 +36,12 @@ def answer_logprobs(policy: Policy, answers: Sequence[Rendered]) -> tuple[torch.
 def frozen_logprobs(policy: Policy, answers: Sequence[Rendered], micro_tokens: int) -> list[float]:
     """The sums alone, without gradient, in micro-batches."""
     found = [0.0] * len(answers)
-    for micro in token_budget_batches([len(r.input_ids) for r in answers], micro_tokens):
-        sums_N, _, _ = answer_logprobs(policy, [answers[i] for i in micro])
-        for i, value in zip(micro, sums_N.tolist(), strict=True):
-            found[i] = value
-    return found
+    with whole(policy.model):
+        for micro in rank_batches([len(r.input_ids) for r in answers], micro_tokens):
+            sums_N, _, _ = answer_logprobs(policy, [answers[i] for i in micro])
+            for i, value in zip(micro, sums_N.tolist(), strict=True):
+                found[i] = value
+    return list(summed(*found))
 
 
 def reference_logprobs(
@@ -49,7 +53,8 @@ def reference_logprobs(
     known = _read(path, key)
     missing = {name: one for name, one in zip(names, answers, strict=True) if name not in known}
     if missing:
-        write_text(path, "".join(json.dumps(row) + "\n" for row in ({"key": key}, known)))
+        if is_main():
+            write_text(path, "".join(json.dumps(row) + "\n" for row in ({"key": key}, known)))
         reference = load()
         reference.model.eval()
         with Progress(len(missing), "reference", unit="answer") as bar:
@@ -57,8 +62,9 @@ def reference_logprobs(
                 chunk = dict(list(missing.items())[start : start + CHUNK])
                 values = frozen_logprobs(reference, list(chunk.values()), micro_tokens)
                 found = dict(zip(chunk, values, strict=True))
-                with open(path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(found) + "\n")
+                if is_main():
+                    with open(path, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(found) + "\n")
                 known |= found
                 bar.update(start + len(chunk))
     return [known[name] for name in names]

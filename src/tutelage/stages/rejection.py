@@ -20,10 +20,12 @@ from tutelage.data.batches import batch_order
 from tutelage.data.formats import write_jsonl
 from tutelage.data.sources import data_hash, prompts
 from tutelage.data.templates import preflight, render
+from tutelage.engine.distributed import from_main, gather, part
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.models import Policy, ScalarModel, load_scalar, resolve, save_model
+from tutelage.processes import is_main
 from tutelage.records import Demonstration, Prompt
 from tutelage.runs import Progress
 from tutelage.stages.gate import gated_reward_model
@@ -71,7 +73,8 @@ def run(config: RejectionConfig) -> dict[str, Any]:
         )
         for prompt, text in kept
     ]
-    write_jsonl(session.run.path / "demonstrations.jsonl", demonstrations)
+    if is_main():
+        write_jsonl(session.run.path / "demonstrations.jsonl", demonstrations)
     table = _table(candidates, config.samples)
     rendered = [render(policy.tokenizer, d.messages) for d in demonstrations]
     report = preflight(policy.tokenizer, rendered, config.max_length, [d.messages[:-1] for d in demonstrations])
@@ -83,11 +86,12 @@ def run(config: RejectionConfig) -> dict[str, Any]:
     with session:
         if session.run.resume_model():
             policy = trained_policy(config, session.run.resume_model() or "")
+        session.prepare(policy)
         optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         for step in session.steps():
-            chosen = batch_order(len(report.kept), config.batch_size, config.seed, step - 1)
+            chosen = batch_order(len(report.kept), config.batch_size, config.seed, session.position(step))
             batch = [report.kept[i] for i in chosen]
             rate = config.learning_rate * cosine_to_fraction(step - 1, total, final_fraction=config.final_fraction)
             row = backward_mean_nll(policy, batch, config.micro_tokens, optimizer)
@@ -104,21 +108,24 @@ def _candidates(
     path: Path, policy: Policy, reward: ScalarModel, asked: list[Prompt], config: RejectionConfig
 ) -> dict[str, Candidates]:
     """Answers and scores by prompt; what an earlier sitting wrote is not sampled again (each has its own seed)."""
-    found = _read(path)
+    found = from_main(lambda: _read(path))
     missing = [prompt for prompt in asked if prompt.id not in found]
     params = SamplingParams(config.max_new_tokens, 0, config.temperature)
     with Progress(len(asked), "candidates", done=len(asked) - len(missing), unit="prompt") as bar:
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
-            drawn = draw(policy, some, config.samples, params, config.seed, config.max_length)
-            lines = {}
-            for prompt, row in zip(some, drawn, strict=True):
+            mine = list(part(some))
+            drawn = draw(policy, mine, config.samples, params, config.seed, config.max_length) if mine else []
+            lines: dict[str, Any] = {}
+            for prompt, row in zip(mine, drawn, strict=True):
                 scores = score_answers(reward, policy, [prompt] * len(row), row, config.max_length, config.micro_tokens)
                 texts, ended = [text_of(policy, one) for one in row], [one.finish == "stop" for one in row]
-                found[prompt.id] = Candidates(texts, ended, scores.tolist())
-                lines[prompt.id] = vars(found[prompt.id])
-            with open(path, "a", encoding="utf-8") as file:
-                file.write("".join(json.dumps({"prompt_id": name, **row}) + "\n" for name, row in lines.items()))
+                lines[prompt.id] = {"texts": texts, "ended": ended, "scores": scores.tolist()}
+            lines = {name: row for share in gather(lines) for name, row in share.items()}
+            found |= {name: Candidates(**row) for name, row in lines.items()}
+            if is_main():
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write("".join(json.dumps({"prompt_id": name, **row}) + "\n" for name, row in lines.items()))
             bar.update(len(asked) - len(missing) + start + len(some))
     return found
 

@@ -19,13 +19,15 @@ from tutelage.algorithms.ai_feedback import soft_pairwise_loss
 from tutelage.algorithms.ranking import davidson_loss, pairwise_ranking_loss, rao_kupper_loss
 from tutelage.algorithms.schedules import cosine_to_fraction
 from tutelage.configs import RewardConfig
-from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.batches import batch_order, rank_batches, step_seed
 from tutelage.data.preferences import has_winner
 from tutelage.data.sources import comparisons, data_hash, load_data
 from tutelage.data.templates import Rendered, preflight, render, render_completion
+from tutelage.engine.distributed import joined, summed
 from tutelage.engine.memory import run_fitting
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import offsets_of, pack
+from tutelage.engine.sharding import whole
 from tutelage.errors import UserError
 from tutelage.evaluation.reward_card import Ranking, report_card
 from tutelage.models import ScalarModel, load_scalar, resolve, save_model
@@ -61,6 +63,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
             model = load_scalar(session.run.resume_model() or "", config.dtype, lora=lora_options(config))
             model.bias = 0.0
         model.model.train()
+        session.prepare(model)
         optimizer = MasterAdam(model.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
@@ -68,7 +71,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
 
         # 2. -1/C(K,2) sum log sigma(r_w - r_l), all pairs of a prompt in one batch element.
         for step in session.steps():
-            chosen = batch_order(len(train), config.batch_size, config.seed, step - 1)
+            chosen = batch_order(len(train), config.batch_size, config.seed, session.position(step))
             rate = config.learning_rate * cosine_to_fraction(step - 1, total, final_fraction=config.final_fraction)
             row = _backward(model, optimizer, [examples[i] for i in chosen], [train[i] for i in chosen], config)
             row |= {"grad_norm": optimizer.step(rate, config.max_grad_norm), "learning_rate": rate}
@@ -140,7 +143,7 @@ def _backward(
 ) -> dict[str, float]:
     """Gradient of the weighted mean loss over the prompts of a batch, in micro-batches of whole prompts."""
     lengths = [sum(len(r.input_ids) for r in example) for example in examples]
-    loss_sum, right, pairs = 0.0, 0.0, 0
+    loss_sum, right, pairs = 0.0, 0.0, 0.0
     everything: list[float] = []
 
     def work(micro: list[int]) -> None:
@@ -162,7 +165,9 @@ def _backward(
         pairs += int(better.sum())
         everything += detached.tolist()
 
-    run_fitting(token_budget_batches(lengths, config.micro_tokens), lengths, work, optimizer.drop)
+    run_fitting(rank_batches(lengths, config.micro_tokens), lengths, work, optimizer.drop)
+    loss_sum, right, pairs = summed(loss_sum, right, pairs)
+    everything = joined(everything)
     return {
         "loss": loss_sum / len(batch),
         "accuracy": right / max(pairs, 1),
@@ -188,10 +193,12 @@ def score_rendered(model: ScalarModel, rendered: Sequence[Rendered], micro_token
     """Reward of each conversation, in order."""
     model.model.eval()
     scores = [0.0] * len(rendered)
-    for micro in token_budget_batches([len(r.input_ids) for r in rendered], micro_tokens):
-        for i, value in zip(micro, model.scores(pack([rendered[i].input_ids for i in micro])).tolist(), strict=True):
-            scores[i] = value
-    return scores
+    with whole(model.model):
+        for micro in rank_batches([len(r.input_ids) for r in rendered], micro_tokens):
+            found = model.scores(pack([rendered[i].input_ids for i in micro]))
+            for i, value in zip(micro, found.tolist(), strict=True):
+                scores[i] = value
+    return list(summed(*scores))
 
 
 def _score(model: ScalarModel, held_out: list[Comparison], config: RewardConfig) -> list[Ranking]:

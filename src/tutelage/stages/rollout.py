@@ -3,6 +3,7 @@
 Suffixes: _T response tokens of all episodes end to end, _N episodes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +13,16 @@ from tutelage.algorithms.rewards import terminal_scores
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.data.batches import step_seed, token_budget_batches
 from tutelage.data.templates import Rendered, end_token_id, render_completion, render_prompt
+from tutelage.engine import distributed
 from tutelage.engine.packing import offsets_of, pack, positions_in
 from tutelage.engine.sampling import Sample, SamplingParams
+from tutelage.engine.sharding import whole
 from tutelage.models import Policy, ScalarModel
 from tutelage.records import Prompt
 from tutelage.stages.sample import draw, text_of
+
+LISTS = ("prompts", "samples", "sequences", "starts")
+TENSORS = ("scores", "raw_scores", "ended", "logprobs", "reference_logprobs", "values", "entropy")
 
 
 @dataclass
@@ -35,6 +41,15 @@ class Rollout:
     reference_logprobs: Tensor  # [T]
     values: Tensor  # [T] of the state before each response token; zeros without a critic
     entropy: Tensor  # [T]
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Rollout | None]") -> "Rollout":
+        """The processes' rollouts end to end; a process without a prompt has None."""
+        some = [one for one in parts if one is not None]
+        lists = {name: [x for one in some for x in getattr(one, name)] for name in LISTS}
+        offsets = offsets_of(torch.cat([one.offsets.diff() for one in some]))
+        tensors = {name: torch.cat([getattr(one, name) for one in some]) for name in TENSORS}
+        return cls(**lists, **tensors, offsets=offsets)
 
     def part(self, episodes: list[int]) -> tuple[list[list[int]], list[int], Tensor]:
         """Sequences and starts of some episodes, and the indices of their response tokens on the [T] axis."""
@@ -64,7 +79,19 @@ class Models:
 def collect(
     models: Models, asked: list[Prompt], config: PPOConfig | GroupConfig, *, seed: int, step: int, group_size: int = 1
 ) -> Rollout:
-    """Sample group_size answers to each prompt, which follow each other, and score them with every model (no gradient)."""
+    """Sample group_size answers to each prompt, which follow each other, and score them with every model (no gradient).
+
+    Each process does so for its part of the prompts, with the seeds of the prompts, and has the whole at the end.
+    """
+    mine = list(distributed.part(asked))
+    with whole(models.policy.model, models.value and models.value.model):
+        some = _collect(models, mine, config, seed=seed, step=step, group_size=group_size) if mine else None
+    return Rollout.joined(distributed.gather(some))
+
+
+def _collect(
+    models: Models, asked: list[Prompt], config: PPOConfig | GroupConfig, *, seed: int, step: int, group_size: int
+) -> Rollout:
     policy, reference, reward, value = models.policy, models.reference, models.reward, models.value
     params = SamplingParams(config.max_new_tokens, 0, config.temperature)
     drawn = draw(policy, asked, group_size, params, step_seed(seed, "rollout", step), config.max_length)

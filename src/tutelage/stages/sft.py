@@ -49,6 +49,7 @@ def run(config: SFTConfig) -> dict[str, Any]:
             policy = trained_policy(config, session.run.resume_model() or "")
         residual_dropout(policy.model, config.dropout)
         policy.model.train()
+        session.prepare(policy)
         optimizer = MasterAdam(policy.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
@@ -62,9 +63,10 @@ def run(config: SFTConfig) -> dict[str, Any]:
 
         # 3. Mean loss over the assistant's tokens; cosine to a tenth of the peak, no warm-up.
         for step in session.steps():
-            batch = [examples[i] for i in batch_order(len(examples), config.batch_size - mixed, config.seed, step - 1)]
+            place = session.position(step)
+            batch = [examples[i] for i in batch_order(len(examples), config.batch_size - mixed, config.seed, place)]
             if mixed:
-                batch += [documents[i] for i in batch_order(len(documents), mixed, config.seed + 1, step - 1)]
+                batch += [documents[i] for i in batch_order(len(documents), mixed, config.seed + 1, place)]
             rate = config.learning_rate * cosine_to_fraction(step - 1, total, final_fraction=config.final_fraction)
             row = backward_mean_nll(policy, batch, config.micro_tokens, optimizer)
             row |= {"grad_norm": optimizer.step(rate, config.max_grad_norm), "learning_rate": rate}

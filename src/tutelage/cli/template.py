@@ -1,0 +1,211 @@
+"""`tutelage template KIND`: files to start from on a cluster or a server, printed."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import yaml
+from tyro.conf import Positional
+
+from tutelage import __version__
+from tutelage.cli.main import VERBS
+from tutelage.cli.options import parse_words
+from tutelage.errors import UserError, did_you_mean
+
+Kind = Literal["slurm", "rayjob", "dockerfile", "compose", "systemd"]
+
+
+@dataclass(kw_only=True, frozen=True)
+class TemplateOptions:
+    """Print a file to start from: a Slurm job, a KubeRay RayJob, an image, a compose file or a systemd unit."""
+
+    kind: Positional[Kind]
+    """slurm and rayjob run --command on a cluster; compose and systemd serve the feedback pages with PostgreSQL."""
+    command: str = "run recipes/instructgpt.yaml --out runs/instructgpt --resume"
+    """What `tutelage` is told to do on the cluster."""
+    name: str = "tutelage"
+    """The job's or service's name."""
+    nodes: int = 1
+    """Machines."""
+    processes: int = 8
+    """Processes on each machine: one for each GPU, or each socket of processors."""
+    gpus: int = 0
+    """GPUs on each machine."""
+    hours: int = 24
+    """Longest time, in hours."""
+    folder: str = "/srv/tutelage"
+    """The folder of the project: on a cluster one that every machine sees."""
+    image: str = f"tutelage:{__version__}"
+    """The container's image: rayjob and compose."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("nodes", 1), ("processes", 1), ("hours", 1), ("gpus", 0)):
+            if getattr(self, name) < least:
+                what = f"{getattr(self, name)} cannot be used"
+                raise UserError(what, where=f"option --{name}", mend=f"give {least} or more")
+        if not PurePosixPath(self.folder).is_absolute():
+            raise UserError(f"{self.folder!r} is not absolute", where="option --folder", mend="begin it with /")
+        verb = (shlex.split(self.command) or [""])[0]
+        if verb not in VERBS:
+            what = f"tutelage has no verb {verb!r}{did_you_mean(verb, list(VERBS))}"
+            raise UserError(what, where="option --command", mend="write it as after `tutelage`: 'sft --out runs/sft'")
+
+
+def main(verb: str, arguments: list[str]) -> None:
+    options = parse_words(TemplateOptions, verb, arguments)
+    makers = {"slurm": slurm, "rayjob": rayjob, "dockerfile": dockerfile, "compose": compose, "systemd": systemd}
+    print(makers[options.kind](options), end="")
+
+
+def slurm(options: TemplateOptions) -> str:
+    """One torchrun on each node. SIGTERM two minutes before the end leaves a checkpoint, and the job is queued again."""
+    gpus = f"#SBATCH --gpus-per-node={options.gpus}\n" if options.gpus else ""
+    return f"""#!/bin/bash
+#SBATCH --job-name={options.name}
+#SBATCH --nodes={options.nodes}
+#SBATCH --ntasks-per-node=1
+{gpus}#SBATCH --time={options.hours}:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output={options.name}-%j.log
+set -euo pipefail
+cd {shlex.quote(options.folder)}
+
+MAIN_NODE=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export OMP_NUM_THREADS=$(( (SLURM_CPUS_ON_NODE + {options.processes} - 1) / {options.processes} ))
+
+srun --kill-on-bad-exit=1 .venv/bin/torchrun \\
+  --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node {options.processes} --max-restarts 0 \\
+  --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$MAIN_NODE:29500" \\
+  -m tutelage {options.command} || status=$?
+if [ "${{status:-0}}" -ne 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 3 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "${{status:-0}}"
+"""
+
+
+def rayjob(options: TemplateOptions) -> str:
+    """A KubeRay RayJob: a head, and workers of one kind that see one volume."""
+    mounts = [{"name": "runs", "mountPath": options.folder}]
+    volumes = [{"name": "runs", "persistentVolumeClaim": {"claimName": f"{options.name}-runs"}}]
+
+    def pod(role: str, gpus: int) -> dict[str, Any]:
+        limits: dict[str, Any] = {"cpu": options.processes, "memory": f"{8 * options.processes}Gi"}
+        if gpus:
+            limits["nvidia.com/gpu"] = gpus
+        container = {
+            "name": f"ray-{role}",
+            "image": options.image,
+            "workingDir": options.folder,
+            "resources": {"requests": limits, "limits": limits},
+            "volumeMounts": mounts,
+        }
+        return {"spec": {"containers": [container], "volumes": volumes}}
+
+    cluster = {
+        "headGroupSpec": {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": pod("head", 0)},
+        "workerGroupSpecs": [
+            {
+                "groupName": "workers",
+                "replicas": options.nodes,
+                "minReplicas": 1,
+                "maxReplicas": options.nodes,
+                "rayStartParams": {},
+                "template": pod("worker", options.gpus),
+            }
+        ],
+    }
+    job = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": options.name},
+        "spec": {
+            "entrypoint": f"tutelage {options.command}",
+            "shutdownAfterJobFinishes": True,
+            "activeDeadlineSeconds": 3600 * options.hours,
+            "backoffLimit": 3,
+            "rayClusterSpec": cluster,
+        },
+    }
+    return yaml.safe_dump(job, sort_keys=False, width=120)
+
+
+def dockerfile(options: TemplateOptions) -> str:
+    """An image of a checkout of the source."""
+    return f"""FROM python:3.12-slim
+COPY . /source
+RUN pip install --no-cache-dir '/source[postgresql]' && useradd --create-home tutelage
+USER tutelage
+WORKDIR {options.folder}
+ENTRYPOINT ["tutelage"]
+"""
+
+
+def compose(options: TemplateOptions) -> str:
+    """The pages and PostgreSQL, whose password stands in a file beside it that is not in version control."""
+    store = "postgresql://tutelage@database/tutelage"
+    services = {
+        "database": {
+            "image": "postgres:16",
+            "restart": "unless-stopped",
+            "environment": {
+                "POSTGRES_USER": "tutelage",
+                "POSTGRES_DB": "tutelage",
+                "POSTGRES_PASSWORD_FILE": "/run/secrets/password",
+            },
+            "secrets": ["password"],
+            "volumes": ["database:/var/lib/postgresql/data"],
+            "healthcheck": {
+                "test": ["CMD", "pg_isready", "--username", "tutelage"],
+                "interval": "5s",
+                "timeout": "3s",
+                "retries": 12,
+            },
+        },
+        "pages": {
+            "image": options.image,
+            "build": ".",
+            "restart": "unless-stopped",
+            "depends_on": {"database": {"condition": "service_healthy"}},
+            "environment": {"PGPASSFILE": "/run/secrets/pgpass"},
+            "secrets": [{"source": "pgpass", "mode": 0o400}],
+            "command": ["feedback", "serve", "--store", store, "--host", "0.0.0.0", "--port", "8000"],
+            "ports": ["127.0.0.1:8000:8000"],
+        },
+    }
+    content = {
+        "name": options.name,
+        "services": services,
+        "secrets": {"password": {"file": "./password"}, "pgpass": {"file": "./pgpass"}},
+        "volumes": {"database": {}},
+    }
+    return yaml.safe_dump(content, sort_keys=False, width=120)
+
+
+def systemd(options: TemplateOptions) -> str:
+    """The pages as a service of a machine whose PostgreSQL lets the service's user in by its name."""
+    folder = options.folder.rstrip("/")
+    return f"""[Unit]
+Description=Feedback pages of {options.name}
+After=network-online.target postgresql.service
+Wants=network-online.target
+
+[Service]
+User={options.name}
+WorkingDirectory={folder}
+ExecStart={folder}/.venv/bin/tutelage feedback serve --store postgresql://{options.name}@/{options.name} --host 127.0.0.1 --port 8000
+Restart=on-failure
+RestartSec=2
+TimeoutStopSec=30
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ReadWritePaths={folder}
+
+[Install]
+WantedBy=multi-user.target
+"""

@@ -1,0 +1,75 @@
+"""A process that makes no progress ends with its rank, phase and stack; one that does is left alone."""
+
+import os
+import subprocess
+import sys
+import time
+
+import torch
+
+from forked import run_on
+from tutelage.engine import distributed
+from tutelage.engine.watchdog import Watchdog, beat, phase
+from tutelage.errors import UserError
+
+STALL = """
+import sys, time
+from pathlib import Path
+from tutelage.engine.watchdog import Watchdog, phase, beat
+
+def stuck_in_the_data():
+    time.sleep(60)
+
+dog = Watchdog(Path(sys.argv[1]), 0.6)
+dog.step = 7
+dog.start()
+for _ in range(8):  # longer than the limit, but with progress
+    time.sleep(0.1)
+    beat()
+print("was patient", flush=True)
+with phase("reading"):
+    stuck_in_the_data()
+"""
+
+
+def test_a_stall_ends_with_rank_phase_and_stack(tmp_path):
+    environment = {**os.environ, "RANK": "1", "WORLD_SIZE": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", STALL, tmp_path], capture_output=True, text=True, env=environment, timeout=50
+    )
+    assert done.returncode == 1 and done.stdout == "was patient\n"
+    assert "stalled: rank 1, step 7, reading: no progress for" in done.stderr
+    assert "stuck_in_the_data" in done.stderr and "rank 2 has left nothing" in done.stderr
+
+
+def test_it_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    dog = Watchdog(tmp_path, 0.1)
+    dog.start()
+    with phase("sampling"):
+        for _ in range(4):
+            time.sleep(0.03)
+            beat()
+        assert '"phase": "sampling"' in (tmp_path / ".heartbeats" / "0").read_text()
+    dog.stop()
+    assert not list(tmp_path.iterdir())
+
+
+def differ():
+    rank = distributed.rank()
+    shapes = {"layer.weight": ((2, 2 + rank), 1), "head": (1,)}
+    messages = []
+    for values in ({"seed": 1, "learning_rate": 1e-5 * (1 + (rank == 2))}, shapes, {"same": torch.float32}):
+        try:
+            distributed.require_equal("sft", values)
+            messages.append("")
+        except UserError as error:
+            messages.append(error.message)
+    return messages
+
+
+def test_processes_that_differ_are_told_before_they_train(tmp_path):
+    for messages in run_on(3, tmp_path, differ):
+        assert "rank 2 has learning_rate = 2e-05, rank 0 has 1e-05" in messages[0]
+        assert "rank 1 has layer.weight = ((2, 3), 1), rank 0 has ((2, 2), 1)" in messages[1]
+        assert messages[2] == ""

@@ -1,0 +1,137 @@
+"""Every training stage takes the same steps on 1, 2 and 4 processes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from forked import run_on
+from tutelage.configs import (
+    DPOConfig,
+    KTOConfig,
+    LabelConfig,
+    PPOConfig,
+    PretrainConfig,
+    RejectionConfig,
+    RewardConfig,
+    RLOOConfig,
+    SampleConfig,
+    SFTConfig,
+)
+from tutelage.recipe import stage_function
+from tutelage.runs import Interrupted
+from tutelage.stages import label, reward, sample, sft
+from tutelage.stages.session import Session
+
+COMMON = {"seed": 3, "max_length": 96, "dtype": "float32", "learning_rate": 1e-3, "batch_size": 8, "micro_tokens": 300}
+
+
+@pytest.fixture(scope="module")
+def inputs(nano, tmp_path_factory) -> Path:
+    """A reward model and comparisons to train on."""
+    out = tmp_path_factory.mktemp("inputs")
+    drawn, common = str(out / "completions.jsonl"), {"seed": 3, "dtype": "float32"}
+    sample.run(SampleConfig(model=str(nano), out=drawn, prompts=24, samples=3, max_new_tokens=8, **common))
+    label.run(LabelConfig(data=drawn, out=str(out / "comparisons.jsonl"), overlap=1.0))
+    options = {**COMMON, "max_steps": 1, "data": str(out / "comparisons.jsonl")}
+    reward.run(RewardConfig(model=str(nano), out=str(out / "reward"), **options))
+    return out
+
+
+def stages(inputs: Path, model: str) -> dict:
+    """A small run of each training loop."""
+    common = {**COMMON, "model": model}
+    labels = {"data": str(inputs / "comparisons.jsonl"), "max_steps": 2, "eval_every": 2}
+    against = {"reward_model": str(inputs / "reward"), "force": True, "max_new_tokens": 8, "max_steps": 2}
+    sampled = {**against, "eval_every": 2, "eval_prompts": 5, "minibatch_size": 4}
+    return {
+        "pretrain": PretrainConfig(**common, max_steps=2, tokens=5000),
+        "sft": SFTConfig(**common, max_steps=6, demonstrations=60, pretraining_mix=0.25),
+        "reward": RewardConfig(**{**common, **labels}),
+        "dpo": DPOConfig(**{**common, **labels}),
+        "kto": KTOConfig(**{**common, **labels}),
+        "ppo": PPOConfig(**common, **sampled, ptx_coef=0.5),
+        "rloo": RLOOConfig(**common, **sampled, group_size=2),
+        "rejection": RejectionConfig(**common, **against, prompts=7, samples=2),
+    }
+
+
+def rows(run: Path) -> list[dict]:
+    """The metrics without what is timed."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    left_out = {"seconds", "time/rollout", "time/update"}
+    # Before the first update policy and reference are equal: which answer is preferred is a matter of rounding.
+    first = {"rewards/accuracies", "rewards/margins"}
+    return [
+        {k: v for k, v in row.items() if k not in left_out | (first if row["step"] == 1 else set())} for row in lines
+    ]
+
+
+def train_all(configs: dict, out: Path) -> None:
+    for name, config in configs.items():
+        stage_function(config.verb)(replace(config, out=str(out / name)))
+
+
+@pytest.fixture(scope="module")
+def trained(inputs, nano, tmp_path_factory) -> Path:
+    """The runs of every stage on 1, 2 and 4 processes."""
+    out = tmp_path_factory.mktemp("trained")
+    configs = stages(inputs, str(nano))
+    train_all(configs, out / "1")
+    run_on(2, out, train_all, configs, out / "2")
+    some = {name: configs[name] for name in ("sft", "reward", "dpo", "ppo")}
+    run_on(4, out, train_all, some, out / "4")
+    sharded = {name: replace(c, parallel="fsdp", activation_checkpointing=True) for name, c in some.items()}
+    run_on(2, out, train_all, sharded, out / "fsdp")
+    return out
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "dpo", "kto", "ppo", "rloo", "rejection"])
+def test_processes_do_not_change_the_numbers(trained, stage):
+    alone = rows(trained / "1" / stage)
+    weights = load_file(trained / "1" / stage / "checkpoints/latest/model.safetensors")
+    for count in ("2", "4", "fsdp"):
+        run = trained / count / stage
+        if not run.exists():
+            continue
+        for one, many in zip(alone, rows(run), strict=True):
+            assert many == pytest.approx(one, rel=1e-5, abs=2e-6), count
+        for name, tensor in load_file(run / "checkpoints/latest/model.safetensors").items():
+            # Adam divides by the gradient's size: where that is near zero, rounding shows in the step.
+            assert float((tensor - weights[name]).abs().mean()) < 1e-5, name
+        assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in (trained / "1" / stage).iterdir())
+
+
+def test_answers_are_the_same_whatever_the_number_of_processes(trained):
+    alone = (trained / "1/ppo/samples.jsonl").read_text().splitlines()
+    for count in ("2", "4", "fsdp"):
+        many = (trained / count / "ppo/samples.jsonl").read_text().splitlines()
+        assert [json.loads(line)["text"] for line in many] == [json.loads(line)["text"] for line in alone]
+
+
+def train_in_two_sittings(config: SFTConfig) -> str:
+    """Only one process is told to stop; all of them stop at the same step, and go on."""
+    done = Session.done
+
+    def told(self: Session, step: int, *more, **options) -> None:
+        self.interrupt.requested |= step == 2 and torch.distributed.get_rank() == 1 and not self.run.start_step
+        done(self, step, *more, **options)
+
+    Session.done = told
+    try:
+        sft.run(config)
+        raise AssertionError("was not stopped")
+    except Interrupted as error:
+        assert error.step == 2
+    return sft.run(replace(config, resume=True))["checkpoint"]
+
+
+def test_one_process_that_is_told_to_stop_stops_all(inputs, nano, trained, tmp_path):
+    config = replace(stages(inputs, str(nano))["sft"], out=str(tmp_path / "run"))
+    first, second = run_on(2, tmp_path, train_in_two_sittings, config)
+    assert first == second
+    for one, again in zip(rows(trained / "1/sft"), rows(tmp_path / "run"), strict=True):
+        assert again == pytest.approx(one, rel=1e-5, abs=2e-6)
