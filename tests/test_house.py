@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "evaluation": {"errors", "records", "algorithms", "world"},
     "judges": {"errors", "records", "data", "engine", "models", "runs"},
     "serving": {"errors", "records", "data", "engine", "models", "runs"},
+    "planning": {"errors", "configs", "data", "engine", "models"},
     "report": {"errors", "records", "runs", "evaluation"},
     "feedback": {"errors", "records", "data", "runs"},
     "web": {"errors", "records", "feedback", "report"},

@@ -9,6 +9,7 @@ import pytest
 
 from tutelage.cli.chat import ChatOptions
 from tutelage.cli.export import ExportOptions
+from tutelage.cli.machine import DoctorOptions, PlanOptions
 from tutelage.cli.recipes import RunOptions
 from tutelage.cli.serve import ServeOptions
 from tutelage.cli.world import BuildOptions, ShowOptions
@@ -21,6 +22,8 @@ OTHERS = {
     "chat": ChatOptions,
     "export": ExportOptions,
     "serve": ServeOptions,
+    "doctor": DoctorOptions,
+    "plan": PlanOptions,
     "world build": BuildOptions,
     "world show": ShowOptions,
 }

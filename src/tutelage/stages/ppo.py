@@ -74,7 +74,10 @@ def run(config: PPOConfig) -> dict[str, Any]:
     about = {"role": "policy", "stage": "ppo", "parent": str(source), "reward_model": str(reward_source)}
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
     with Session(config, "ppo", config.max_steps or 500) as session:
-        adam = Optimizers(MasterAdam(policy.own_parameters(), state=config.optimizer_state), MasterAdam(value.own_parameters(), state=config.optimizer_state))
+        adam = Optimizers(
+            MasterAdam(policy.own_parameters(), state=config.optimizer_state),
+            MasterAdam(value.own_parameters(), state=config.optimizer_state),
+        )
         averages = [m.detach().clone() for m in adam.policy.masters]
         alarms: list[dict[str, Any]] = session.state.get("alarms", [])
         if session.state:
