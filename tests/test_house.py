@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "evaluation": {"errors", "records", "algorithms", "world"},
     "judges": {"algorithms", "constitutions", "errors", "records", "data", "engine", "models", "runs"},
     "serving": {"errors", "records", "data", "engine", "models", "runs"},
+    "planning": {"errors", "configs", "data", "engine", "models"},
     "report": {"errors", "records", "runs", "evaluation"},
     "feedback": {"errors", "records", "data", "runs"},
     "web": {"errors", "records", "data", "feedback", "report", "studies", "workbench"},

@@ -9,6 +9,7 @@ import pytest
 
 from tutelage.cli.chat import ChatOptions
 from tutelage.cli.export import ExportOptions
+from tutelage.cli.machine import DoctorOptions, PlanOptions
 from tutelage.cli.recipes import RunOptions
 from tutelage.cli.serve import ServeOptions
 from tutelage.cli.studies import LabOptions, StudyOptions
@@ -26,6 +27,8 @@ OTHERS = {
     "study": StudyOptions,
     "lab": LabOptions,
     "template": TemplateOptions,
+    "doctor": DoctorOptions,
+    "plan": PlanOptions,
     "world build": BuildOptions,
     "world show": ShowOptions,
 }

@@ -43,6 +43,8 @@ VERBS = {
     "chat": ("tutelage.cli.chat", "talk to a model, or to two side by side"),
     "export": ("tutelage.cli.export", "copy a run's checkpoint out as a plain Hugging Face folder"),
     "serve": ("tutelage.cli.serve", "serve the pages, and models over OpenAI's HTTP API"),
+    "doctor": ("tutelage.cli.machine", "what this machine has, and what will be slower on it"),
+    "plan": ("tutelage.cli.machine", "memory and time of a verb or a recipe, before anything is loaded"),
     "data": ("tutelage.cli.data", "check, describe, import and export files of feedback"),
     "feedback": ("tutelage.cli.feedback", "people's labels: serve the pages, import, export, quality"),
     "template": ("tutelage.cli.template", "print a Slurm job, RayJob, Dockerfile, compose file or systemd unit"),

@@ -44,6 +44,8 @@ class SampleConfig(ModelConfig):
     """An answer ends before any of these strings."""
     batch_size: int = 256
     """Sequences decoded together."""
+    backend: Literal["tutelage", "vllm"] = "tutelage"
+    """The sampler: our own, or vLLM, which you install."""
 
     def check(self) -> None:
         super().check()

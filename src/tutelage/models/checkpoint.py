@@ -17,10 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from tutelage.engine.attention import NAME, PackedLayout, attending
+from tutelage.engine.choosing import SamplingParams
 from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.norms import use_own_norms
 from tutelage.engine.packing import pack
 from tutelage.engine.sharding import plain_state, whole
+from tutelage.engine.vllm import VLLM
 from tutelage.errors import UserError
 from tutelage.models.adapters import (
     CONFIG,
@@ -176,6 +178,17 @@ def load_policy(model: str | Path, dtype: str = "auto", lora: Mapping[str, Any] 
     elif is_adapter(path):
         policy.model = merged(loaded, path)
     return policy
+
+
+def load_vllm(model: str, dtype: str, max_length: int, params: SamplingParams) -> Policy:
+    """A policy that vLLM samples from; it can do nothing else."""
+    path = resolve(model)
+    if is_adapter(path):
+        mend = "merge it first (tutelage export), or leave --backend out"
+        raise UserError("is an adapter, and vLLM reads whole weights here", where=str(path), mend=mend)
+    tokenizer = load_tokenizer(path)
+    name = str(compute_dtype(dtype)).removeprefix("torch.")
+    return Policy(VLLM(str(path), name, max_length + params.max_new_tokens, params), tokenizer)
 
 
 def base_path_of(path: Path) -> Path:

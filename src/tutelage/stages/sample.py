@@ -9,9 +9,11 @@ from tutelage.configs import SampleConfig
 from tutelage.data.formats import write_jsonl
 from tutelage.data.sources import prompts
 from tutelage.data.templates import end_token_id, render_prompt
+from tutelage.engine import vllm
 from tutelage.engine.sampling import Sample, SamplingParams, row_seed, sample
 from tutelage.errors import UserError
 from tutelage.models import Policy, load_policy
+from tutelage.models.checkpoint import load_vllm
 from tutelage.records import Completion, Prompt
 from tutelage.runs import Progress, check_file
 
@@ -22,8 +24,6 @@ def run(config: SampleConfig) -> dict[str, Any]:
     """Sample; returns counts and the rate (without loading)."""
     out = Path(config.out or "runs/completions.jsonl").expanduser()
     check_file(out, config.data)
-    policy = load_policy(config.model, config.dtype)
-    asked = prompts(config.data, config.split, config.prompts, config.seed)
     params = SamplingParams(
         config.max_new_tokens,
         config.min_new_tokens,
@@ -33,6 +33,11 @@ def run(config: SampleConfig) -> dict[str, Any]:
         config.min_p,
         config.stop,
     )
+    if config.backend == "vllm":
+        policy = load_vllm(config.model, config.dtype, config.max_length, params)
+    else:
+        policy = load_policy(config.model, config.dtype)
+    asked = prompts(config.data, config.split, config.prompts, config.seed)
 
     started = time.perf_counter()
     with Progress(len(asked) * config.samples, out.stem, unit="answer") as bar:
@@ -47,7 +52,7 @@ def run(config: SampleConfig) -> dict[str, Any]:
             text=text_of(policy, one),
             model=config.model,
             sampling={name: getattr(config, name) for name in SAID},
-            logprob_sum=round(sum(one.logprobs), 4),
+            logprob_sum=round(sum(one.logprobs), 4) if one.logprobs else None,
             finish=one.finish,
         )
         for prompt, row in zip(asked, samples, strict=True)
@@ -81,7 +86,8 @@ def draw(
     seeds = [[row_seed(seed, p.id, number) for number in range(count)] for p in asked]
     ends = [end_token_id(policy.tokenizer)]
     policy.activate()
-    return sample(
+    sampler: Any = vllm.sample if isinstance(policy.model, vllm.VLLM) else sample
+    return sampler(
         policy.model,
         ids,
         seeds,
