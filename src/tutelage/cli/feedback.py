@@ -1,7 +1,8 @@
 """`tutelage feedback ACTION`: the store of people's answers, from the command line."""
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,8 @@ Role = Literal["admin", "lead", "labeler"]
 class StoreOptions:
     """Options of every action."""
 
-    store: str = "feedback.db"
-    """A SQLite file, or postgresql://user@host/name."""
+    store: str = field(default_factory=lambda: os.environ.get("TUTELAGE_STORE", "feedback.db"))
+    """A SQLite file, or postgresql://user@host/name; TUTELAGE_STORE when not given, else feedback.db."""
     json: bool = False
 
 
@@ -57,6 +58,37 @@ class PrioritizeOptions(StoreOptions):
 
     file: Positional[str]
     project: str
+
+
+@dataclass(kw_only=True)
+class RoundOptions(StoreOptions):
+    """A round: samples of models → labels → training; then the next one with the model that came of it.
+
+    A round that was not finished goes on where it was; the options below begin a new one.
+    """
+
+    project: str
+    model: tuple[str, ...] = ("world",)
+    """Who answers: checkpoints, runs or endpoints (openai:URL#MODEL). Several share the K answers."""
+    data: str = "world"
+    """Where prompts come from: world, or a file or folder."""
+    prompts: int = 100
+    samples: int = 4
+    """Answers a prompt, K."""
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    recipe: str = "reward-round"
+    """What trains on the labels: a recipe file, or the name of one that comes along (reward-round, ppo-round)."""
+    base: str = ""
+    """The model that the recipe starts from; the first of --model when not given."""
+    by: str = ""
+    """Who labels: world:fair, model:CHECKPOINT, openai:URL#MODEL …; people when not given."""
+    rounds: int = 1
+    """How many, one after another."""
+    wait: bool = False
+    """Stay until people have labeled everything; else leave then, and go on when called again."""
+    out: str = "runs/rounds"
+    """Folder for samples, runs and logs."""
 
 
 @dataclass(kw_only=True)
@@ -216,6 +248,17 @@ def import_(options: ImportOptions) -> dict[str, Any]:
     }
 
 
+def round_(options: RoundOptions) -> dict[str, Any]:
+    from tutelage.feedback.rounds import Settings
+    from tutelage.feedback.rounds_run import run_rounds
+
+    given = {k: v for k, v in asdict(options).items() if k not in ("store", "json", "project", "rounds", "wait", "out")}
+    store = _open(options)
+    out = Path(options.out)
+    done = run_rounds(store, options.project, Settings(**given), out, rounds=options.rounds, wait=options.wait)
+    return {"rounds": done} if options.json else {f"round {row.pop('round')}": row for row in done}
+
+
 def export(options: ExportOptions) -> dict[str, Any]:
     from tutelage.feedback.export import export_folder
     from tutelage.feedback.projects import find_project
@@ -248,6 +291,7 @@ ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | No
     "new": (NewOptions, new, "make a project"),
     "import": (ImportOptions, import_, "add prompts and completions to label"),
     "prioritize": (PrioritizeOptions, prioritize, "say which items come first"),
+    "round": (RoundOptions, round_, "samples → labels → training, and again"),
     "export": (ExportOptions, export, "write the answers as records to train on"),
     "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
     "invite": (InviteOptions, invite, "a link that makes one account"),

@@ -85,8 +85,12 @@ def import_records(
     kind: str = "rank",
     *,
     where: str = "import",
+    number: int = 0,
 ) -> Imported:
-    """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps)."""
+    """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps).
+
+    number: the round that they belong to.
+    """
     done = Imported()
     known = add_prompts(db, project, list(prompts), done, where)
     texts = add_completions(db, project, list(completions), known, done, where)
@@ -101,7 +105,7 @@ def import_records(
                 if len({c.text for c in part}) < 2:
                     done.left_out.append(f"prompt {prompt_id}: all its answers are equal")
                     continue
-                rows.append(task_row(project, prompt_id, kind, [c.id for c in part]))
+                rows.append(task_row(project, prompt_id, kind, [c.id for c in part], number=number))
     elif kind == "steps":
         for completion in texts:
             steps = [line.strip() for line in completion.text.splitlines() if line.strip()]
@@ -135,6 +139,12 @@ def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison]) -> 
     add_completions(db, project, list(texts.values()), known, done, "gold items")
     add_tasks(db, project, rows, done)
     return done
+
+
+def read_samples(path: Path) -> tuple[list[Prompt], list[Completion]]:
+    """What `tutelage sample` wrote."""
+    prompts, completions, _ = _read(path)
+    return prompts, completions
 
 
 def _read(path: Path) -> tuple[list[Prompt], list[Completion], list[Comparison]]:
@@ -247,6 +257,7 @@ def task_row(
     steps: list[str] | None = None,
     gold: dict[str, Any] | None = None,
     part: str = "",
+    number: int = 0,
 ) -> dict[str, Any]:
     identity = json.dumps([kind, prompt_id, sorted(completions), gold is not None, *([part] if part else [])])
     return {
@@ -262,6 +273,7 @@ def task_row(
         "filled": 0,
         "open": True,
         "part": part,
+        "round": number,
         "key": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
     }
 

@@ -13,12 +13,12 @@ from tutelage.errors import UserError
 from tutelage.feedback import Store, people
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.store import StoreUnavailable
-from tutelage.web import account, adjudicate, label, lead, screening
+from tutelage.web import account, adjudicate, label, lead, rounds, screening
 from tutelage.web.access import Denied, guard
 from tutelage.web.pages import page, wants_json
 from tutelage.web.security import Security
 
-PARTS = (label, lead, adjudicate, screening, account)
+PARTS = (label, lead, adjudicate, rounds, screening, account)
 STATIC = Path(__file__).parent / "static"
 
 
