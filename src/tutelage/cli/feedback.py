@@ -54,10 +54,13 @@ class ImportOptions(StoreOptions):
 
 @dataclass(kw_only=True)
 class PrioritizeOptions(StoreOptions):
-    """Order a project's queue: rows of {"prompt_id", "priority"}, the highest first."""
+    """Order a project's queue, the highest priority first: by a file of {"prompt_id", "priority"}, or by how far
+    reward models differ on the answers' order."""
 
-    file: Positional[str]
     project: str
+    file: str = ""
+    reward_models: tuple[str, ...] = ()
+    """Two or more checkpoints, for example of `tutelage reward` with other seeds."""
 
 
 @dataclass(kw_only=True)
@@ -81,6 +84,8 @@ class RoundOptions(StoreOptions):
     """What trains on the labels: a recipe file, or the name of one that comes along (reward-round, ppo-round)."""
     base: str = ""
     """The model that the recipe starts from; the first of --model when not given."""
+    ensemble: tuple[str, ...] = ()
+    """Reward models whose disagreement orders the queue (active selection)."""
     by: str = ""
     """Who labels: world:fair, model:CHECKPOINT, openai:URL#MODEL …; people when not given."""
     rounds: int = 1
@@ -276,8 +281,16 @@ def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project
     from tutelage.feedback.queue import read_priorities, set_priorities
 
-    priorities = read_priorities(Path(options.file))
-    with _open(options).write() as db:
+    if bool(options.file) == (len(options.reward_models) > 1):
+        raise UserError("needs a file, or two reward models or more", mend="give --file, or --reward-models A B")
+    store = _open(options)
+    if options.file:
+        priorities = read_priorities(Path(options.file))
+    else:
+        from tutelage.stages.prioritize import ensemble_priorities
+
+        priorities = ensemble_priorities(store, options.project, options.reward_models)
+    with store.write() as db:
         return {"items": set_priorities(db, find_project(db, options.project), priorities)}
 
 

@@ -58,8 +58,14 @@ def find_project(db: Db, name: str) -> Project:
 
 
 def change_project(project: Project, **settings: Any) -> None:
-    """Set overlap, lease_seconds, gold_every, instructions, paused or seed, within their limits."""
-    limits = {"overlap": (1, 50), "lease_seconds": (60, 86_400), "gold_every": (0, 1000), "seed": (0, 2**31 - 1)}
+    """Set columns of the project; numbers within their limits."""
+    limits = {
+        "overlap": (1, 50),
+        "lease_seconds": (60, 86_400),
+        "gold_every": (0, 1000),
+        "max_tokens": (8, 1_000_000),
+        "seed": (0, 2**31 - 1),
+    }
     for name, value in settings.items():
         if name in limits and not limits[name][0] <= value <= limits[name][1]:
             low, high = limits[name]

@@ -35,9 +35,10 @@ class Settings:
     recipe: str = "reward-round"
     base: str = ""
     by: str = ""
+    ensemble: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.model = tuple(self.model)
+        self.model, self.ensemble = tuple(self.model), tuple(self.ensemble)
         limits = {"prompts": (1, 100_000), "samples": (2, 9), "max_new_tokens": (1, 100_000)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
@@ -86,7 +87,7 @@ def start_round(db: Db, project: Project, settings: Settings, out: Path, now: fl
     row = Round(
         project_id=project.id,
         number=number,
-        settings={**asdict(settings), "model": list(settings.model)},
+        settings={**asdict(settings), "model": list(settings.model), "ensemble": list(settings.ensemble)},
         state="sampling",
         folder=str(folder),
         result={},

@@ -153,6 +153,8 @@ class _Runner:
                 db, project, prompts.values(), drawn, where=f"round {self.number}", number=self.number
             )
         self.change(items=done.tasks, left_out=len(done.left_out))
+        if s.ensemble:
+            self.command("feedback", "prioritize", "--project", self.project_id, "--reward-models", *s.ensemble)
         return "labeling"
 
     def label(self) -> str:

@@ -74,7 +74,8 @@ class ApiToken(Base):
 class Project(Base):
     """`gold_every`: a gold item comes after so many answers of a person; 0 mixes none in.
 
-    screening: labelers take a test first, and a lead lets them in.
+    screening: labelers take a test first, and a lead lets them in. template, max_tokens: of the model that the Write
+    page shows a conversation as, and the length beyond which training cuts it off.
     """
 
     __tablename__ = "project"
@@ -86,6 +87,8 @@ class Project(Base):
     gold_every: Mapped[int] = mapped_column(default=0)
     paused: Mapped[bool] = mapped_column(default=False)
     screening: Mapped[bool] = mapped_column(default=False)
+    template: Mapped[str] = mapped_column(Text, default="world")
+    max_tokens: Mapped[int] = mapped_column(default=1024)
     seed: Mapped[int] = mapped_column(default=0)
     created: Mapped[float]
 

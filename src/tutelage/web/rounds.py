@@ -11,23 +11,11 @@ from tutelage.feedback.projects import find_project
 from tutelage.feedback.rounds import Settings
 from tutelage.feedback.store import audit
 from tutelage.web.access import LEADS, Denied, allow, number_field, text_field
+from tutelage.web.models import RUNS, known_models
 from tutelage.web.pages import page
 
 router = APIRouter(prefix="/projects/{project_id}/rounds")
-RUNS = Path("runs")  # below the folder in which the server was started
 OUT = RUNS / "rounds"
-MOST_MODELS = 100
-
-
-def known_models() -> list[str]:
-    """`world`, and every run below runs/ that has a checkpoint, the newest first."""
-    found = [
-        path.parent.parent
-        for depth in ("*", "*/*", "*/*/*", "*/*/*/*/*")
-        for path in RUNS.glob(f"{depth}/checkpoints/latest")
-    ]
-    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return ["world", *(str(path) for path in found[:MOST_MODELS])]
 
 
 @router.get("")
