@@ -14,6 +14,7 @@ import yaml
 from tutelage.configs import STAGES, EvalConfig, StageConfig, TrainingConfig, from_mapping
 from tutelage.errors import UserError, did_you_mean
 from tutelage.runs.rollback import going_on
+from tutelage.named_data import local_data
 
 TOP_KEYS = ("version", "name", "seed", "model", "data", "out", "stages")
 FAMILY = ("dpo", "ipo", "kto", "orpo", "simpo")  # one loop: stages/preference.py
@@ -96,7 +97,7 @@ def load_recipe(
         path=str(path),
         seed=seed if seed is not None else content.get("seed", 0),
         model=model or content.get("model", "world"),
-        data=data or content.get("data", "world"),
+        data=local_data(data or content.get("data", "world")),
         out=Path(out or content.get("out") or f"runs/{name}").expanduser(),
         stages=[],
     )

@@ -30,9 +30,10 @@ def test_from_a_file_to_an_export(tmp_path, capsys):
     assert run("quality", "--project", "round-1", "--json", *store) == 0
     assert json.loads(capsys.readouterr().out)["pair_agreement"] is None
     (tmp_path / "first.jsonl").write_text('{"prompt_id": "p", "priority": 0.7}')
-    assert run("prioritize", str(tmp_path / "first.jsonl"), "--project", "round-1", *store) == 0
+    assert run("prioritize", "--file", str(tmp_path / "first.jsonl"), "--project", "round-1", *store) == 0
     (tmp_path / "first.jsonl").write_text('{"prompt_id": "p", "priority": NaN}')
-    assert run("prioritize", str(tmp_path / "first.jsonl"), "--project", "round-1", *store) == 2
+    assert run("prioritize", "--file", str(tmp_path / "first.jsonl"), "--project", "round-1", *store) == 2
+    assert run("prioritize", "--reward-models", "one", "--project", "round-1", *store) == 2
     assert run("backup", str(tmp_path / "copy.db"), *store) == 0
     assert run("invite", "--role", "lead", "--url", "https://label.example/", *store) == 0
     assert "https://label.example/join/" in capsys.readouterr().out

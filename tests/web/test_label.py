@@ -175,3 +175,14 @@ def test_a_full_disk_is_told_and_nothing_is_acknowledged(local, filled, monkeypa
     assert reply.json()["error"] == "Not saved: the server's disk is full. Your draft is safe here. Tell the lead."
     with filled.read() as db:
         assert db.scalar(select(func.count()).select_from(Answer)) == 0
+
+
+def test_a_preview_counts_tokens_and_keeps_to_the_limits(local):
+    item = local.next("texts")
+    path = f"/t/{item['task']}/preview"
+    said = local.send(path, {"turns": ["The baker lives by the river."]}).json()
+    longer = local.send(path, {"turns": ["The baker lives by the river. The miller lives in the mill."]}).json()
+    assert "The baker lives by the river." in said["text"] and said["limit"] == 1024
+    assert 0 < said["answer"] < said["tokens"] < longer["tokens"]
+    for wrong in ([], ["a", "b"], "text", [1], ["x" * 50_000]):
+        assert local.send(path, {"turns": wrong}).status_code == 400

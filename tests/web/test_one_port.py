@@ -99,3 +99,22 @@ def test_tokens_that_cannot_be_made(filled, change):
     with filled.write() as db, pytest.raises(UserError):
         person = people.add_person(db, "Ana", "lead", PASSWORD)
         tokens.make_token(db, person, **{"name": "x", "scopes": ["models"], "days": None, **change})
+
+
+def test_tokens_are_made_and_revoked_on_the_page(signed_in):
+    lead, admin = signed_in["lead"], signed_in["admin"]
+    fields = {"csrf": lead.csrf, "name": "night", "scopes[]": ["label", "export"], "days": "7"}
+    page = lead.http.post("/people/tokens", data=fields).text
+    token = page.split('id="token" readonly value="')[1].split('"')[0]
+    headers = {"authorization": f"Bearer {token}", "accept": "application/json"}
+    nobody = signed_in["nobody"].http
+    assert nobody.get("/p/round-1/next", headers=headers).json()["task"]
+    assert token not in lead.get("/people").text  # shown once
+    assert "export, label" in lead.get("/people").text
+    number = lead.get("/people").text.split("/people/tokens/")[1].split("/")[0]
+    assert signed_in["labeler"].form(f"/people/tokens/{number}/revoke").status_code == 403
+    assert admin.form(f"/people/tokens/{number}/revoke").status_code == 303
+    assert nobody.get("/p/round-1/next", headers=headers).status_code == 401
+    log = admin.get("/people").text
+    assert "make token" in log and "revoke token" in log and token not in log
+    assert lead.http.post("/people/tokens", data=fields | {"scopes[]": "admin"}).status_code == 422

@@ -1,7 +1,8 @@
 """`tutelage feedback ACTION`: the store of people's answers, from the command line."""
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,8 @@ Role = Literal["admin", "lead", "labeler"]
 class StoreOptions:
     """Options of every action."""
 
-    store: str = "feedback.db"
-    """A SQLite file, or postgresql://user@host/name."""
+    store: str = field(default_factory=lambda: os.environ.get("TUTELAGE_STORE", "feedback.db"))
+    """A SQLite file, or postgresql://user@host/name; TUTELAGE_STORE when not given, else feedback.db."""
     json: bool = False
 
 
@@ -53,10 +54,46 @@ class ImportOptions(StoreOptions):
 
 @dataclass(kw_only=True)
 class PrioritizeOptions(StoreOptions):
-    """Order a project's queue: rows of {"prompt_id", "priority"}, the highest first."""
+    """Order a project's queue, the highest priority first: by a file of {"prompt_id", "priority"}, or by how far
+    reward models differ on the answers' order."""
 
-    file: Positional[str]
     project: str
+    file: str = ""
+    reward_models: tuple[str, ...] = ()
+    """Two or more checkpoints, for example of `tutelage reward` with other seeds."""
+
+
+@dataclass(kw_only=True)
+class RoundOptions(StoreOptions):
+    """A round: samples of models → labels → training; then the next one with the model that came of it.
+
+    A round that was not finished goes on where it was; the options below begin a new one.
+    """
+
+    project: str
+    model: tuple[str, ...] = ("world",)
+    """Who answers: checkpoints, runs or endpoints (openai:URL#MODEL). Several share the K answers."""
+    data: str = "world"
+    """Where prompts come from: world, or a file or folder."""
+    prompts: int = 100
+    samples: int = 4
+    """Answers a prompt, K."""
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    recipe: str = "reward-round"
+    """What trains on the labels: a recipe file, or the name of one that comes along (reward-round, ppo-round)."""
+    base: str = ""
+    """The model that the recipe starts from; the first of --model when not given."""
+    ensemble: tuple[str, ...] = ()
+    """Reward models whose disagreement orders the queue (active selection)."""
+    by: str = ""
+    """Who labels: world:fair, model:CHECKPOINT, openai:URL#MODEL …; people when not given."""
+    rounds: int = 1
+    """How many, one after another."""
+    wait: bool = False
+    """Stay until people have labeled everything; else leave then, and go on when called again."""
+    out: str = "runs/rounds"
+    """Folder for samples, runs and logs."""
 
 
 @dataclass(kw_only=True)
@@ -220,6 +257,17 @@ def import_(options: ImportOptions) -> dict[str, Any]:
     }
 
 
+def round_(options: RoundOptions) -> dict[str, Any]:
+    from tutelage.feedback.rounds import Settings
+    from tutelage.feedback.rounds_run import run_rounds
+
+    given = {k: v for k, v in asdict(options).items() if k not in ("store", "json", "project", "rounds", "wait", "out")}
+    store = _open(options)
+    out = Path(options.out)
+    done = run_rounds(store, options.project, Settings(**given), out, rounds=options.rounds, wait=options.wait)
+    return {"rounds": done} if options.json else {f"round {row.pop('round')}": row for row in done}
+
+
 def export(options: ExportOptions) -> dict[str, Any]:
     from tutelage.feedback.export import export_folder
     from tutelage.feedback.projects import find_project
@@ -237,8 +285,16 @@ def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project
     from tutelage.feedback.queue import read_priorities, set_priorities
 
-    priorities = read_priorities(Path(options.file))
-    with _open(options).write() as db:
+    if bool(options.file) == (len(options.reward_models) > 1):
+        raise UserError("needs a file, or two reward models or more", mend="give --file, or --reward-models A B")
+    store = _open(options)
+    if options.file:
+        priorities = read_priorities(Path(options.file))
+    else:
+        from tutelage.stages.prioritize import ensemble_priorities
+
+        priorities = ensemble_priorities(store, options.project, options.reward_models)
+    with store.write() as db:
         return {"items": set_priorities(db, find_project(db, options.project), priorities)}
 
 
@@ -252,6 +308,7 @@ ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | No
     "new": (NewOptions, new, "make a project"),
     "import": (ImportOptions, import_, "add prompts and completions to label"),
     "prioritize": (PrioritizeOptions, prioritize, "say which items come first"),
+    "round": (RoundOptions, round_, "samples → labels → training, and again"),
     "export": (ExportOptions, export, "write the answers as records to train on"),
     "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
     "invite": (InviteOptions, invite, "a link that makes one account"),

@@ -1,16 +1,20 @@
 """The verbs that run one stage: pretrain, sft, sample, label, reward, ppo, the dpo family, rloo …, eval."""
 
+from dataclasses import replace
 from typing import Any
 
 from tutelage.cli.options import as_yaml, parse, show
 from tutelage.configs import STAGES, TrainingConfig, to_mapping
 from tutelage.processes import is_main
+from tutelage.named_data import local_data
 from tutelage.recipe import stage_function
 from tutelage.runs import check_out
 
 
 def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     config, dry_run = parse(STAGES[verb], verb, arguments)
+    if (data := local_data(config.data)) != config.data:
+        config = replace(config, data=data)
     if dry_run:
         print(as_yaml(config), end="")
         return None

@@ -21,7 +21,8 @@ class SampleConfig(ModelConfig):
 
     verb: ClassVar[str] = "sample"
     model: str = "world"
-    """A Hugging Face folder, a run's folder, or `world` for the embedded world's base model."""
+    """A Hugging Face folder, a run's folder, `world` for the embedded world's base model, or a model behind an API
+    (openai:URL#MODEL, openai:MODEL, anthropic:MODEL)."""
     samples: int = 1
     """Completions a prompt, K."""
     prompts: int | None = None
@@ -62,11 +63,16 @@ class SampleConfig(ModelConfig):
 
 @dataclass(kw_only=True, frozen=True)
 class LabelConfig(StageConfig):
-    """`tutelage label --by world:PANEL`: rank the completions of a file into comparison records."""
+    """`tutelage label --by WHO`: rank the completions of a file into comparison records, or a project's items."""
 
     verb: ClassVar[str] = "label"
     by: str = "world:fair"
-    """Who ranks: `world:fair`, `world:length`, `world:flattered`, `world:careless`, `world:held-out`."""
+    """Who ranks: `world:fair`, `world:length`, `world:flattered`, `world:careless`, `world:held-out`; a reward model
+    (model:CHECKPOINT); a language model (openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT)."""
+    project: str | None = None
+    """Take items of this project's queue, by the rules that hold for people, in place of --data and --out."""
+    store: str | None = None
+    """The project's store: a SQLite file, or postgresql://user@host/name; TUTELAGE_STORE or feedback.db when not given."""
     overlap: float = 0.15
     """Share of the prompts that a second labeler ranks too, to measure agreement."""
 

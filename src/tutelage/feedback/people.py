@@ -55,6 +55,17 @@ def local_person(db: Db) -> Person:
     return db.get(Person, LOCAL) or add_person(db, "You", "admin", None, person_id=LOCAL)
 
 
+def program(db: Db, name: str) -> Person:
+    """A labeler that is a program: it has no password, so that nobody signs in as it."""
+    name = " ".join(name.split())[:80]
+    found = db.scalar(select(Person).where(func.lower(Person.name) == name.lower()))
+    if found is None:
+        return add_person(db, name, "labeler", None)
+    if found.password is not None or found.role != "labeler":
+        raise UserError("is a person's account", where=name, mend="close it, or label by somebody else")
+    return found
+
+
 def has_admin(db: Db) -> bool:
     """Whether somebody could sign in and govern the store."""
     found = select(Person.id).where(Person.role == "admin", Person.active, Person.password.is_not(None))

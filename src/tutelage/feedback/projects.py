@@ -58,8 +58,14 @@ def find_project(db: Db, name: str) -> Project:
 
 
 def change_project(project: Project, **settings: Any) -> None:
-    """Set overlap, lease_seconds, gold_every, instructions, paused or seed, within their limits."""
-    limits = {"overlap": (1, 50), "lease_seconds": (60, 86_400), "gold_every": (0, 1000), "seed": (0, 2**31 - 1)}
+    """Set columns of the project; numbers within their limits."""
+    limits = {
+        "overlap": (1, 50),
+        "lease_seconds": (60, 86_400),
+        "gold_every": (0, 1000),
+        "max_tokens": (8, 1_000_000),
+        "seed": (0, 2**31 - 1),
+    }
     for name, value in settings.items():
         if name in limits and not limits[name][0] <= value <= limits[name][1]:
             low, high = limits[name]
@@ -85,8 +91,12 @@ def import_records(
     kind: str = "rank",
     *,
     where: str = "import",
+    number: int = 0,
 ) -> Imported:
-    """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps)."""
+    """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps).
+
+    number: the round that they belong to.
+    """
     done = Imported()
     known = add_prompts(db, project, list(prompts), done, where)
     texts = add_completions(db, project, list(completions), known, done, where)
@@ -101,7 +111,7 @@ def import_records(
                 if len({c.text for c in part}) < 2:
                     done.left_out.append(f"prompt {prompt_id}: all its answers are equal")
                     continue
-                rows.append(task_row(project, prompt_id, kind, [c.id for c in part]))
+                rows.append(task_row(project, prompt_id, kind, [c.id for c in part], number=number))
     elif kind == "steps":
         for completion in texts:
             steps = [line.strip() for line in completion.text.splitlines() if line.strip()]
@@ -135,6 +145,12 @@ def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison]) -> 
     add_completions(db, project, list(texts.values()), known, done, "gold items")
     add_tasks(db, project, rows, done)
     return done
+
+
+def read_samples(path: Path) -> tuple[list[Prompt], list[Completion]]:
+    """What `tutelage sample` wrote."""
+    prompts, completions, _ = _read(path)
+    return prompts, completions
 
 
 def _read(path: Path) -> tuple[list[Prompt], list[Completion], list[Comparison]]:
@@ -247,6 +263,7 @@ def task_row(
     steps: list[str] | None = None,
     gold: dict[str, Any] | None = None,
     part: str = "",
+    number: int = 0,
 ) -> dict[str, Any]:
     identity = json.dumps([kind, prompt_id, sorted(completions), gold is not None, *([part] if part else [])])
     return {
@@ -262,6 +279,7 @@ def task_row(
         "filled": 0,
         "open": True,
         "part": part,
+        "round": number,
         "key": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
     }
 

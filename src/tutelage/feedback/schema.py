@@ -74,7 +74,8 @@ class ApiToken(Base):
 class Project(Base):
     """`gold_every`: a gold item comes after so many answers of a person; 0 mixes none in.
 
-    screening: labelers take a test first, and a lead lets them in.
+    screening: labelers take a test first, and a lead lets them in. template, max_tokens: of the model that the Write
+    page shows a conversation as, and the length beyond which training cuts it off.
     """
 
     __tablename__ = "project"
@@ -86,6 +87,8 @@ class Project(Base):
     gold_every: Mapped[int] = mapped_column(default=0)
     paused: Mapped[bool] = mapped_column(default=False)
     screening: Mapped[bool] = mapped_column(default=False)
+    template: Mapped[str] = mapped_column(Text, default="world")
+    max_tokens: Mapped[int] = mapped_column(default=1024)
     seed: Mapped[int] = mapped_column(default=0)
     created: Mapped[float]
 
@@ -136,6 +139,7 @@ class Task(Base):
     open: Mapped[bool] = mapped_column(default=True)
     key: Mapped[str] = mapped_column(String(64))
     part: Mapped[str] = mapped_column(String(16), default="")
+    round: Mapped[int] = mapped_column(default=0)
     __table_args__ = (
         UniqueConstraint("project_id", "key"),
         Index("task_queue", "project_id", "is_gold", "open", "behind", "id"),
@@ -222,6 +226,25 @@ class Settlement(Base):
     note: Mapped[str] = mapped_column(Text, default="")
     settled: Mapped[float | None]
     __table_args__ = (Index("settlement_task", "project_id", "task_id", "number"),)
+
+
+class Round(Base):
+    """Samples → labels → training. state: sampling, labeling, training, done, failed or stopped.
+
+    enough: train with the labels there are. beat: when the process that runs it last gave a sign of life.
+    """
+
+    __tablename__ = "round"
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    settings: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16))
+    enough: Mapped[bool] = mapped_column(default=False)
+    folder: Mapped[str] = mapped_column(Text)
+    said: Mapped[str] = mapped_column(Text, default="")
+    result: Mapped[dict[str, Any]]
+    created: Mapped[float]
+    beat: Mapped[float]
 
 
 class Audit(Base):

@@ -1,6 +1,9 @@
-"""Labels for completions: a panel of the world's simulated labelers ranks the K completions of each prompt."""
+"""Labels for completions: simulated labelers, a reward model or a language model rank the K completions of each prompt."""
 
+import os
 import random
+import uuid
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -8,22 +11,16 @@ from typing import Any
 from tutelage.configs import LabelConfig
 from tutelage.data.formats import read_rows, write_jsonl
 from tutelage.errors import UserError
+from tutelage.judges.rankers import Ranker, open_rankers
 from tutelage.records import Comparison, Completion, Prompt
-from tutelage.runs import check_file
+from tutelage.runs import Progress, check_file
 
 
 def run(config: LabelConfig) -> dict[str, Any]:
-    """Rank a file of prompts and completions (`tutelage sample` writes one); returns counts and agreement."""
-    kind, _, spec = config.by.partition(":")
-    if kind != "world":
-        raise UserError(
-            f"unknown labeler {config.by!r}",
-            where="option --by (by)",
-            mend="use world:fair, world:length, world:flattered, world:careless or world:held-out",
-        )
-    from tutelage.world.labelers import Labeler, Tastes, panel
-
-    labelers = panel(spec or "fair")
+    """Rank a file of prompts and completions (`tutelage sample` writes one), or a project's items."""
+    rankers = _rankers(config)
+    if config.project is not None:
+        return _from_queue(config, config.project, rankers)
     out = Path(config.out or "runs/comparisons.jsonl").expanduser()
     check_file(out, config.data)
     if config.data == "world":
@@ -34,40 +31,113 @@ def run(config: LabelConfig) -> dict[str, Any]:
     records: list[Comparison] = []
     agreements: list[bool] = []
     known: list[bool] = []  # whether a labeler without noise or tastes would have said the same
-    truth = Labeler("truth", Tastes(noise=0.0))
-    for prompt_id, group in groups.items():
-        prompt = prompts[prompt_id]
-        texts, finishes = [c.text for c in group], [c.finish for c in group]
-        first, second = rng.sample(labelers, 2)
-        ranks = first.rank(prompt, texts, finishes, rng)
-        records.append(
-            Comparison(
-                id=f"{prompt_id}-{first.id}",
-                prompt_id=prompt_id,
-                completion_ids=[c.id for c in group],
-                ranks=list(ranks),
-                labeler=first.id,
-                messages=prompt.messages,
-                completions=texts,
-                category=prompt.category,
+    truth = _truth(config)
+    with Progress(len(groups), "label", unit="prompt") as bar:
+        for number, (prompt_id, group) in enumerate(groups.items(), 1):
+            prompt = prompts[prompt_id]
+            texts, finishes = [c.text for c in group], [c.finish for c in group]
+            first, second = rng.sample(rankers, 2) if len(rankers) > 1 else (rankers[0], None)
+            ranks = first.rank(prompt, texts, finishes, rng)
+            records.append(
+                Comparison(
+                    id=f"{prompt_id}-{first.id}",
+                    prompt_id=prompt_id,
+                    completion_ids=[c.id for c in group],
+                    ranks=list(ranks),
+                    labeler=first.id,
+                    messages=prompt.messages,
+                    completions=texts,
+                    category=prompt.category,
+                )
             )
-        )
-        if rng.random() < config.overlap:  # agreement is measured on prompts that two labelers rank
-            agreements += _same_order(ranks, second.rank(prompt, texts, finishes, rng))
-            known += _same_order(ranks, truth.rank(prompt, texts, finishes, random.Random(0)))
+            if second is not None and rng.random() < config.overlap:  # agreement is measured where two labelers rank
+                agreements += _same_order(ranks, second.rank(prompt, texts, finishes, rng))
+                if truth is not None:
+                    known += _same_order(ranks, truth.rank(prompt, texts, finishes, random.Random(0)))
+            bar.update(number)
     write_jsonl(out, records)
     return {
         "stage": "label",
         "out": str(out),
         "comparisons": len(records),
-        "labelers": len(labelers),
+        "labelers": len(rankers),
         "agreement": sum(agreements) / len(agreements) if agreements else None,
         "ceiling": sum(known) / len(known) if known else None,
         "agreement_pairs": len(agreements),
     }
 
 
-def _same_order(a: list[int], b: list[int]) -> list[bool]:
+def _rankers(config: LabelConfig) -> Sequence[Ranker]:
+    kind, _, spec = config.by.partition(":")
+    if kind != "world":
+        return open_rankers(config.by)
+    from tutelage.world.labelers import panel
+
+    return panel(spec or "fair")
+
+
+def _truth(config: LabelConfig) -> Ranker | None:
+    """Who labels the world's prompts without noise or tastes."""
+    if not config.by.startswith("world"):
+        return None
+    from tutelage.world.labelers import Labeler, Tastes
+
+    return Labeler("truth", Tastes(noise=0.0))
+
+
+def _from_queue(config: LabelConfig, name: str, rankers: Sequence[Ranker]) -> dict[str, Any]:
+    """Each labeler leases, ranks and submits as a person does: its own order of cards, hidden checks and screening too."""
+    from tutelage.feedback import Store, people, queue, screening
+    from tutelage.feedback.projects import find_project
+
+    store = Store.open(config.store or os.environ.get("TUTELAGE_STORE", "feedback.db"), create=False)
+    rng = random.Random(f"label {config.seed}")
+    waiting: list[tuple[Ranker, str]] = []
+    with store.write() as db:
+        find_project(db, name)
+        for ranker in rankers:
+            waiting.append((ranker, people.program(db, f"{config.by} · {ranker.id}").id))
+    done = skipped = 0
+    screened: set[str] = set()
+    while waiting:
+        ranker, person_id = waiting.pop(0)
+        with store.write() as db:
+            project = find_project(db, name)
+            task = queue.lease_next(db, project, person_id)
+            if task is None:
+                if screening.must_screen(db, project, person_id):
+                    screening.hand_in(db, project, person_id)
+                    screened.add(ranker.id)
+                continue
+            work = queue.work_on(db, task.id, person_id)
+        if task.kind == "rank":
+            payload = _ranked(ranker, work, rng)
+        else:
+            payload = {"reason": "knowledge", "note": "This labeler ranks only."}
+        with store.write() as db:
+            kind = "skip" if "reason" in payload else "rank"
+            queue.submit(db, uuid.uuid4().hex, task.id, person_id, kind, payload)
+        done, skipped = done + (kind == "rank"), skipped + (kind == "skip")
+        waiting.append((ranker, person_id))
+    store.close()
+    counts = {"comparisons": done, "skipped": skipped, "labelers": len(rankers), "screened": len(screened)}
+    return {"stage": "label", "project": name, **counts}
+
+
+def _ranked(ranker: Ranker, work: Any, rng: random.Random) -> dict[str, Any]:
+    """What it says of the cards in the order in which they were shown to it; equal texts share a card."""
+    prompt = Prompt(id=work.prompt.id, messages=work.prompt.messages, category=work.prompt.category)
+    shown = [card[0] for card in work.cards]
+    said = ranker.rank(prompt, [work.texts[i] for i in shown], [work.finishes[i] for i in shown], rng)
+    ranks: list[int | None] = [None] * len(work.texts)
+    for card, rank in zip(work.cards, said, strict=True):
+        for place in card:
+            ranks[place] = rank
+    common = {"rest_below": False, "all_bad": False, "ratings": None, "flags": None, "category": None, "note": ""}
+    return {"ranks": ranks, **common}
+
+
+def _same_order(a: Sequence[int], b: Sequence[int]) -> list[bool]:
     """For each pair that both order: whether they order it alike."""
     pairs = combinations(range(len(a)), 2)
     return [(a[i] < a[j]) == (b[i] < b[j]) for i, j in pairs if a[i] != a[j] and b[i] != b[j]]

@@ -1,4 +1,4 @@
-"""Draw completions of prompts from a checkpoint into a file of completion records."""
+"""Draw completions of prompts from a checkpoint, or a model behind an API, into a file of completion records."""
 
 import sys
 import time
@@ -18,12 +18,15 @@ from tutelage.records import Completion, Prompt
 from tutelage.runs import Progress, check_file
 
 SAID = ("temperature", "top_p", "top_k", "min_p", "stop", "seed")  # options that each completion's record repeats
+ENDPOINTS = ("openai:", "anthropic:")
 
 
 def run(config: SampleConfig) -> dict[str, Any]:
     """Sample; returns counts and the rate (without loading)."""
     out = Path(config.out or "runs/completions.jsonl").expanduser()
     check_file(out, config.data)
+    if config.model.startswith(ENDPOINTS):
+        return _from_endpoint(config, out)
     params = SamplingParams(
         config.max_new_tokens,
         config.min_new_tokens,
@@ -69,6 +72,43 @@ def run(config: SampleConfig) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "tokens_per_second": round(rate, 1),
     }
+
+
+def _from_endpoint(config: SampleConfig, out: Path) -> dict[str, Any]:
+    """The same records of a model behind an API; a prompt that it left unanswered is left out, and counted."""
+    from tutelage.judges.chats import ChatFailedError, open_chat
+
+    chat = open_chat(config.model, max_tokens=config.max_new_tokens, temperature=config.temperature)
+    asked = prompts(config.data, config.split, config.prompts, config.seed)
+    places = [(prompt, number) for prompt in asked for number in range(config.samples)]
+    print(f"sample: {chat.name} will be asked {len(places)} times", file=sys.stderr)
+    started, done = time.perf_counter(), 0
+    with Progress(len(places), out.stem, unit="answer") as bar:
+
+        def answered(_: int, __: Any) -> None:
+            nonlocal done
+            done += 1
+            bar.update(done)
+
+        replies = chat.answers([prompt.messages for prompt, _ in places], answered)
+    records = [
+        Completion(
+            id=f"{prompt.id}-{number}",
+            prompt_id=prompt.id,
+            text=str(reply),
+            model=config.model,
+            sampling={"temperature": config.temperature},
+            finish=reply.finish,
+        )
+        for (prompt, number), reply in zip(places, replies, strict=True)
+        if not isinstance(reply, ChatFailedError)
+    ]
+    if not records:
+        raise UserError("answers nothing", where=config.model, mend="is it up? check the URL")
+    write_jsonl(out, [*asked, *records])
+    seconds = round(time.perf_counter() - started, 3)
+    counts = {"prompts": len(asked), "completions": len(records), "failed": len(places) - len(records)}
+    return {"stage": "sample", "out": str(out), **counts, "seconds": seconds}
 
 
 def draw(

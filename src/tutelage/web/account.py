@@ -1,18 +1,21 @@
 """Signing in and out, invitations, and the people of a store."""
 
+import time
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy import select
 
 from tutelage.errors import UserError
-from tutelage.feedback import people
-from tutelage.feedback.schema import ROLES, Audit, Person
+from tutelage.feedback import people, tokens
+from tutelage.feedback.schema import ROLES, ApiToken, Audit, Person
 from tutelage.feedback.store import audit
-from tutelage.web.access import ADMINS, EVERYBODY, LEADS, PUBLIC, Denied, allow, text_field
+from tutelage.web.access import ADMINS, EVERYBODY, LEADS, PUBLIC, Denied, allow, number_field, text_field
 from tutelage.web.pages import page, wants_json
 from tutelage.web.security import COOKIE
 
 router = APIRouter()
+LOG = 100  # entries that the page shows
 
 
 def _root(request: Request) -> str:
@@ -50,6 +53,8 @@ def login(request: Request) -> Response:
         person = people.check_password(db, name, password) if right else None
     if person is None:
         limit.failed(*keys)
+        with request.app.state.store.write() as db:
+            audit(db, None, "sign-in refused", name if name.isprintable() else "")
         return _login_failed(request, name, "The name or the password is wrong.", 403)
     limit.succeeded(*keys)
     with request.app.state.store.write() as db:
@@ -116,12 +121,29 @@ def people_page(request: Request) -> Response:
     return _people(request)
 
 
-def _people(request: Request, link: str = "", role: str = "") -> Response:
+def _people(request: Request, link: str = "", role: str = "", token: str = "") -> Response:
     with request.app.state.store.read() as db:
         everybody = list(db.scalars(select(Person).order_by(Person.created)))
-        log = list(db.scalars(select(Audit).order_by(Audit.id.desc()).limit(20)))
+        log = list(db.scalars(select(Audit).order_by(Audit.id.desc()).limit(LOG)))
+        rows = select(ApiToken).filter_by(revoked=None).order_by(ApiToken.created)
+        if request.state.person.role != "admin":
+            rows = rows.filter_by(person_id=request.state.person.id)
+        good = list(db.scalars(rows))
     names = {person.id: person.name for person in everybody}
-    return page(request, "people.html", people=everybody, log=log, names=names, link=link, invited=role, roles=ROLES)
+    return page(
+        request,
+        "people.html",
+        people=everybody,
+        log=log,
+        names=names,
+        link=link,
+        invited=role,
+        roles=ROLES,
+        tokens=good,
+        scopes=tokens.SCOPES,
+        token=token,
+        when=lambda seconds: time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds)),
+    )
 
 
 @router.post("/people/invite")
@@ -133,6 +155,32 @@ def invite(request: Request) -> Response:
     with request.app.state.store.write() as db:
         token = people.invite(db, role, request.state.person.id)
     return _people(request, str(request.url_for("join_page", token=token)), role)
+
+
+@router.post("/people/tokens")
+@allow(*LEADS)
+def make_token(request: Request) -> Response:
+    """A token of one's own; it is on this page and nowhere else."""
+    scopes = request.state.sent.get("scopes", [])
+    if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
+        raise Denied(400, "Choose what the token may do.")
+    days = number_field(request, "days")
+    with request.app.state.store.write() as db:
+        person = db.get_one(Person, request.state.person.id)
+        token = tokens.make_token(db, person, text_field(request, "name", 80), scopes, days)
+    return _people(request, token=token)
+
+
+@router.post("/people/tokens/{token_id}/revoke")
+@allow(*LEADS)
+def revoke_token(request: Request, token_id: str) -> Response:
+    person = request.state.person
+    with request.app.state.store.write() as db:
+        row = db.get(ApiToken, token_id) if token_id.isalnum() else None
+        if row is None or (row.person_id != person.id and person.role != "admin"):
+            raise Denied(404, "There is no such token.")
+        tokens.revoke(db, row, person.id)
+    return RedirectResponse(_root(request) + "/people", 303)
 
 
 @router.post("/people/{person_id}/active")

@@ -13,13 +13,13 @@ from tutelage.errors import UserError
 from tutelage.feedback import Store, people
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.store import StoreUnavailable
-from tutelage.web import account, adjudicate, chat, compare, lab, label, lead, runs, screening, thumbs
+from tutelage.web import account, adjudicate, chat, compare, lab, label, lead, rounds, runs, screening, thumbs
 from tutelage.web.access import Denied, guard
 from tutelage.web.pages import page, wants_json
 from tutelage.web.security import Security
 from tutelage.workbench.bench import Workbench
 
-PARTS = (label, lead, adjudicate, screening, account, thumbs)
+PARTS = (label, lead, adjudicate, rounds, screening, account, thumbs)
 MODEL_PARTS = (compare, chat, runs, lab)
 STATIC = Path(__file__).parent / "static"
 

@@ -10,7 +10,15 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy.orm import Session as Db
 
 from tutelage.feedback import queue, screening
-from tutelage.feedback.answers import SKIP_REASONS, AnswerError, checked, checked_effort
+from tutelage.feedback.answers import (
+    LONGEST_ANSWER,
+    MOST_TURNS,
+    SKIP_REASONS,
+    AnswerError,
+    checked,
+    checked_effort,
+)
+from tutelage.feedback.preview import preview
 from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import Work
 from tutelage.feedback.ranking import CATEGORIES, FLAGS, groups_of, write_ranking
@@ -107,11 +115,11 @@ def item(request: Request, task_id: Number, after: Ahead = 0) -> Response:
     person_id = request.state.person.id
     with request.app.state.store.read() as db:
         work = queue.work_on(db, task_id, person_id)
+        if wants_json(request):
+            return JSONResponse(_as_json(request, work))
         mine = queue.history(db, work.project.id, person_id, limit=200)
         done, total = queue.my_count(db, work.project, person_id)
         worked = screening.examples(db, work.project)
-    if wants_json(request):
-        return JSONResponse(_as_json(request, work))
     if after and after not in {answer.task_id for answer in mine}:
         return _item_page(request, work, mine, done + 1, total, worked, before=after)
     return _item_page(request, work, mine, done, total, worked)
@@ -247,6 +255,22 @@ def draft(request: Request, task_id: Number) -> Response:
     with request.app.state.store.write() as db:
         new = queue.save_draft(db, task_id, request.state.person.id, revision, payload)
     return JSONResponse({"revision": new})
+
+
+@router.post("/t/{task_id}/preview")
+@allow(*EVERYBODY, scope="label")
+def show_preview(request: Request, task_id: Number) -> Response:
+    """The conversation with these turns as the model sees it, and how many tokens it has."""
+    with request.app.state.store.read() as db:
+        work = queue.work_on(db, task_id, request.state.person.id)
+    turns = request.state.sent.get("turns")
+    whole = isinstance(turns, list) and len(turns) <= MOST_TURNS and all(isinstance(turn, str) for turn in turns)
+    if not whole or len(turns) % 2 == 0 or sum(map(len, turns)) > LONGEST_ANSWER:
+        raise Denied(400, "A preview needs turns that end with an answer.")
+    said = [{"role": "user" if i % 2 else "assistant", "content": turn} for i, turn in enumerate(turns)]
+    found = preview(work.project.template, [*work.prompt.messages, *said])
+    limit = work.project.max_tokens
+    return JSONResponse({"text": found.text, "tokens": found.tokens, "answer": found.answer, "limit": limit})
 
 
 @router.post("/t/{task_id}/lease")

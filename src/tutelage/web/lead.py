@@ -22,7 +22,8 @@ from tutelage.feedback.quality import LEAST, project_weights, read_rankings, sof
 from tutelage.feedback.schema import Project
 from tutelage.feedback.statistics import last_number, progress, quality
 from tutelage.feedback.store import audit
-from tutelage.web.access import LEADS, allow, number_field, text_field, uploaded
+from tutelage.web.access import LEADS, Denied, allow, number_field, text_field, uploaded
+from tutelage.web.models import known_models
 from tutelage.web.pages import page
 
 router = APIRouter()
@@ -82,7 +83,17 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
             known = Quality(number, found, started, time.monotonic() - started)
             request.app.state.quality[project.id] = known
         shown = {"progress": progress(db, project, time.time()), "settled": causes(db, project), **known.found}
-    return page(request, template, project=project, said=said, fault="", least=LEAST, paper=PAPER_AGREEMENT, **shown)
+    return page(
+        request,
+        template,
+        project=project,
+        said=said,
+        fault="",
+        least=LEAST,
+        paper=PAPER_AGREEMENT,
+        models=known_models(),
+        **shown,
+    )
 
 
 @router.post("/projects/{project_id}/settings")
@@ -90,8 +101,15 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
 def settings(request: Request, project_id: str) -> Response:
     with request.app.state.store.write() as db:
         project = find_project(db, project_id)
+        template = text_field(request, "template", 400) or project.template
+        if template not in (*known_models(), project.template):
+            raise Denied(400, "Choose one of the models in the list.")
         change_project(
             project,
+            template=template,
+            max_tokens=number_field(request, "max_tokens")
+            if "max_tokens" in request.state.sent
+            else project.max_tokens,
             overlap=number_field(request, "overlap"),
             gold_every=number_field(request, "gold_every"),
             lease_seconds=60 * number_field(request, "lease_minutes"),
@@ -163,6 +181,8 @@ def download(request: Request, project_id: str, weights: bool = False, soft: boo
                     archive.write(file, Path(project.id) / file.relative_to(folder))
             if given is not None:
                 archive.writestr(f"{project.id}/labels/weights.json", json.dumps(given, indent=2))
+    with request.app.state.store.write() as db:
+        audit(db, request.state.person.id, "export", project.id)
     name = f"{project.id}.zip"
     return Response(
         packed.getvalue(),

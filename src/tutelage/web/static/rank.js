@@ -242,16 +242,28 @@ export function openRank(main) {
     },
   };
 
-  async function showDifferences() {
-    const panel = $(`#card-${here} .gone-text`);
-    if (!panel.hidden) return (panel.hidden = true);
-    const rank = rankOf(groups, here);
-    const above = rank > 1 ? groups[rank - 2][0] : letters[(letters.indexOf(here) || letters.length) - 1];
-    const reply = await fetch(`${root()}/t/${work.task}/differences/${above}/${here}`).catch(() => null);
+  // Against the card ranked above, or any other that is chosen in the panel.
+  async function showDifferences(other = "") {
+    const letter = here;
+    const panel = $(`#card-${letter} .gone-text`);
+    if (!other && !panel.hidden) return (panel.hidden = true);
+    const rank = rankOf(groups, letter);
+    const above = other || (rank > 1 ? groups[rank - 2][0] : letters[(letters.indexOf(letter) || letters.length) - 1]);
+    const reply = await fetch(`${root()}/t/${work.task}/differences/${above}/${letter}`).catch(() => null);
     if (!reply?.ok) return announce("No connection.");
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
-    panel.replaceChildren(...page.body.childNodes);
+    const label = Object.assign(document.createElement("label"), { className: "against", textContent: "Against " });
+    const select = document.createElement("select");
+    select.append(...letters.filter((x) => x !== letter).map((x) => new Option(x, x, x === above, x === above)));
+    select.addEventListener("change", (event) => {
+      event.stopPropagation();
+      here = letter;
+      showDifferences(select.value);
+    });
+    label.append(select);
+    panel.replaceChildren(label, ...page.body.childNodes);
     panel.hidden = false;
+    if (other) select.focus();
   }
 
   function key(event) {

@@ -1,6 +1,6 @@
 // The Write page: the ideal answer, with more turns where the conversation needs them.
 
-import { $, $$, announce } from "./net.js";
+import { $, $$, announce, send } from "./net.js";
 import { Work } from "./work.js";
 
 export function openWrite(main) {
@@ -36,8 +36,28 @@ export function openWrite(main) {
   };
   const work = new Work(main, { read, show });
 
+  // The model's view comes from the server, 0.6 s after the last key; without a connection only the words are counted.
+  let timer = 0;
+  let left = Infinity;
+  function measure() {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      const reply = await send(`/t/${work.task}/preview`, read()).catch(() => null);
+      if (!reply?.ok || work.over.signal.aborted) return;
+      const { text, tokens, answer, limit } = reply.data;
+      const over = tokens - limit;
+      $("#tokens").textContent = `${answer} tokens, ${tokens} of ${limit} with the prompt${over > 0 ? ` · ${over} tokens over: the end is cut in training` : ""}`;
+      $("#tokens").classList.toggle("fault", over > 0);
+      $("#preview pre").textContent = text;
+      for (const mark of [50, 10, 0]) if (-over <= mark && left > mark) announce(mark ? `${mark} tokens left` : "No tokens left");
+      left = -over;
+    }, 600);
+  }
+  work.over.signal.addEventListener("abort", () => clearTimeout(timer));
+
   turns.addEventListener("input", () => {
     draw();
+    measure();
     work.changed();
   });
   turns.addEventListener("paste", (event) => (pasted += event.clipboardData?.getData("text").length || 0));
@@ -62,9 +82,11 @@ export function openWrite(main) {
       turns.lastElementChild.remove();
     } else return;
     draw();
+    measure();
     work.changed();
   });
   draw();
+  measure();
   work.start();
   fields()[0].focus({ preventScroll: true });
   return { key: () => false, acts: { submit }, work };

@@ -1,0 +1,230 @@
+"""Labelers at work against a full store: latency of each page and submit, and kills of the server at random moments.
+
+    python benchmarks/load.py --labelers 50 --minutes 5 --completions 100000 --kills 20
+    python benchmarks/load.py --store postgresql://user@host/empty …
+
+Each labeler signs in by a cookie of its own, loads an item's page, saves a draft, sends its answer twice, and takes the
+next. Prints one JSON object: p50 and p95 of each request in ms, answers acknowledged, lost, doubled, and the server's
+memory. Latency is of whole requests as the client sees them, on the machine that the server runs on; the pauses of
+labelers (--think seconds, exponential) set the load.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import httpx
+import numpy as np
+from sqlalchemy import func, select, text
+
+from tutelage.feedback import Store, people
+from tutelage.feedback.projects import create_project, find_project, import_records
+from tutelage.feedback.schema import Answer, Task
+from tutelage.records import Completion, Prompt
+
+K = 4
+JSON = {"accept": "application/json"}
+
+
+def fill(store: Store, completions: int, labelers: int) -> list[tuple[str, str]]:
+    """A project with so many completions, each item for three people; (cookie, form token) of each labeler."""
+    count = completions // K
+    asked = [Prompt(id=f"p{i}", messages=[{"role": "user", "content": f"Question {i}: why?"}]) for i in range(count)]
+    words = "because the river runs down to the sea and nobody asks it why ".split()
+    rng = random.Random(0)
+    drawn = [
+        Completion(id=f"p{i}-{k}", prompt_id=f"p{i}", text=f"{k}: {' '.join(rng.choices(words, k=60))}")
+        for i in range(count)
+        for k in range(K)
+    ]
+    with store.write() as db:
+        import_records(db, create_project(db, "Load", overlap=3), asked, drawn)
+        people.add_person(db, "Lead", "lead", None, person_id="lead")
+    sessions = []
+    with store.write() as db:
+        for number in range(labelers):
+            person = people.add_person(db, f"Labeler {number}", "labeler", None)
+            token, session = people.sign_in(db, person)
+            sessions.append((token, session.csrf))
+        token, session = people.sign_in(db, db.get_one(people.Person, "lead"))
+        sessions.append((token, session.csrf))
+    return sessions
+
+
+class Server:
+    def __init__(self, where: str):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.where, self.process = where, None
+        self.peak = 0.0
+
+    async def start(self) -> None:
+        words = [sys.executable, "-m", "tutelage", "feedback", "serve", "--accounts", "--port", str(self.port)]
+        environment = {**os.environ, "TUTELAGE_STORE": self.where}
+        self.process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+        async with httpx.AsyncClient() as http:
+            while True:
+                try:
+                    await http.get(f"http://127.0.0.1:{self.port}/login", timeout=5)
+                    return
+                except httpx.HTTPError:
+                    if self.process.poll() is not None:
+                        raise SystemExit("the server did not start") from None
+                    await asyncio.sleep(0.1)
+
+    def measure(self) -> None:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        self.peak = max(self.peak, int(peak.split()[1]) / 1024)
+
+    def kill(self) -> None:
+        self.measure()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+class Load:
+    def __init__(self, server: Server, end: float, think: float):
+        self.server, self.end, self.think = server, end, think
+        self.times: dict[str, list[float]] = defaultdict(list)
+        self.statuses: Counter[str] = Counter()
+        self.acknowledged: set[str] = set()
+        self.broken = 0
+
+    async def ask(self, http: httpx.AsyncClient, name: str, method: str, path: str, **options) -> httpx.Response | None:
+        started = time.perf_counter()
+        try:
+            reply = await http.request(method, path, **options)
+        except httpx.HTTPError:
+            self.broken += 1
+            await asyncio.sleep(0.3)
+            return None
+        self.times[name].append(1000 * (time.perf_counter() - started))
+        if reply.status_code >= 400:
+            self.statuses[f"{name} {reply.status_code}"] += 1
+        return reply
+
+    def client(self, cookie: str) -> httpx.AsyncClient:
+        url = f"http://127.0.0.1:{self.server.port}"
+        return httpx.AsyncClient(base_url=url, cookies={"tutelage_session": cookie}, timeout=30, follow_redirects=False)
+
+    async def label(self, number: int, cookie: str, csrf: str) -> None:
+        """Until the end: page, draft, answer (twice, as a browser does that lost the first reply), next."""
+        rng, count = random.Random(number), 0
+        headers = {**JSON, "x-csrf-token": csrf}
+        async with self.client(cookie) as http:
+            while time.monotonic() < self.end:
+                await asyncio.sleep(rng.expovariate(1 / self.think))
+                found = await self.ask(http, "next", "GET", "/p/load/next", headers=JSON)
+                task = found.json().get("task") if found is not None and found.status_code == 200 else None
+                if task is None or await self.ask(http, "item page", "GET", f"/t/{task}") is None:
+                    continue
+                draft = {"revision": 0, "payload": {"ranking": "A > B"}}
+                await self.ask(http, "draft", "POST", f"/t/{task}/draft", json=draft, headers=headers)
+                count += 1
+                line = " > ".join(rng.sample("ABCD", 4))
+                body = {"id": f"load-{number:03}-{count:06}", "kind": "rank", "ranking": line, "seconds": 1.0}
+                for _ in range(2):
+                    reply = await self.ask(http, "submit", "POST", f"/t/{task}/answer", json=body, headers=headers)
+                    if reply is not None and reply.status_code == 200:
+                        self.acknowledged.add(body["id"])
+
+    async def lead(self, cookie: str) -> None:
+        """Looks at the project now and then."""
+        async with self.client(cookie) as http:
+            while time.monotonic() < self.end:
+                for name, path in (("start page", "/"), ("lead page", "/projects/load")):
+                    await self.ask(http, name, "GET", path)
+                    await asyncio.sleep(2.0)
+
+
+async def run(options: argparse.Namespace, where: str, sessions: list[tuple[str, str]]) -> dict:
+    server = Server(where)
+    await server.start()
+    end = time.monotonic() + 60 * options.minutes
+    load = Load(server, end, options.think)
+    workers = [asyncio.create_task(load.label(i, *one)) for i, one in enumerate(sessions[:-1])]
+    workers.append(asyncio.create_task(load.lead(sessions[-1][0])))
+    rng, kills = random.Random(1), 0
+    moments = sorted(rng.uniform(0, 60 * options.minutes) for _ in range(options.kills))
+    begin = end - 60 * options.minutes
+    for moment in moments:
+        await asyncio.sleep(max(0.0, begin + moment - time.monotonic()))
+        server.kill()
+        kills += 1
+        await server.start()
+    await asyncio.gather(*workers)
+    server.measure()
+    server.process.terminate()
+    server.process.wait()
+    requests = {
+        name: {
+            "requests": len(times),
+            "p50_ms": round(float(np.percentile(times, 50)), 1),
+            "p95_ms": round(float(np.percentile(times, 95)), 1),
+        }
+        for name, times in load.times.items()
+    }
+    return {
+        "requests": requests,
+        "refused": dict(load.statuses),
+        "cut_off_by_kills": load.broken,
+        "kills": kills,
+        "server_peak_mib": round(server.peak),
+        "acknowledged": load.acknowledged,
+    }
+
+
+def audit(store: Store, acknowledged: set[str]) -> dict:
+    """Every acknowledged answer is there once, and the counts of items are those of their answers."""
+    with store.read() as db:
+        project = find_project(db, "load")
+        stored = list(db.scalars(select(Answer.id)))
+        filled = db.scalar(select(func.sum(Task.filled)).where(Task.project_id == project.id)) or 0
+        counted = db.scalar(select(func.count()).where(~Answer.extra, Answer.supersedes.is_(None))) or 0
+        intact = "not SQLite"
+        if store.engine.dialect.name == "sqlite":
+            intact = db.scalar(text("PRAGMA integrity_check"))
+    return {
+        "acknowledged": len(acknowledged),
+        "stored": len(stored),
+        "lost": len(acknowledged - set(stored)),
+        "doubled": len(stored) - len(set(stored)),
+        "counts_fit": int(filled) == int(counted),
+        "integrity": intact,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labelers", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--completions", type=int, default=100_000)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--think", type=float, default=5.0, help="mean seconds between a labeler's items")
+    parser.add_argument("--store", default="", help="an empty PostgreSQL database; a SQLite file when not given")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        where = options.store or f"{folder}/feedback.db"
+        store = Store.open(where)
+        sessions = fill(store, options.completions, options.labelers)
+        result = asyncio.run(run(options, where, sessions))
+        result |= audit(store, result.pop("acknowledged"))
+        store.close()
+    about = {"labelers": options.labelers, "minutes": options.minutes, "completions": options.completions}
+    print(json.dumps({**about, "think_seconds": options.think, **result}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

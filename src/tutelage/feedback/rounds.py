@@ -1,0 +1,201 @@
+"""Rounds of a project: what one is to do, where it stands, and the process that runs it."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session as Db
+
+from tutelage.errors import UserError
+from tutelage.feedback.queue import Refused
+from tutelage.feedback.schema import Project, Round, Task
+from tutelage.feedback.store import Store
+
+ACTIVE = ("sampling", "labeling", "training")
+ALIVE_SECONDS = 30.0  # the process gives a sign of life every few seconds
+RECIPES = {"reward-round": "a reward model", "ppo-round": "a reward model, then the policy by PPO"}
+TAIL = 2_000  # characters of the log that the page shows
+
+
+@dataclass
+class Settings:
+    """What a round is made of."""
+
+    model: tuple[str, ...] = ("world",)
+    data: str = "world"
+    prompts: int = 100
+    samples: int = 4
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    recipe: str = "reward-round"
+    base: str = ""
+    by: str = ""
+    ensemble: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.model, self.ensemble = tuple(self.model), tuple(self.ensemble)
+        limits = {"prompts": (1, 100_000), "samples": (2, 9), "max_new_tokens": (1, 100_000)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise UserError(
+                    f"{getattr(self, name)} cannot be used", where=name, mend=f"give a number from {low} to {high}"
+                )
+        if not 0 <= self.temperature <= 10:
+            raise UserError(f"{self.temperature} cannot be used", where="temperature", mend="give 0 to 10")
+        if not self.model or not all(self.model) or len(self.model) > self.samples:
+            raise UserError("needs a model for each answer or fewer", where="model", mend="name 1 to K models")
+
+    @property
+    def start(self) -> str:
+        """The model that training starts from."""
+        return self.base or self.model[0]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A round as the page and the command tell it."""
+
+    number: int
+    state: str
+    labeled: int
+    needed: int
+    alive: bool
+    enough: bool
+    result: dict[str, Any]
+    settings: Settings
+    log: str
+    said: str
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.labeled / self.needed) if self.needed else 0.0
+
+
+def start_round(db: Db, project: Project, settings: Settings, out: Path, now: float | None = None) -> Round:
+    """A new round; refused while another one is under way."""
+    now = time.time() if now is None else now
+    last = last_round(db, project)
+    if last is not None and last.state != "done":
+        raise Refused(f"Round {last.number} is not done: go on with it first.")
+    number = 1 if last is None else last.number + 1
+    folder = out.expanduser().resolve() / project.id / str(number)
+    row = Round(
+        project_id=project.id,
+        number=number,
+        settings={**asdict(settings), "model": list(settings.model), "ensemble": list(settings.ensemble)},
+        state="sampling",
+        folder=str(folder),
+        result={},
+        created=now,
+        beat=now,
+    )
+    db.add(row)
+    db.flush()
+    return row
+
+
+def last_round(db: Db, project: Project) -> Round | None:
+    return db.scalar(select(Round).filter_by(project_id=project.id).order_by(Round.number.desc()).limit(1))
+
+
+def settings_of(row: Round) -> Settings:
+    return Settings(**row.settings)
+
+
+def following(row: Round) -> Settings:
+    """The next round's settings: the same, with the policy that this one trained."""
+    settings = settings_of(row)
+    policy = row.result.get("policy")
+    return Settings(**{**asdict(settings), "model": (policy,), "base": ""}) if policy else settings
+
+
+def labels(db: Db, row: Round) -> tuple[int, int]:
+    """(answers so far, answers needed) of the round's items."""
+    query = select(func.sum(Task.filled), func.sum(Task.overlap)).where(
+        Task.project_id == row.project_id, Task.round == row.number, Task.is_gold.is_(False)
+    )
+    filled, needed = db.execute(query).one()
+    return int(filled or 0), int(needed or 0)
+
+
+def standings(db: Db, project: Project, now: float) -> list[Standing]:
+    """All rounds, the newest first."""
+    found = []
+    for row in db.scalars(select(Round).filter_by(project_id=project.id).order_by(Round.number.desc())):
+        labeled, needed = labels(db, row)
+        alive = row.state in ACTIVE and now - row.beat < ALIVE_SECONDS
+        log = _tail(Path(row.folder) / "log.txt") if row.state != "done" else ""
+        found.append(
+            Standing(
+                row.number,
+                row.state,
+                labeled,
+                needed,
+                alive,
+                row.enough,
+                row.result,
+                settings_of(row),
+                log,
+                row.said,
+            )
+        )
+    return found
+
+
+def _tail(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        text = file.read().decode("utf-8", "replace")
+    return "\n".join(line.rpartition("\r")[2] for line in text.splitlines()[-8:])
+
+
+def change_state(db: Db, project: Project, state: str) -> Round:
+    """Stop what runs, or take a stopped or failed round up again where it was."""
+    row = last_round(db, project)
+    if row is None:
+        raise Refused("There is no round.")
+    if state == "stopped":
+        if row.state not in ACTIVE:
+            raise Refused("The round is not running.")
+        row.result, row.state = {**row.result, "stopped_at": row.state}, "stopped"
+    elif state == "continue":
+        if row.state in ("stopped", "failed"):
+            row.state, row.said = row.result.get("stopped_at", "sampling"), ""
+        elif row.state == "done":
+            raise Refused("The round is done.")
+    elif state == "enough":
+        if row.state != "labeling" or not labels(db, row)[0]:
+            raise Refused("There is nothing to train on yet.")
+        row.enough = True
+    else:
+        raise Refused("A round can be stopped, continued, or trained now.")
+    return row
+
+
+def spawn(store: Store, project_id: str, out: Path, log: Path) -> None:
+    """A process of its own that goes on with the project's round; it outlives this one, and the store tells of it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = ["feedback", "round", "--project", project_id, "--wait", "--out", str(out)]
+    with log.open("ab") as file:
+        subprocess.Popen(
+            [sys.executable, "-m", "tutelage", *words],
+            env=environment(store),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
+def environment(store: Store) -> dict[str, str]:
+    """The store's address goes by the environment: a command line, with a password in it, is for all to read."""
+    url = store.engine.url
+    address = os.path.abspath(url.database or "") if url.drivername == "sqlite" else url.render_as_string(False)
+    return {**os.environ, "TUTELAGE_STORE": address}

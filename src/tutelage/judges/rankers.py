@@ -1,0 +1,69 @@
+"""Models as labelers: they rank the answers to a prompt."""
+
+import random
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Protocol
+
+from tutelage.errors import UserError
+from tutelage.judges.cache import Cache
+from tutelage.judges.chats import open_chat
+from tutelage.judges.llm import LLMJudge
+from tutelage.judges.verdict import Judge, Match
+from tutelage.records import Prompt
+
+KINDS = "world:PANEL, model:CHECKPOINT (a reward model), openai:URL#MODEL, anthropic:MODEL or local:CHECKPOINT"
+
+
+class Ranker(Protocol):
+    """rank: dense ranks of the answers, 1 is best, equal ranks tie."""
+
+    @property
+    def id(self) -> str: ...
+
+    def rank(self, prompt: Prompt, texts: list[str], finishes: list[str], rng: random.Random) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class ScoreRanker:
+    """By the scores of a judge that gives each answer a number."""
+
+    id: str
+    judge: Judge
+
+    def rank(self, prompt: Prompt, texts: list[str], finishes: list[str], rng: random.Random) -> list[int]:
+        scores = self.judge.score_all([prompt] * len(texts), texts)
+        levels = sorted({score for score in scores if score is not None}, reverse=True)
+        return [levels.index(score) + 1 if score is not None else len(levels) + 1 for score in scores]
+
+
+@dataclass(frozen=True)
+class PairRanker:
+    """By the sum of an answer's points against each other one, every pair judged in both orders."""
+
+    id: str
+    judge: Judge
+
+    def rank(self, prompt: Prompt, texts: list[str], finishes: list[str], rng: random.Random) -> list[int]:
+        pairs = list(combinations(range(len(texts)), 2))
+        verdicts = self.judge.compare_all([Match(prompt, texts[i], texts[j]) for i, j in pairs])
+        points = [0.0] * len(texts)
+        for (i, j), verdict in zip(pairs, verdicts, strict=True):
+            first = 0.5 if verdict.points is None else verdict.points  # what was not judged orders nothing
+            points[i] += first
+            points[j] += 1 - first
+        levels = sorted(set(points), reverse=True)
+        return [levels.index(value) + 1 for value in points]
+
+
+def open_rankers(spec: str) -> list[Ranker]:
+    """The one labeler that `--by` names. What a language model said is kept in runs/labels.jsonl and not asked again."""
+    kind, _, rest = spec.partition(":")
+    if kind == "model" and rest:
+        from tutelage.judges.reward import reward_judge
+
+        return [ScoreRanker(Path(rest).name, reward_judge(rest))]
+    if kind in ("openai", "anthropic", "local") and rest:
+        return [PairRanker(rest, LLMJudge(open_chat(spec), Cache(Path("runs/labels.jsonl"))))]
+    raise UserError(f"unknown labeler {spec!r}", where="option --by (by)", mend=f"use {KINDS}")

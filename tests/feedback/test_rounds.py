@@ -1,0 +1,140 @@
+"""A round goes from samples to labels to training, waits for people, stops, goes on, and leads to the next."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tutelage.data.formats import write_jsonl
+from tutelage.errors import UserError
+from tutelage.feedback import people, queue, rounds, rounds_run
+from tutelage.feedback.projects import create_project, find_project
+from tutelage.feedback.queue import Refused
+from tutelage.feedback.rounds import Settings
+from tutelage.feedback.schema import Round, Task
+
+
+@pytest.fixture
+def commands(store, sampled, monkeypatch):
+    """What the steps' commands were; each leaves what the real one would."""
+    ran = []
+
+    def command(self, *words):
+        ran.append(words)
+        self.look()
+        if words[0] == "sample":
+            asked, drawn = sampled(2, int(words[words.index("--samples") + 1]))
+            write_jsonl(Path(words[words.index("--out") + 1]), [*asked, *drawn])
+        elif words[0] == "run":
+            out = self.folder / "run"
+            out.mkdir()
+            card = {"accuracy": 0.7, "ci95": [0.6, 0.8]}
+            stages = [{"name": name, "checkpoint": f"{out}/{name}/c"} for name in ("reward", "ppo")]
+            report = {"reward_model": card, "stages": stages, "data": {"comparisons": 4}}
+            (out / "report.json").write_text(json.dumps(report))
+
+    monkeypatch.setattr(rounds_run._Runner, "command", command)
+    monkeypatch.setattr(rounds_run, "POLL", 0.01)
+    with store.write() as db:
+        create_project(db, "Loop", overlap=2)
+        for name in ("ana", "ben"):
+            people.add_person(db, name, "labeler", None, person_id=name)
+    return ran
+
+
+def label(store, *names, most=99):
+    for name in names:
+        with store.write() as db:
+            project = find_project(db, "loop")
+            for _ in range(most):
+                if (task := queue.lease_next(db, project, name)) is None:
+                    break
+                queue.submit(db, f"{name}-{task.id:08}", task.id, name, "rank", {"ranks": [1, 2, 3, 4]})
+
+
+def run(store, tmp_path, **options):
+    return rounds_run.run_rounds(store, "loop", Settings(**options.pop("settings", {})), tmp_path, **options)[0]
+
+
+def test_a_round_waits_for_people_and_goes_on_where_it_was(store, commands, tmp_path):
+    first = run(store, tmp_path)
+    assert (first["state"], first["labels"]) == ("labeling", "0 of 4")
+    label(store, "ana")
+    assert run(store, tmp_path)["labels"] == "2 of 4"
+    label(store, "ben")
+    done = run(store, tmp_path)
+    assert done["state"] == "done" and done["accuracy"] == 0.7 and done["accuracy_ci95"] == [0.6, 0.8]
+    assert [words[0] for words in commands] == ["sample", "run"]  # nothing was done twice
+    assert commands[-1][-2:] == ("--data", "feedback:loop")
+    with store.read() as db:
+        (told,) = rounds.standings(db, find_project(db, "loop"), time.time())
+        assert (told.labeled, told.needed, told.share, told.alive) == (4, 4, 1.0, False)
+        assert {task.round for task in db.query(Task)} == {1}
+    # the next round samples from the policy that came of this one, and its items are new ones
+    following = run(store, tmp_path)
+    assert following["round"] == 2 and following["labels"] == "0 of 4"
+    assert commands[-1][:3] == ("sample", "--model", f"{tmp_path}/loop/1/run/ppo/c")
+    with store.read() as db:
+        assert db.query(Task).count() == 4
+
+
+def test_several_models_share_the_answers_of_a_prompt(store, commands, tmp_path):
+    run(store, tmp_path, settings={"model": ("a", "b", "openai:http://x/v1#c"), "samples": 4})
+    shares = {words[2]: words[words.index("--samples") + 1] for words in commands}
+    assert shares == {"a": "2", "b": "1", "openai:http://x/v1#c": "1"}
+    with store.read() as db:
+        assert [len(task.completions) for task in db.query(Task)] == [4, 4]
+
+
+def test_training_may_begin_before_all_is_labeled(store, commands, tmp_path):
+    run(store, tmp_path)
+    with store.write() as db, pytest.raises(Refused, match="nothing to train on"):
+        rounds.change_state(db, find_project(db, "loop"), "enough")
+    label(store, "ana", most=1)
+    with store.write() as db:
+        rounds.change_state(db, find_project(db, "loop"), "enough")
+    assert run(store, tmp_path)["state"] == "done"
+
+
+def test_a_stop_and_a_failure_lose_one_step_at_most(store, commands, tmp_path, monkeypatch):
+    run(store, tmp_path)
+    label(store, "ana", "ben")
+    whole = rounds_run._Runner.command
+
+    def fails(self, *words):
+        raise UserError("failed: disk full", where="run")
+
+    monkeypatch.setattr(rounds_run._Runner, "command", fails)
+    with pytest.raises(UserError, match="disk full"):
+        run(store, tmp_path)
+    with store.read() as db:
+        row = db.query(Round).one()
+        assert row.state == "failed" and "disk full" in row.said
+
+    def stopped(self, *words):
+        with self.store.write() as db:
+            rounds.change_state(db, find_project(db, "loop"), "stopped")
+        if self.look().state == "stopped":
+            raise rounds_run.Stopped
+
+    monkeypatch.setattr(rounds_run._Runner, "command", stopped)
+    assert run(store, tmp_path)["state"] == "stopped"
+    monkeypatch.setattr(rounds_run._Runner, "command", whole)
+    assert run(store, tmp_path)["state"] == "done"
+    assert [words[0] for words in commands] == ["sample", "run"]
+
+
+def test_one_round_at_a_time_and_settings_within_limits(store, commands, tmp_path):
+    run(store, tmp_path)
+    with store.write() as db, pytest.raises(Refused, match="Round 1 is not done"):
+        rounds.start_round(db, find_project(db, "loop"), Settings(), tmp_path)
+    for wrong in (
+        {"samples": 1},
+        {"prompts": 0},
+        {"model": ()},
+        {"model": ("a", "b", "c"), "samples": 2},
+        {"temperature": -1},
+    ):
+        with pytest.raises(UserError):
+            Settings(**wrong)
