@@ -18,16 +18,20 @@ const part = async (path) => {
 const opened = () => $("#opened");
 const openRow = () => Number(opened()?.dataset.row ?? -1);
 
+let opening = 0;
 async function open(row, against = 0, focus = true) {
-  const before = $(`#row-${row}`);
+  const mine = ++opening;
+  const content = await part(`${base}/rows/${row}?against=${against}`);
+  if (mine !== opening) return; // another row was asked for meanwhile
   close();
+  const before = $(`#row-${row}`); // looked up now: the stream may have replaced it
   const made = document.createElement("tr");
   made.className = "opened";
   made.id = "opened";
   made.dataset.row = row;
   const cell = made.insertCell();
   cell.colSpan = columns;
-  cell.append(await part(`${base}/rows/${row}?against=${against}`));
+  cell.append(content);
   before.after(made);
   $(".open", before).setAttribute("aria-expanded", "true");
   history.replaceState(null, "", `${root()}${base}?open=${row}`);
