@@ -79,7 +79,9 @@ function progress(now) {
 
 function listen() {
   const source = new EventSource(`${root()}${base}/events?since=${revision}`);
-  source.onmessage = async (event) => {
+  let turn = Promise.resolve(); // one event after the other: an older answer must not overwrite a newer one
+  source.onmessage = (event) => (turn = turn.then(() => take(event)));
+  const take = async (event) => {
     const now = JSON.parse(event.data);
     revision = now.revision;
     progress(now);
