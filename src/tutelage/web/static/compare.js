@@ -51,7 +51,9 @@ async function renew(rows) {
   for (const row of $$("tr[data-row]", fresh)) {
     const old = $(`#row-${row.dataset.row}`);
     $(".open", row).setAttribute("aria-expanded", String(openRow() === Number(row.dataset.row)));
+    const focused = old.contains(document.activeElement);
     old.replaceWith(row);
+    if (focused) $(".open", row).focus({ preventScroll: true });
   }
   filter();
 }
