@@ -138,7 +138,7 @@ def test_a_blind_comparison_from_the_stream_to_the_ratings(site, driver):
     assert one.votes[0]["rated"] and one.votes[0]["ranks"] == [2, 1]
     # The row closes, the next one opens by itself.
     until(lambda: driver.find_element(By.CSS_SELECTOR, "#opened .reading").get_attribute("data-row") == "1")
-    assert "was alpha" in driver.find_element(By.ID, "toast").text
+    until(lambda: "was alpha" in driver.find_element(By.ID, "toast").get_attribute("textContent"))
     until(lambda: "words" in driver.find_element(By.ID, "row-0").text)
     webdriver.ActionChains(driver).send_keys("=").perform()
     until(lambda: len(one.votes) == 2)
