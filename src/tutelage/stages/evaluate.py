@@ -218,7 +218,9 @@ def reward_model_against_gold(
     right = pairs = 0.0
     import torch
 
-    by_n: dict[int, list[tuple[float, float]]] = {n: [] for n in sorted({2**k for k in range(samples.bit_length())} | {samples})}
+    by_n: dict[int, list[tuple[float, float]]] = {
+        n: [] for n in sorted({2**k for k in range(samples.bit_length())} | {samples})
+    }
     for prompt, row in zip(asked, drawn, strict=True):
         proxy = score_answers(reward, policy, [prompt] * samples, row, 1024, 16384)
         golds = torch.tensor([gold.score(prompt, text_of(policy, s), s.finish).total for s in row])
