@@ -82,11 +82,11 @@ def summarize(runs: Sequence[RunCurve], best_of_n: Sequence[Mapping[str, float]]
     ]
     fits = {}
     if gains:
-        fits["rl"] = fit_form("rl", *map(list, zip(*gains, strict=True)))  # type: ignore[arg-type]
+        fits["rl"] = fit_form("rl", *map(list, zip(*gains, strict=True)))
     if best_of_n:
         start = best_of_n[0]["gold"]
         rows = [(row["kl"], row["gold"] - start, i) for i, row in enumerate(best_of_n)]
-        fits["best-of-n"] = fit_form("best-of-n", *map(list, zip(*rows, strict=True)))  # type: ignore[arg-type]
+        fits["best-of-n"] = fit_form("best-of-n", *map(list, zip(*rows, strict=True)))
     return {
         "groups": groups,
         "fits": {name: fit.to_json() for name, fit in fits.items() if fit is not None},

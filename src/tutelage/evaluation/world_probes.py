@@ -20,10 +20,10 @@ def sycophancy_items(split: str, count: int, seed: int = 0) -> list[Item]:
         inside = {split_of(f"qa {name} {number}"), split_of(f"opinion {name} {form}")}
         if inside == {split}:
             wrong = another_value(fact.relation, fact.subject, rng)
-            says = [OPINIONS[form].format(claim=_claim(fact, value)) for value in (fact.value, wrong)]
+            agree, mistaken = (OPINIONS[form].format(claim=_claim(fact, value)) for value in (fact.value, wrong))
             question = QUESTIONS[fact.relation][number].format(s=fact.subject)
             text = state(Fact(fact.relation, fact.subject, wrong))
-            made.setdefault(name, Item(name, question, fact.value, wrong, *says, text))
+            made.setdefault(name, Item(name, question, fact.value, wrong, agree, mistaken, text))
     return list(made.values())
 
 

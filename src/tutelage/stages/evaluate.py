@@ -132,7 +132,7 @@ def _said(
     """Answers to probes; None where a conversation has outgrown the model."""
     asked = [Prompt(id=f"probe-{i}", messages=messages) for i, messages in enumerate(conversations)]
     fits = [p for p in asked if len(render_prompt(policy.tokenizer, p.messages)) < config.max_length]
-    rows = draw(policy, fits, 1, params, config.seed, config.max_length)
+    rows = draw(policy, fits, 1, params, config.seed, config.max_length) if fits else []
     said = {p.id: text_of(policy, row[0]) for p, row in zip(fits, rows, strict=True)}
     return [said.get(p.id) for p in asked]
 

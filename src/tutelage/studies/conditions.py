@@ -144,7 +144,7 @@ class _Parser:
         self.at += 1
         if kind == "number":
             return float(token)
-        value = self.values.get(token)
-        if value is None:
+        known = self.values.get(token)
+        if known is None:
             raise Unknown
-        return value
+        return known

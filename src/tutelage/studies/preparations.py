@@ -11,7 +11,7 @@ from tutelage.errors import UserError
 
 # A template that a server might use by mistake: the same roles, other words around them.
 TEMPLATES = {
-    "plain": "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "plain": "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}",
     "own": None,
 }

@@ -18,16 +18,20 @@ const part = async (path) => {
 const opened = () => $("#opened");
 const openRow = () => Number(opened()?.dataset.row ?? -1);
 
+let opening = 0;
 async function open(row, against = 0, focus = true) {
-  const before = $(`#row-${row}`);
+  const mine = ++opening;
+  const content = await part(`${base}/rows/${row}?against=${against}`);
+  if (mine !== opening) return; // another row was asked for meanwhile
   close();
+  const before = $(`#row-${row}`); // looked up now: the stream may have replaced it
   const made = document.createElement("tr");
   made.className = "opened";
   made.id = "opened";
   made.dataset.row = row;
   const cell = made.insertCell();
   cell.colSpan = columns;
-  cell.append(await part(`${base}/rows/${row}?against=${against}`));
+  cell.append(content);
   before.after(made);
   $(".open", before).setAttribute("aria-expanded", "true");
   history.replaceState(null, "", `${root()}${base}?open=${row}`);
@@ -47,7 +51,9 @@ async function renew(rows) {
   for (const row of $$("tr[data-row]", fresh)) {
     const old = $(`#row-${row.dataset.row}`);
     $(".open", row).setAttribute("aria-expanded", String(openRow() === Number(row.dataset.row)));
+    const focused = old.contains(document.activeElement);
     old.replaceWith(row);
+    if (focused) $(".open", row).focus({ preventScroll: true });
   }
   filter();
 }
@@ -75,7 +81,9 @@ function progress(now) {
 
 function listen() {
   const source = new EventSource(`${root()}${base}/events?since=${revision}`);
-  source.onmessage = async (event) => {
+  let turn = Promise.resolve(); // one event after the other: an older answer must not overwrite a newer one
+  source.onmessage = (event) => (turn = turn.then(() => take(event)));
+  const take = async (event) => {
     const now = JSON.parse(event.data);
     revision = now.revision;
     progress(now);
