@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "constitutions": {"errors", "records"},
     "runs": {"errors", "records"},
     "data": {"errors", "records", "runs", "world"},
-    "world": {"constitutions", "errors", "records", "configs", "models", "engine", "stages"},
+    "world": {"constitutions", "errors", "records", "solutions", "configs", "models", "engine", "stages"},
     "engine": {"errors"},
     "models": {"errors", "engine", "runs", "world"},
     "evaluation": {"errors", "records", "algorithms", "world"},

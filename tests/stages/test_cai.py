@@ -130,7 +130,10 @@ def test_verdicts_become_soft_comparisons(nano, completions, tmp_path):
         assert record_of(row, "row").probability == row["probability"]
         assert row["ranks"] == ([1, 2] if row["probability"] > 0.5 else [2, 1])
     verdicts = out.with_name("verdicts.jsonl").read_text()
-    opposite = [Comparison.from_json({**row, "id": f"by-{row['id']}", "ranks": row["ranks"][::-1], "probability": None}) for row in rows]
+    opposite = [
+        Comparison.from_json({**row, "id": f"by-{row['id']}", "ranks": row["ranks"][::-1], "probability": None})
+        for row in rows
+    ]
     write_jsonl(people, opposite)
     again = cai_label.run(CAILabelConfig(**options, human=str(people), mix=str(people)))
     assert out.with_name("verdicts.jsonl").read_text() == verdicts  # nothing was asked again

@@ -30,7 +30,17 @@ from tutelage.data.sources import data_hash, load_texts, prompts
 from tutelage.data.templates import Rendered, template_hash
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
-from tutelage.models import Policy, load_policy, load_scalar, resolve, save_model
+from tutelage.models import (
+    Policy,
+    ScalarModel,
+    StepModel,
+    is_step_model,
+    load_policy,
+    load_scalar,
+    load_step_model,
+    resolve,
+    save_model,
+)
 from tutelage.runs.alarms import ppo_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.language_modeling import as_document, backward_mean_nll
@@ -61,7 +71,11 @@ def run(config: PPOConfig) -> dict[str, Any]:
     # 1. Four models: the policy and its frozen reference, the reward model and the value model that starts from it.
     source, reward_source = resolve(config.model), gated_reward_model(config)
     policy, reference = load_policy(source, config.dtype), load_policy(source, config.dtype)
-    reward, value = load_scalar(reward_source, config.dtype), load_scalar(reward_source, config.dtype)
+    reward: ScalarModel | StepModel
+    if is_step_model(reward_source):  # its head has two labels: the value model begins as the policy
+        reward, value = load_step_model(reward_source, config.dtype), load_scalar(source, config.dtype, trained=False)
+    else:
+        reward, value = load_scalar(reward_source, config.dtype), load_scalar(reward_source, config.dtype)
     models = Models(policy, reference, reward, value)
     asked = fitting_prompts(policy, prompts(config.data, "train", 4000, config.seed), config.max_length)
     held_out = fitting_prompts(
@@ -92,7 +106,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
 
             # 3. R_t = -beta (log pi - log pi_ref)_t + [t = T] r(x, y); advantages by GAE, whitened.
             logprobs = (rollout.logprobs, rollout.reference_logprobs)
-            rewards_T = token_rewards(*logprobs, rollout.scores, rollout.offsets, kl_coef)
+            rewards_T = token_rewards(*logprobs, rollout.scores, rollout.offsets, kl_coef) + rollout.step_rewards
             advantages_T, returns_T = gae(rewards_T, rollout.values, rollout.offsets, 1.0, config.lam)
 
             # 4. Clipped updates of policy and value, minibatch by minibatch, with ptx in the same update.
