@@ -56,7 +56,9 @@ def test_constitutional_keeps_harm_from_the_policy(tmp_path):
     assert labels.mix == str(tmp_path / "human-label" / "comparisons.jsonl")
     assert labels.human == str(tmp_path / "audit" / "comparisons.jsonl")  # for the agreement; the reward model reads:
     assert configs["reward"].data == str(tmp_path / "ai-label" / "comparisons.jsonl")
-    assert configs["rl-cai"].model == str(tmp_path / "cai") and configs["rl-cai"].reward_model == str(tmp_path / "reward")
+    assert configs["rl-cai"].model == str(tmp_path / "cai") and configs["rl-cai"].reward_model == str(
+        tmp_path / "reward"
+    )
 
 
 def test_process_rewards_come_from_the_same_solutions(tmp_path):

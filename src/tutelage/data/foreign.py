@@ -172,7 +172,12 @@ def split_pair(row: Row, where: str) -> tuple[list[Message], str, str]:
         right = check_messages(rejected, f"{where}, field rejected")
         if explicit is not None and left[0]["role"] == right[0]["role"] == "assistant":
             return explicit, answer_text(left, f"{where}, field chosen"), answer_text(right, f"{where}, field rejected")
-    return _common_turns(left, right, where)
+    prompt, *answers = _common_turns(left, right, where)
+    said = {turn["content"].strip() for turn in prompt}
+    if any(turn["role"] == "user" and turn["content"].strip() not in said for turn in explicit or []):
+        what, mend = "is not the prompt of chosen and rejected", "take the row out, or the field"
+        raise DegenerateRow(what, where=f"{where}, field prompt", mend=mend)
+    return prompt, answers[0], answers[1]
 
 
 def _common_turns(left: list[Message], right: list[Message], where: str) -> tuple[list[Message], str, str]:
