@@ -11,7 +11,7 @@ MAY_IMPORT = {
     "configs": {"errors"},
     "constitutions": {"errors", "records"},
     "runs": {"errors", "records"},
-    "data": {"errors", "records", "runs", "world"},
+    "data": {"errors", "records", "runs", "solutions", "world"},
     "world": {"constitutions", "errors", "records", "solutions", "configs", "models", "engine", "stages"},
     "engine": {"errors"},
     "models": {"errors", "engine", "runs", "world"},
