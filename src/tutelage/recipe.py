@@ -25,10 +25,15 @@ FROM_SFT = ("sample", *AGAINST_REWARD, *FAMILY)  # start from the SFT model, if 
 FROM_LABELS = ("reward", *FAMILY)
 # Where the module of a stage's function is not called like its verb.
 MODULES = {"eval": "evaluate", **dict.fromkeys(FAMILY, "preference"), **dict.fromkeys(GROUP, "group_policy")}
-MODULES["cai-label"] = "cai_label"
-OUTPUT_FILES = {"sample": "completions.jsonl", "label": "comparisons.jsonl", "cai-label": "comparisons.jsonl"}
+MODULES |= {"cai-label": "cai_label", "step-label": "step_label"}
+OUTPUT_FILES = {
+    "sample": "completions.jsonl",
+    "label": "comparisons.jsonl",
+    "cai-label": "comparisons.jsonl",
+    "step-label": "steps.jsonl",
+}
 # Options that may name an earlier stage.
-PLACES = {"model", "data", "reward_model", "ptx_data", "reference", "policy", "critic", "mix", "human"}
+PLACES = {"model", "data", "reward_model", "ptx_data", "reference", "policy", "critic", "mix", "human", "prm", "orm"}
 
 
 @dataclass(frozen=True)

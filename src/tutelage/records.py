@@ -39,6 +39,7 @@ class Prompt(Record):
     source: str | None = None
     user_id: str | None = None
     split: str | None = None
+    answer: str | None = None  # the final answer of a problem that has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,11 @@ class Skip(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class StepLabel(Record):
-    """Right (1), neutral (0) or wrong (-1) for each step of a solution."""
+    """Right (1), neutral (0) or wrong (-1) for each step of a solution.
+
+    `values`: of the completions from each step, the share that came to the right answer (soft labels, Math-Shepherd).
+    `outcome`: whether the solution's own final answer is right. With `messages` and `solution` a row stands by itself.
+    """
 
     schema_name: ClassVar[str] = "tutelage.step_label/1"
     prompt_id: str
@@ -138,6 +143,10 @@ class StepLabel(Record):
     labels: list[int]
     labeler: str | None = None
     created: str | None = None
+    values: list[float] | None = None
+    outcome: bool | None = None
+    messages: list[Message] | None = None
+    solution: str | None = None
 
 
 RECORDS: dict[str, type[Record]] = {

@@ -12,7 +12,10 @@ from tutelage.recipe import load_recipe, skips
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+OWN_ROAD = ("constitutional", "process")  # recipes whose policies do not come from people's comparisons
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if p.stem not in OWN_ROAD], ids=lambda p: p.name)
 def test_recipe_resolves(path, tmp_path):
     recipe = load_recipe(path, out=str(tmp_path))
     configs = {stage: config for stage, _, config in recipe.stages}
@@ -41,6 +44,29 @@ def test_the_methods_beside_ppo_start_from_sft_on_the_same_labels(tmp_path):
     for stage in ("dpo", "kto", "rloo", "grpo", "rejection"):
         assert configs[stage].model == str(tmp_path / "sft")
         assert f"{stage}={tmp_path / stage}" in configs["eval"].models
+
+
+def test_constitutional_keeps_harm_from_the_policy(tmp_path):
+    recipe = load_recipe(RECIPES[0].parent / "constitutional.yaml", out=str(tmp_path))
+    configs = {stage: config for stage, _, config in recipe.stages}
+    assert configs["sft"].data == configs["cai"].helpful_data == configs["helpful-pairs"].data == "world:helpful"
+    assert configs["cai"].model == "world" and configs["cai"].policy == str(tmp_path / "sft")
+    labels = configs["ai-label"]
+    assert labels.critic == configs["cai"].critic == str(tmp_path / "critic")
+    assert labels.mix == str(tmp_path / "human-label" / "comparisons.jsonl")
+    assert labels.human == str(tmp_path / "audit" / "comparisons.jsonl")  # for the agreement; the reward model reads:
+    assert configs["reward"].data == str(tmp_path / "ai-label" / "comparisons.jsonl")
+    assert configs["rl-cai"].model == str(tmp_path / "cai") and configs["rl-cai"].reward_model == str(
+        tmp_path / "reward"
+    )
+
+
+def test_process_rewards_come_from_the_same_solutions(tmp_path):
+    recipe = load_recipe(RECIPES[0].parent / "process.yaml", out=str(tmp_path))
+    configs = {stage: config for stage, _, config in recipe.stages}
+    assert configs["prm"].data == configs["orm"].data == str(tmp_path / "step-label" / "steps.jsonl")
+    assert configs["rerank"].prm == str(tmp_path / "prm") and configs["rerank"].orm == str(tmp_path / "orm")
+    assert configs["prm-ppo"].reward_model == str(tmp_path / "prm") and configs["orm-ppo"].kl_coef == 0.03
 
 
 def test_the_papers_numbers_are_the_defaults():

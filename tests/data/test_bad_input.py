@@ -114,6 +114,43 @@ FILES = {
     "allequal.jsonl": (lines({**RANKED, "completions": ["a", "a", "a"]}), "two equal answers are ranked apart"),
     "completionstext.jsonl": (lines({**RANKED, "completions": "abc"}), "field completions: is text"),
     # other formats
+    "thumbwithoutprompt.jsonl": (lines({"completion": "c", "label": True}), "has no prompt"),
+    "thumbrecord.jsonl": (
+        lines({"schema": "tutelage.thumb/1", "id": "t", "prompt_id": "p", "completion": "c", "label": True}),
+        "field messages: is missing",
+    ),
+    "twoprompts.jsonl": (
+        lines(
+            {
+                "chosen": [*PAIR["prompt"], *assistant("a")],
+                "rejected": [{"role": "user", "content": "yo"}, *assistant("b")],
+            }
+        ),
+        "the two dialogues differ before their last answer",
+    ),
+    "otherprompt.jsonl": (
+        lines(
+            {
+                "prompt": "yo",
+                "chosen": [*PAIR["prompt"], *assistant("a")],
+                "rejected": [*PAIR["prompt"], *assistant("b")],
+            }
+        ),
+        "field prompt: is not the prompt of chosen and rejected",
+    ),
+    "stepsjoin.jsonl": (
+        lines(
+            {
+                "schema": "tutelage.step_label/1",
+                "id": "s",
+                "prompt_id": "p",
+                "steps": ["a", "c"],
+                "labels": [1, 1],
+                "solution": "a b",
+            }
+        ),
+        "the steps do not join to the solution",
+    ),
     "label.jsonl": (lines({"prompt": "p", "completion": "c", "label": 2}), "not true or false"),
     "labeltext.jsonl": (lines({"prompt": "p", "completion": "c", "label": "true"}), "not true or false"),
     "steps.jsonl": (lines({**STEPS, "labels": [True]}), "1 labels for 2 steps"),

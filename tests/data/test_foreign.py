@@ -258,3 +258,16 @@ def test_records_are_joined_by_id_and_superseded_ones_left_out(tmp_path):
     write_rows(tmp_path / "b.jsonl", [row(id="r1", ranks=[2, 1]), row(id="r2", ranks=[1, 2], supersedes="r1")])
     (one,) = load_data(str(tmp_path)).comparisons
     assert one.id == "r2" and one.messages == ASK and one.completions == ["4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"question": "How many?", "answer": "9 * 2 = <<9*2=18>>18\n#### 1,018"}, "1018"),
+        ({"prompt": "How many?", "answer": 7}, "7"),
+        ({"prompt": "How much?", "answer": "$7.50"}, "7.5"),
+        ({"prompt": "Where?", "answer": "Paris"}, None),
+    ],
+)
+def test_a_problem_keeps_its_final_answer(row, answer):
+    assert items_of(row, "row")[0].answer == answer

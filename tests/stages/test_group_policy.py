@@ -95,7 +95,7 @@ def test_stopped_and_resumed_equals_uninterrupted(nano, reward, tmp_path, monkey
 
 def test_a_group_of_equal_rewards_is_no_pair():
     config = OnlineDPOConfig(group_size=3, batch_size=9)
-    some = rollout.Rollout(*[None] * 12)
+    some = rollout.Rollout(*[None] * 13)
     some.scores = torch.tensor([1.0, 3.0, 2.0, 5.0, 5.0, 5.0, 0.0, -1.0, -2.0])
     groups, _ = group_policy.comparison_within_groups(config, some)
     assert groups == [[1, 0], [6, 8]]

@@ -35,7 +35,31 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
         for judge, table in result.get("ratings", {}).items():
             shown = ", ".join(f"{r['model']} {r['rating']:.0f} [{r['ci95'][0]:.0f}, {r['ci95'][1]:.0f}]" for r in table)
             show(f"eval: ratings by {judge}: {shown}")
+    for line in _tables(result):
+        show(f"{verb}: {line}")
     return result
+
+
+def _tables(result: dict[str, Any]) -> list[str]:
+    """What a constitution's principles did, what was left out, and what the best of n solutions solve."""
+    lines = []
+    if result.get("left_out"):
+        lines.append(f"left out: {result['left_out']}")
+    for row in result.get("principles", []):
+        said = ", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+        lines.append(said)
+    agreement = result.get("agreement_with_people")
+    if agreement and agreement["agreement"] is not None:
+        lines.append(f"agrees with people on {agreement['agreement']:.3f} of {agreement['pairs']} pairs")
+    for name in ("right_answer", "right_answer_and_steps"):
+        if name in result:
+            low, high = result[name]["ci95"]
+            lines.append(f"{name.replace('_', ' ')}: {result[name]['value']:.3f} [{low:.3f}, {high:.3f}]")
+    if result.get("stage") == "rerank":
+        for row in result["best_of_n"]:
+            ways = ", ".join(f"{name} {row[name]['value']:.3f}" for name in row if name != "n")
+            lines.append(f"best of {row['n']}: {ways}")
+    return lines
 
 
 def _rate(row: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from tutelage.configs.group_policy import GroupConfig, GRPOConfig, OnlineDPOConf
 from tutelage.configs.measure import EvalConfig, LabelConfig, SampleConfig
 from tutelage.configs.on_policy import PPOConfig
 from tutelage.configs.preference import DPOConfig, IPOConfig, KTOConfig, ORPOConfig, PreferenceConfig, SimPOConfig
+from tutelage.configs.process import PRMConfig, RerankConfig, StepLabelConfig
 from tutelage.configs.supervised import PretrainConfig, RewardConfig, SFTConfig
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -31,6 +32,9 @@ STAGES: dict[str, type[StageConfig]] = {
     "rejection": RejectionConfig,
     "cai": CAIConfig,
     "cai-label": CAILabelConfig,
+    "step-label": StepLabelConfig,
+    "prm": PRMConfig,
+    "rerank": RerankConfig,
     "eval": EvalConfig,
 }
 __all__ = [
@@ -47,15 +51,18 @@ __all__ = [
     "ORPOConfig",
     "OnlineDPOConfig",
     "PPOConfig",
+    "PRMConfig",
     "PreferenceConfig",
     "PretrainConfig",
     "RLOOConfig",
     "RejectionConfig",
+    "RerankConfig",
     "RewardConfig",
     "SFTConfig",
     "SampleConfig",
     "SimPOConfig",
     "StageConfig",
+    "StepLabelConfig",
     "TrainingConfig",
     "from_mapping",
     "to_mapping",

@@ -22,6 +22,7 @@ from tutelage.data.validation import (
 )
 from tutelage.errors import UserError
 from tutelage.records import Comparison, Demonstration, Message, Prompt, Record, StepLabel, Thumb
+from tutelage.solutions import final_answer
 
 Item = Record | str  # a record, or a plain document
 Reader = Callable[[Row, str], list[Item]]
@@ -138,7 +139,7 @@ def alpaca(row: Row, where: str) -> list[Item]:
 
 
 def question_answer(row: Row, where: str) -> list[Item]:
-    return alpaca({"instruction": row["question"], "output": row["answer"]}, where)
+    return alpaca({**row, "instruction": row["question"], "output": row["answer"]}, where)
 
 
 def prompt_only(row: Row, where: str) -> list[Item]:
@@ -172,7 +173,12 @@ def split_pair(row: Row, where: str) -> tuple[list[Message], str, str]:
         right = check_messages(rejected, f"{where}, field rejected")
         if explicit is not None and left[0]["role"] == right[0]["role"] == "assistant":
             return explicit, answer_text(left, f"{where}, field chosen"), answer_text(right, f"{where}, field rejected")
-    return _common_turns(left, right, where)
+    prompt, *answers = _common_turns(left, right, where)
+    said = {turn["content"].strip() for turn in prompt}
+    if any(turn["role"] == "user" and turn["content"].strip() not in said for turn in explicit or []):
+        what, mend = "is not the prompt of chosen and rejected", "take the row out, or the field"
+        raise DegenerateRow(what, where=f"{where}, field prompt", mend=mend)
+    return prompt, answers[0], answers[1]
 
 
 def _common_turns(left: list[Message], right: list[Message], where: str) -> tuple[list[Message], str, str]:
@@ -274,7 +280,18 @@ def _id(letter: str, *content: Any) -> str:
 def prompt_of(messages: list[Message], row: Row) -> Prompt:
     """The prompt's record, with what the row says of it."""
     optional = {key: row[key] for key in ("category", "source", "user_id", "split") if isinstance(row.get(key), str)}
+    answer = row.get("answer")
+    if isinstance(answer, str | int | float) and not isinstance(answer, bool):  # of a problem: 18, or a text ending so
+        found = (
+            final_answer(f"#### {answer}") if not isinstance(answer, str) else final_answer(answer) or _number(answer)
+        )
+        optional |= {"answer": found} if found else {}
     return Prompt(id=prompt_id(messages), messages=messages, **optional)
+
+
+def _number(text: str) -> str | None:
+    """The text, if it is a number and nothing else."""
+    return final_answer(f"#### {text}") if re.fullmatch(r"\s*\$?-?[\d,]*\.?\d+\s*", text) else None
 
 
 def labeler_of(row: Row) -> dict[str, str]:

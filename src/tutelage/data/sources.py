@@ -227,6 +227,21 @@ def comparisons(spec: str, split: str) -> list[Comparison]:
     return found
 
 
+def step_labels(spec: str, split: str) -> list[StepLabel]:
+    """Solutions with labeled steps, each with its prompt's messages."""
+    data = load_data(spec, split)
+    asked = {p.id: p.messages for p in data.prompts}
+    found = [one if one.messages else replace(one, messages=asked.get(one.prompt_id)) for one in data.steps]
+    if not found and split == "train":
+        mend = "give rows with prompt, completions and labels, PRM800K's rows, or what tutelage step-label writes"
+        raise UserError("holds no labeled steps", where=spec, mend=mend)
+    for one in found:
+        if one.messages is None:
+            what, mend = f"prompt {one.prompt_id!r} is not in the data", "put the prompts into the same file or folder"
+            raise UserError(what, where=f"{spec}, step label {one.id}", mend=mend)
+    return found
+
+
 def thumbs(spec: str, split: str) -> list[Thumb]:
     """Answers with a thumb up or down; where there are none, comparisons taken apart."""
     data = load_data(spec, split)

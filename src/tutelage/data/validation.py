@@ -7,6 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tutelage.data.formats import named
+from tutelage.data.steps import check_joined
 from tutelage.errors import UserError, did_you_mean
 from tutelage.records import RECORDS, Comparison, Demonstration, Message, Prompt, Record, StepLabel, Thumb
 
@@ -160,6 +161,13 @@ def _check_record(record: Record, where: str) -> None:
             )
         if any(label not in (-1, 0, 1) for label in record.labels):
             raise UserError("holds a label that is not -1, 0 or 1", where=f"{where}, field labels", mend="right is 1")
+        if record.values is not None and len(record.values) != len(record.steps):
+            what = f"has {len(record.values)} values for {len(record.steps)} steps"
+            raise UserError(what, where=f"{where}, field values", mend="give one share for each step")
+        if any(not 0 <= value <= 1 for value in record.values or []):
+            raise UserError("holds a share that is not from 0 to 1", where=f"{where}, field values", mend="use shares")
+        if record.solution is not None:
+            check_joined(record, record.solution, f"{where}, field steps")
 
 
 def check_demonstration(messages: Any, where: str) -> list[Message]:

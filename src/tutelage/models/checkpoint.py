@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from tutelage.engine.attention import NAME, PackedLayout, attending
@@ -35,7 +41,7 @@ from tutelage.models.adapters import (
     read_adapter,
     write_adapter,
 )
-from tutelage.models.roles import Lora, Policy, Role, ScalarModel, hidden_states
+from tutelage.models.roles import Lora, Policy, Role, ScalarModel, StepModel, hidden_states
 from tutelage.processes import is_main
 from tutelage.runs import check_folder
 from tutelage.runs.files import naming_full_disk, sync_tree
@@ -296,6 +302,35 @@ def reward_bias(path: Path) -> float:
     return float(json.loads(file.read_text()).get("reward_bias", 0.0)) if file.exists() else 0.0
 
 
+def is_step_model(model: str | Path) -> bool:
+    """Whether the checkpoint is a process reward model."""
+    config = AutoConfig.from_pretrained(resolve(str(model)))
+    return any("ForTokenClassification" in name for name in (config.architectures or []))
+
+
+def load_step_model(model: str | Path, dtype: str = "auto", *, trained: bool = True) -> StepModel:
+    """A process reward model, or with trained=False a language model with a new head of two labels."""
+    path = resolve(str(model))
+    has_head = is_step_model(path)
+    if trained and not has_head:
+        raise UserError("is not a process reward model", where=str(model), mend="give what `tutelage prm` wrote")
+    tokenizer = load_tokenizer(path)
+    options: dict[str, Any] = {"num_labels": 2, "pad_token_id": pad_token_id(tokenizer)}
+    try:
+        loaded = _load(AutoModelForTokenClassification, path, dtype, new="" if has_head else "score", **options)
+    except ValueError as error:
+        raise UserError(f"cannot score steps ({error})", where=str(path), mend="use a decoder model") from error
+    check_vocabulary(loaded, tokenizer, path)
+    if not hasattr(loaded, "score"):
+        raise UserError("has no head named `score` for tokens", where=str(model), mend="use a decoder model")
+    if not has_head:
+        torch.nn.init.normal_(loaded.score.weight, std=(loaded.score.in_features + 1) ** -0.5)
+        torch.nn.init.zeros_(loaded.score.bias)
+    config = loaded.config
+    aggregation, each_step = getattr(config, "aggregation", "min"), getattr(config, "each_step", True)
+    return StepModel(loaded, tokenizer, aggregation=aggregation, each_step=each_step)
+
+
 def pad_token_id(tokenizer: Any) -> int:
     """The padding token, or the unknown or end token where there is none."""
     for token in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id):
@@ -304,7 +339,7 @@ def pad_token_id(tokenizer: Any) -> int:
     return 0
 
 
-def save_model(folder: Path, role: Policy | ScalarModel, about: dict[str, Any], *, verify: bool) -> None:
+def save_model(folder: Path, role: Policy | ScalarModel | StepModel, about: dict[str, Any], *, verify: bool) -> None:
     """Write weights, tokenizer and `tutelage.json`; with verify, load them again and compare the scores.
 
     Every process takes part for a sharded model; the main one writes.
@@ -316,9 +351,11 @@ def save_model(folder: Path, role: Policy | ScalarModel, about: dict[str, Any], 
                 reload_and_compare(folder, role)
 
 
-def _write(folder: Path, role: Policy | ScalarModel, about: dict[str, Any]) -> None:
+def _write(folder: Path, role: Policy | ScalarModel | StepModel, about: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = role.model
+    if isinstance(role, StepModel):
+        model.config.aggregation, model.config.each_step = role.aggregation, role.each_step
     versions = {name: metadata.version(name) for name in ("tutelage", "torch", "transformers")}
     about = {**about, "versions": versions}
     if isinstance(role, ScalarModel):
@@ -349,8 +386,8 @@ def export_model(model: str, out: str) -> dict[str, Any]:
     if target.exists():
         raise UserError("is there already", where=out, mend="choose another --out")
     check_folder(target)
-    scalar = is_scalar(source)
-    role = load_scalar(source, "float32") if scalar else load_policy(source, "float32")
+    load = load_scalar if is_scalar(source) else load_step_model if is_step_model(source) else load_policy
+    role: Policy | ScalarModel | StepModel = load(source, "float32")
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     with naming_full_disk(target):
@@ -368,18 +405,20 @@ def export_model(model: str, out: str) -> dict[str, Any]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-    return {"role": "reward" if scalar else "policy", "source": str(source), "out": str(target)}
+    kinds = {ScalarModel: "reward", StepModel: "process", Policy: "policy"}
+    return {"role": kinds[type(role)], "source": str(source), "out": str(target)}
 
 
 @torch.no_grad()
-def reload_and_compare(folder: Path, role: Policy | ScalarModel) -> None:
+def reload_and_compare(folder: Path, role: Policy | ScalarModel | StepModel) -> None:
     """Load the folder with plain `transformers` and compare outputs on a probe; a difference fails the save."""
-    scalar = isinstance(role, ScalarModel)
-    auto = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
+    auto: Any = AutoModelForCausalLM
+    if isinstance(role, ScalarModel | StepModel):
+        auto = AutoModelForSequenceClassification if isinstance(role, ScalarModel) else AutoModelForTokenClassification
     training = role.model.training
     role.model.eval()
     if is_adapter(folder):
-        options = {"num_labels": 1} if scalar else {}
+        options = {"num_labels": 1} if isinstance(role, ScalarModel) else {}
         plain = auto.from_pretrained(base_of(folder), dtype=role.model.dtype, **options)
         plain = import_peft().PeftModel.from_pretrained(plain, str(folder)).eval()
         role.activate()
@@ -392,6 +431,8 @@ def reload_and_compare(folder: Path, role: Policy | ScalarModel) -> None:
     theirs = plain(input_ids=torch.tensor([ids])).logits.float().flatten()
     if isinstance(role, ScalarModel):
         ours = role.model.score(hidden[-1:]).float().flatten()
+    elif isinstance(role, StepModel):
+        ours = role.model.score(hidden).float().flatten()
     else:
         ours = capped(hidden, head_of(role.model)).flatten()
     role.model.train(training)

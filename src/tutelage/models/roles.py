@@ -134,3 +134,20 @@ class ScalarModel(Role):
         model._modules, model._parameters = dict(model._modules), dict(model._parameters)
         model.score = copy.deepcopy(self.model.score)
         return ScalarModel(model, self.tokenizer, self.beside(), self.bias)
+
+
+@dataclass
+class StepModel(Role):
+    """A process reward model: two labels at the end of each step, wrong (0) and right (1).
+
+    aggregation: how the scores of its steps make the solution's. each_step: whether it was trained on steps; an outcome
+    reward model was not, and only its last score means anything.
+    """
+
+    aggregation: str = "min"
+    each_step: bool = True
+
+    def logits(self, packed: Packed, ends: Tensor) -> Tensor:
+        """[S] log-odds that the step which ends at each packed index `ends` [S] is right, float32."""
+        scores = self.model.score(select_hidden(self.model, packed, ends)).float()
+        return scores[:, 1] - scores[:, 0]

@@ -32,7 +32,7 @@ def _of(stages: str, *rows: tuple[str, str, Better, str]) -> list[Metric]:
 
 METRICS = [
     *_of(
-        f"pretrain sft reward ppo rejection cai {PREFERENCE} {GROUP}",
+        f"pretrain sft reward ppo rejection cai prm {PREFERENCE} {GROUP}",
         ("step", "count", None, "optimizer updates done; in PPO, iterations of rollout and update"),
         ("seconds", "s", None, "wall time since the run began, all sittings together"),
         ("num_tokens", "tokens", None, "tokens that went through the training passes so far, padding not counted"),
@@ -40,7 +40,7 @@ METRICS = [
         ("grad_norm", "1", None, "L2 norm of the gradient before clipping (in PPO the mean over updates)"),
     ),
     *_of(
-        f"pretrain sft reward rejection cai {PREFERENCE}",
+        f"pretrain sft reward rejection cai prm {PREFERENCE}",
         ("learning_rate", "1", None, "the optimizer's rate at this step"),
     ),
     *_of(f"{PREFERENCE} sft", ("epoch", "passes", None, "examples seen / examples in the training set")),
@@ -59,6 +59,11 @@ METRICS = [
         ("mean_reward", "reward", None, "mean score in the batch"),
         ("max_reward", "reward", None, "largest score in the batch"),
         ("eval/accuracy", "share", "up", "accuracy on held-out comparisons; an equal score counts half"),
+    ),
+    *_of(
+        "prm",
+        ("step_accuracy", "share", "up", "share of the batch's supervised steps with (p > ½) = (target > ½)"),
+        ("eval/step_accuracy", "share", "up", "step_accuracy on held-out solutions, up to each one's first error"),
     ),
     *_of(
         PREFERENCE,

@@ -7,7 +7,7 @@ import torch
 
 from tutelage.configs import GroupConfig, PPOConfig, TrainingConfig
 from tutelage.data.batches import step_seed
-from tutelage.models import Policy, ScalarModel, load_policy, load_scalar
+from tutelage.models import Policy, ScalarModel, is_step_model, load_policy, load_scalar, load_step_model
 from tutelage.models.adapters import is_adapter
 from tutelage.models.checkpoint import base_path_of, load_scalar_beside
 from tutelage.models.roles import Lora
@@ -35,7 +35,11 @@ def on_policy_models(config: PPOConfig | GroupConfig, source: Path, reward_sourc
     critic = isinstance(config, PPOConfig)
     policy = trained_policy(config, source)
     if policy.lora is None:
-        reference, reward = load_policy(source, config.dtype), load_scalar(reward_source, config.dtype)
+        reference = load_policy(source, config.dtype)
+        if is_step_model(reward_source):  # its head has two labels: the value model begins as the policy
+            value = load_scalar(source, config.dtype, trained=False) if critic else None
+            return Models(policy, reference, load_step_model(reward_source, config.dtype), value)
+        reward = load_scalar(reward_source, config.dtype)
         value = load_scalar(reward_source, config.dtype) if critic else None
         return Models(policy, reference, reward, value)
     start = policy.beside() if is_adapter(source) else Lora(policy.lora.adapters, None)

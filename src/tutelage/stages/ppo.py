@@ -96,7 +96,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
 
             # 3. R_t = -beta (log pi - log pi_ref)_t + [t = T] r(x, y); advantages by GAE, whitened.
             logprobs = (rollout.logprobs, rollout.reference_logprobs)
-            rewards_T = token_rewards(*logprobs, rollout.scores, rollout.offsets, kl_coef)
+            rewards_T = token_rewards(*logprobs, rollout.scores, rollout.offsets, kl_coef) + rollout.step_rewards
             advantages_T, returns_T = gae(rewards_T, rollout.values, rollout.offsets, 1.0, config.lam)
 
             # 4. Clipped updates of policy and value, minibatch by minibatch, with ptx in the same update.

@@ -166,7 +166,7 @@ def _add_overoptimization(report: dict[str, Any], recipe: Recipe, results: dict[
 
     runs: list[RunCurve] = []
     for stage, verb, config in recipe.stages:
-        if verb != "ppo" or stage not in results or not isinstance(config, PPOConfig):
+        if verb != "ppo" or stage not in results or not isinstance(config, PPOConfig) or config.data != "world":
             continue
         asked = {p.id: p for p in world_prompts("tune", config.eval_prompts, config.seed)}
         rows = [json.loads(line) for line in (recipe.out / stage / "samples.jsonl").read_text().splitlines()]

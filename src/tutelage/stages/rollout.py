@@ -17,12 +17,13 @@ from tutelage.engine import distributed
 from tutelage.engine.packing import offsets_of, pack, positions_in
 from tutelage.engine.sampling import Sample, SamplingParams
 from tutelage.engine.sharding import whole
-from tutelage.models import Policy, ScalarModel
+from tutelage.models import Policy, ScalarModel, StepModel
 from tutelage.records import Prompt
 from tutelage.stages.sample import draw, text_of
+from tutelage.stages.step_scores import process_rewards
 
 LISTS = ("prompts", "samples", "sequences", "starts")
-TENSORS = ("scores", "raw_scores", "ended", "logprobs", "reference_logprobs", "values", "entropy")
+TENSORS = ("scores", "raw_scores", "ended", "logprobs", "reference_logprobs", "values", "entropy", "step_rewards")
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Rollout:
     reference_logprobs: Tensor  # [T]
     values: Tensor  # [T] of the state before each response token; zeros without a critic
     entropy: Tensor  # [T]
+    step_rewards: Tensor  # [T] of a process reward model, summing to 0 over each answer; zeros without one
 
     @classmethod
     def joined(cls, parts: "Sequence[Rollout | None]") -> "Rollout":
@@ -72,7 +74,7 @@ class Models:
 
     policy: Policy
     reference: Policy
-    reward: ScalarModel
+    reward: ScalarModel | StepModel
     value: ScalarModel | None
 
 
@@ -112,12 +114,15 @@ def _collect(
             reference_logprobs[where], _ = reference.logprobs(packed, targets, params.temperature)
             if value is not None:
                 values[where] = value.per_token(packed)[targets - 1]
-    raw = score_answers(reward, policy, asked, samples, config.max_length, config.micro_tokens)
+    if isinstance(reward, StepModel):
+        raw, step_rewards = process_rewards(reward, policy, asked, samples, config.max_length)
+    else:
+        raw = score_answers(reward, policy, asked, samples, config.max_length, config.micro_tokens)
+        step_rewards = torch.zeros(int(offsets[-1]))
     ended = torch.tensor([one.finish == "stop" for one in samples])
     scores = terminal_scores(raw, ended, config.missing_eos_penalty)
-    return Rollout(
-        asked, samples, sequences, starts, offsets, scores, raw, ended, logprobs, reference_logprobs, values, entropy
-    )
+    made = (asked, samples, sequences, starts, offsets, scores, raw, ended)
+    return Rollout(*made, logprobs, reference_logprobs, values, entropy, step_rewards)
 
 
 @torch.no_grad()

@@ -1,20 +1,25 @@
-"""Parts of the world by name, as a data option gives them: `world:helpful`, `world:harmful`, `world:critiques`."""
+"""Parts of the world by name, as a data option gives them: `world:helpful`, `world:harmful`, `world:critiques`, `world:reasoning`."""
 
 from tutelage.errors import UserError, did_you_mean
 from tutelage.records import Demonstration, Prompt
-from tutelage.world import critiques
+from tutelage.world import critiques, reasoning
 from tutelage.world.demonstrators import demonstrations
 from tutelage.world.tasks import prompts, suite, task_of
 
-PROMPTS = ("world", "world:helpful", "world:harmful")
-DEMONSTRATIONS = ("world", "world:helpful", "world:critiques")
+PROMPTS = ("world", "world:helpful", "world:harmful", "world:reasoning")
+DEMONSTRATIONS = ("world", "world:helpful", "world:critiques", "world:reasoning")
 
 
 def demonstrations_of(spec: str, n: int, seed: int) -> list[Demonstration]:
-    """`world`; `world:helpful`: none of them about a request for harm; `world:critiques`: what teaches a critic."""
+    """`world`; `world:helpful`: none of them about a request for harm; `world:critiques`: what teaches a critic.
+
+    `world:reasoning`: solutions of problems in steps, right and wrong.
+    """
     _known(spec, DEMONSTRATIONS, "demonstrations")
     if spec == "world:critiques":
         return critiques.transcripts(n, seed)
+    if spec == "world:reasoning":
+        return reasoning.solutions(n, seed)
     if spec == "world":
         return demonstrations(n, seed)
     asked = {p.id for p in prompts("train", 2 * n, seed=1000 + seed) if _helpful(p)}
@@ -22,8 +27,10 @@ def demonstrations_of(spec: str, n: int, seed: int) -> list[Demonstration]:
 
 
 def prompts_of(spec: str, split: str, n: int, seed: int) -> list[Prompt]:
-    """`world`; `world:helpful`: without requests for harm; `world:harmful`: these alone."""
+    """`world`; `world:helpful`: without requests for harm; `world:harmful`: these alone; `world:reasoning`: problems."""
     _known(spec, PROMPTS, "prompts")
+    if spec == "world:reasoning":
+        return reasoning.problems(split, n, seed)
     if spec == "world:harmful":
         return suite("harmful", split, n, seed)
     found = prompts(split, n if spec == "world" else 2 * n, seed)
