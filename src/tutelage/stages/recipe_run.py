@@ -14,7 +14,7 @@ from tutelage.engine.memory import peak_rss_bytes
 from tutelage.errors import UserError
 from tutelage.evaluation.overoptimization import curve, exploited
 from tutelage.processes import is_main
-from tutelage.recipe import Recipe, skips, stage_function
+from tutelage.recipe import Recipe, placed_function, skips
 from tutelage.report import write_report
 from tutelage.runs import check_same, finished, write_config, write_json, write_text
 from tutelage.runs.folder import HARMLESS
@@ -39,8 +39,8 @@ def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
             continue
         done = from_main(lambda: finished(recipe.out / stage))
         if done is None and isinstance(config, TrainingConfig):
-            done = _run_stage(recipe.out, stage, verb, config)
-        results[stage] = done or from_main(lambda: _run_stage(recipe.out, stage, verb, config))
+            done = _run_stage(recipe, stage, verb, config)
+        results[stage] = done or from_main(lambda: _run_stage(recipe, stage, verb, config))
     return from_main(lambda: _write_reports(recipe, results, command, started))
 
 
@@ -59,15 +59,15 @@ def _write_reports(recipe: Recipe, results: dict[str, dict[str, Any]], command: 
     return report
 
 
-def _run_stage(out: Path, stage: str, verb: str, config: StageConfig) -> dict[str, Any]:
+def _run_stage(recipe: Recipe, stage: str, verb: str, config: StageConfig) -> dict[str, Any]:
     """One stage into its folder; summary.json, written last, says that it is complete."""
-    folder = out / stage
+    out, folder = recipe.out, recipe.out / stage
     before = time.perf_counter()
     try:
         if not isinstance(config, TrainingConfig):  # the others write one file each, whole, and begin anew
             folder.mkdir(exist_ok=True)
             write_config(folder, verb, to_mapping(config))
-        done = stage_function(verb)(config)
+        done = placed_function(verb, config, recipe.cluster)(config)
     except UserError:
         if is_main():
             _leave_nothing(out, folder)
