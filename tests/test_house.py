@@ -9,7 +9,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 MAY_IMPORT = {
     "algorithms": set(),
     "configs": {"errors"},
-    "cluster": {"errors", "configs", "engine", "models", "recipe", "records", "stages"},
+    "cluster": {"errors", "configs", "engine", "models", "processes", "recipe", "records", "stages"},
     "runs": {"errors", "records"},
     "data": {"errors", "processes", "records", "runs", "world"},
     "world": {"errors", "records", "configs", "models", "engine", "stages"},

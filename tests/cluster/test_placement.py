@@ -5,6 +5,8 @@ import yaml
 
 from tutelage.cli import recipes
 from tutelage.cluster.placement import bundles
+from tutelage.cluster.trainer import run_placed
+from tutelage.configs import PPOConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError
 from tutelage.recipe import load_recipe
@@ -46,3 +48,9 @@ def test_dry_run_prints_the_placement(tmp_path, capsys):
 def test_what_cannot_work_is_refused(tmp_path, cluster, stages, said):
     with pytest.raises(UserError, match=said):
         load_recipe(recipe(tmp_path, cluster, stages))
+
+
+def test_torchrun_and_ray_do_not_mix(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="torchrun"):
+        run_placed("ppo", PPOConfig(), ClusterConfig())

@@ -1,5 +1,6 @@
 """A stage in a Ray actor, with samplers; begun anew from its last checkpoint when the actor dies."""
 
+import os
 import sys
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ from tutelage.cluster.placement import bundles
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError
+from tutelage.processes import world_size
 
 PATIENCE = 120.0  # seconds for the cluster to have room
 
@@ -15,7 +17,10 @@ PATIENCE = 120.0  # seconds for the cluster to have room
 class Trainer:
     """What the actor does: run the stage as it is."""
 
-    def run(self, verb: str, config: PPOConfig | GroupConfig, cluster: ClusterConfig, group: Any) -> dict[str, Any]:
+    def run(
+        self, verb: str, config: PPOConfig | GroupConfig, cluster: ClusterConfig, group: Any, folder: str
+    ) -> dict[str, Any]:
+        """folder: where the command was typed, which the paths of the config start from."""
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -23,6 +28,7 @@ class Trainer:
         from tutelage.models import resolve
         from tutelage.recipe import stage_function
 
+        os.chdir(folder)
         resources, place = bundles(cluster)[1], PlacementGroupSchedulingStrategy(group)
         options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
         kind = ray.remote(Sampler).options(**options, scheduling_strategy=place)
@@ -33,6 +39,9 @@ class Trainer:
 
 def run_placed(verb: str, config: Any, cluster: ClusterConfig) -> dict[str, Any]:
     """Run one on-policy stage on the cluster; returns its summary."""
+    if world_size() > 1:
+        mend = "start the recipe without torchrun: Ray starts what it needs"
+        raise UserError("a recipe with this block is one process", where="cluster", mend=mend)
     try:
         import ray
     except ImportError as error:
@@ -75,7 +84,7 @@ def _begun_anew(ray: Any, group: Any, verb: str, config: Any, cluster: ClusterCo
     for attempt in range(cluster.restarts + 1):
         trainer = ray.remote(Trainer).options(**options).remote()
         try:
-            return ray.get(trainer.run.remote(verb, config, cluster, group))
+            return ray.get(trainer.run.remote(verb, config, cluster, group, os.getcwd()))
         except ray.exceptions.RayActorError:
             if attempt == cluster.restarts:
                 raise
