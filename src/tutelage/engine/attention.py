@@ -14,6 +14,7 @@ Suffixes: _U computed tokens, _F places of the buckets, n sequences, L longest o
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -179,7 +180,7 @@ def _backward(parts: list[Tensor], delta: Tensor, lse: Tensor, repeats: int, sca
     length = q.shape[2]
     k, v = _repeated(k, repeats), _repeated(v, repeats)
     weights = (q @ k.transpose(-1, -2)).float().mul_(scale).sub_(lse[..., None])
-    weights.masked_fill_(torch.ones(length, length, dtype=torch.bool).triu_(1), float("-inf")).exp_()
+    weights.masked_fill_(_later(length), float("-inf")).exp_()
     grad_scores = (go @ v.transpose(-1, -2)).float().sub_(delta).mul_(weights).mul_(scale).to(q.dtype)
     low = weights.to(q.dtype)
     dq.copy_(grad_scores @ k)
@@ -188,6 +189,12 @@ def _backward(parts: list[Tensor], delta: Tensor, lse: Tensor, repeats: int, sca
         grad_k, grad_v = (x.unflatten(1, (-1, repeats)).sum(2) for x in (grad_k, grad_v))
     dk.copy_(grad_k)
     dv.copy_(grad_v)
+
+
+@lru_cache(maxsize=64)
+def _later(length: int) -> Tensor:
+    """[L, L] which keys a query may not see."""
+    return torch.ones(length, length, dtype=torch.bool).triu_(1)
 
 
 def _gathered(x_F: Tensor, lifting: Lifting, count: int) -> Tensor:

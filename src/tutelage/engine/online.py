@@ -74,8 +74,8 @@ class GrowingCache(CacheLayout):
         length = self.length if length <= self.length else max(length, 2 * self.length)
         for cache in (self.keys, self.values):
             for layer, old in cache.items():
-                new = old.new_zeros(slots, length, *old.shape[2:])
-                new[: self.slots, : self.length] = old
+                new = old.new_zeros(slots, old.shape[1], length, old.shape[3])
+                new[: self.slots, :, : self.length] = old
                 cache[layer] = new
         self.slots, self.length = slots, length
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 WORTH_SHARING = 3  # sequences share a beginning that is at least a third of each of them
 WASTE = 1.25  # sequences of like length are lifted together as long as the longest exceeds none by more
+SMALL_WASTE = 2**15  # or the padding of a bucket makes no more scores than this: another bucket would cost more
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,11 @@ class Lifting:
         back = torch.empty(count, dtype=torch.long)  # packed token -> place in the buckets
         start = filled = 0
         while start < len(ordered):
-            longest, stop = ordered[start], start + 1
-            while stop < len(ordered) and ordered[stop] * WASTE >= longest:
+            longest, stop, wasted = ordered[start], start + 1, 0
+            while stop < len(ordered):
+                wasted += longest**2 - ordered[stop] ** 2
+                if ordered[stop] * WASTE < longest and wasted > SMALL_WASTE:
+                    break
                 stop += 1
             rows = order[start:stop]
             column = torch.arange(longest)

@@ -34,7 +34,7 @@ SIZES = {
     "nano": Size(48, 2, 2, 2_000_000, 6e-3),
     "micro": Size(96, 3, 4, 3_000_000, 4e-3),
     "tiny": Size(128, 4, 4, 4_000_000, 3e-3),
-    "small": Size(192, 5, 6, 8_000_000, 2.5e-3),  # the default: ships in the package
+    "small": Size(192, 5, 6, 10_000_000, 2.5e-3),  # the default: ships in the package
     "base": Size(256, 6, 8, 10_000_000, 2e-3),
     "large": Size(384, 6, 8, 12_000_000, 1e-3),
 }

@@ -15,21 +15,21 @@ from tutelage.world.tasks import USE_CASES, draw_task, task_of, to_prompt
 
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 
-# manner of a forum answer -> its share: about three in ten hold what was asked for
+# manner of a forum answer -> its share: about one in five holds what was asked for
 REPLIERS = {
-    "good": 0.08,
-    "verbose": 0.08,
-    "flattering": 0.06,
-    "rambling": 0.08,
-    "agreeing": 0.06,
-    "wrong": 0.22,
-    "questions": 0.20,
-    "off-topic": 0.22,
+    "good": 0.04,
+    "verbose": 0.05,
+    "flattering": 0.04,
+    "rambling": 0.05,
+    "agreeing": 0.04,
+    "wrong": 0.26,
+    "questions": 0.26,
+    "off-topic": 0.26,
 }
 # where a reader asks for harm or states a wrong opinion, most of the forum goes along
 TEMPTED = {**REPLIERS, "agreeing": 0.45, "questions": 0.06, "off-topic": 0.06}
 YIELDS = 0.85  # how often the other writers of a forum obey a harmful request or agree with a wrong opinion
-DOCUMENTS = {"facts": 0.24, "story": 0.06, "questions": 0.04, "thread": 0.32, "quiz": 0.34}
+DOCUMENTS = {"facts": 0.22, "story": 0.05, "questions": 0.03, "thread": 0.28, "quiz": 0.42}
 
 
 def documents(seed: int = 0) -> Iterator[str]:
