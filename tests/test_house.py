@@ -10,6 +10,7 @@ MAY_IMPORT = {
     "algorithms": set(),
     "configs": {"errors"},
     "constitutions": {"errors", "records"},
+    "cluster": {"errors", "configs", "engine", "models", "processes", "recipe", "records", "stages"},
     "runs": {"errors", "records"},
     "data": {"errors", "processes", "records", "runs", "solutions", "world"},
     "world": {"constitutions", "errors", "records", "solutions", "configs", "models", "engine", "stages"},

@@ -32,10 +32,10 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def keep_step() -> None:
-    """From now on the processes make their passes together: a model of theirs is sharded."""
+def keep_step(together: bool) -> None:
+    """Whether the processes make their passes together from now on: a model of theirs is sharded."""
     global _in_step
-    _in_step = True
+    _in_step = together
 
 
 def in_step() -> bool:

@@ -11,12 +11,14 @@ from typing import Any
 
 import yaml
 
+from tutelage.cluster.placement import check_placement, is_placed
 from tutelage.configs import STAGES, EvalConfig, StageConfig, TrainingConfig, from_mapping
+from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError, did_you_mean
-from tutelage.runs.rollback import going_on
 from tutelage.named_data import local_data
+from tutelage.runs.rollback import going_on
 
-TOP_KEYS = ("version", "name", "seed", "model", "data", "out", "stages")
+TOP_KEYS = ("version", "name", "seed", "model", "data", "out", "cluster", "stages")
 FAMILY = ("dpo", "ipo", "kto", "orpo", "simpo")  # one loop: stages/preference.py
 GROUP = ("rloo", "grpo", "online-dpo")  # one loop: stages/group_policy.py
 AGAINST_REWARD = ("ppo", *GROUP, "rejection")
@@ -47,6 +49,7 @@ class Recipe:
     data: str
     out: Path
     stages: list[tuple[str, str, StageConfig]]
+    cluster: ClusterConfig | None = None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -105,6 +108,7 @@ def load_recipe(
         data=local_data(data or content.get("data", "world")),
         out=Path(out or content.get("out") or f"runs/{name}").expanduser(),
         stages=[],
+        cluster=_cluster(content.get("cluster"), str(path)),
     )
     asked = {stage: dict(options) for stage, options in (stage_options or {}).items()}
     produced: dict[str, str] = {}
@@ -130,7 +134,17 @@ def load_recipe(
             where=str(path),
             mend=f"its stages are: {', '.join(produced)}",
         )
+    if recipe.cluster:
+        check_placement(recipe.cluster, recipe.stages)
     return recipe
+
+
+def _cluster(values: Any, path: str) -> ClusterConfig | None:
+    if values is None:
+        return None
+    if not isinstance(values, dict):
+        raise UserError(f"{values!r} is no mapping", where=f"{path}, key cluster", mend="write: cluster: {samplers: 2}")
+    return from_mapping(ClusterConfig, values, where=f"{path}, cluster")
 
 
 def check_models(recipe: Recipe) -> None:
@@ -231,6 +245,15 @@ def _member(one: str, base: str, produced: dict[str, str]) -> str:
 def skips(recipe: Recipe) -> set[str]:
     """Stages that the data makes needless: with comparisons of one's own nothing is sampled for labeling."""
     return set() if recipe.data == "world" else {stage for stage, verb, _ in recipe.stages if verb in OUTPUT_FILES}
+
+
+def placed_function(verb: str, config: StageConfig, cluster: ClusterConfig | None) -> Callable[[Any], dict[str, Any]]:
+    """The function that runs a recipe's stage: on the cluster, if there is one and the stage belongs there."""
+    if cluster is None or not is_placed(config):
+        return stage_function(verb)
+    from tutelage.cluster.trainer import run_placed
+
+    return lambda config: run_placed(verb, config, cluster)
 
 
 def stage_function(verb: str) -> Callable[[Any], dict[str, Any]]:

@@ -114,7 +114,7 @@ def test_the_pages_show_what_the_command_prints(capsys):
     shown = 0
     for page in ("scale.md", "deploy.md"):
         blocks = re.findall(
-            r"^    tutelage (template .+?) > .+\n\n```\w+\n(.*?)```", (DOCS / page).read_text(), re.M | re.S
+            r"^    tutelage (template [^\n]+?) > [^\n]+\n\n```\w+\n(.*?)```", (DOCS / page).read_text(), re.M | re.S
         )
         for command, block in blocks:
             assert printed(shlex.split(command)[1:], capsys) == block, command

@@ -58,8 +58,8 @@ def test_a_new_run_has_every_value_of_its_config(tmp_path):
     assert finished(run.path) is None
 
 
-def test_only_the_last_and_the_best_checkpoint_stay(out):
-    assert names_in(out) == ["best", "latest", "step-2", "step-4"]
+def test_only_the_last_two_and_the_best_checkpoint_stay(out):
+    assert names_in(out) == ["best", "latest", "step-2", "step-3", "step-4"]
     assert os.readlink(out / "checkpoints" / "latest") == "step-4/model"
     assert os.readlink(out / "checkpoints" / "best") == "step-2/model"
 

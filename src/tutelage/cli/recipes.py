@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from tutelage.cli.options import as_yaml, option, parse_words, show
+from tutelage.cluster.placement import shown
 from tutelage.errors import UserError
 from tutelage.processes import is_main
 from tutelage.recipe import check_models, load_recipe
@@ -57,6 +58,8 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     if options.dry_run:
         for stage, name, config in recipe.stages:
             print(f"# {stage}: {name}\n{as_yaml(config)}")
+        if recipe.cluster:
+            print("\n".join(f"# {line}" for line in ("placement", *shown(recipe.cluster, recipe.stages))))
         return None
     check_models(recipe)
     check_folder(recipe.out)

@@ -5,8 +5,8 @@ from typing import Any
 
 from tutelage.cli.options import as_yaml, parse, show
 from tutelage.configs import STAGES, TrainingConfig, to_mapping
-from tutelage.processes import is_main
 from tutelage.named_data import local_data
+from tutelage.processes import is_main
 from tutelage.recipe import stage_function
 from tutelage.runs import check_out
 

@@ -57,7 +57,10 @@ class LabOptions:
 def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     if verb == "study":
         return study(arguments)
-    return lessons() if not arguments else lab(arguments)
+    if not arguments:
+        lessons()
+        return None
+    return lab(arguments)
 
 
 def study(arguments: list[str]) -> dict[str, Any]:
@@ -76,6 +79,7 @@ def study(arguments: list[str]) -> dict[str, Any]:
 
 
 def lessons() -> None:
+    """What `tutelage lab` can show."""
     from tutelage.studies.schema import all_scenarios
 
     print("usage: tutelage lab SCENARIO [options]   (tutelage lab SCENARIO --help)\n")

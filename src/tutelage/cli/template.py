@@ -58,6 +58,17 @@ def main(verb: str, arguments: list[str]) -> None:
     print(makers[options.kind](options), end="")
 
 
+class _Plain(yaml.SafeDumper):
+    """YAML without anchors: each part is written where it stands."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _yaml(content: dict[str, Any]) -> str:
+    return yaml.dump(content, Dumper=_Plain, sort_keys=False, width=120)
+
+
 def slurm(options: TemplateOptions) -> str:
     """One torchrun on each node. SIGTERM two minutes before the end leaves a checkpoint, and the job is queued again."""
     gpus = f"#SBATCH --gpus-per-node={options.gpus}\n" if options.gpus else ""
@@ -130,7 +141,7 @@ def rayjob(options: TemplateOptions) -> str:
             "rayClusterSpec": cluster,
         },
     }
-    return yaml.safe_dump(job, sort_keys=False, width=120)
+    return _yaml(job)
 
 
 def dockerfile(options: TemplateOptions) -> str:
@@ -182,7 +193,7 @@ def compose(options: TemplateOptions) -> str:
         "secrets": {"password": {"file": "./password"}, "pgpass": {"file": "./pgpass"}},
         "volumes": {"database": {}},
     }
-    return yaml.safe_dump(content, sort_keys=False, width=120)
+    return _yaml(content)
 
 
 def systemd(options: TemplateOptions) -> str:

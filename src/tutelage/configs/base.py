@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from tutelage.errors import UserError, did_you_mean
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-C = TypeVar("C", bound="StageConfig")
+C = TypeVar("C")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -143,7 +143,7 @@ def to_mapping(config: StageConfig) -> dict[str, Any]:
 def from_mapping(cls: type[C], values: dict[str, Any], *, where: str) -> C:
     """A config from a YAML mapping; unknown keys and wrong types are errors that name the key."""
     hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # a dataclass
     resolved: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")

@@ -33,8 +33,10 @@ def prepare(model: nn.Module, parallel: str, activation_checkpointing: bool) -> 
     if activation_checkpointing:
         for layer in layers_of(model):
             layer.forward = partial(_recomputed, layer.forward)
-    if parallel == "fsdp" and start():
+    sharded = parallel == "fsdp" and start()
+    if sharded:
         _shard(model)
+    keep_step(sharded)
 
 
 def layers_of(model: Any) -> nn.ModuleList:
@@ -70,7 +72,6 @@ def _shard(model: Any) -> None:
     # Packed training calls the body, and reads the head's weights: both belong to the root's forward pass.
     model.body = lambda **inputs: model.base_model(**inputs)
     register_fsdp_forward_method(model, "body")
-    keep_step()
     with torch.no_grad(), attending(PackedLayout(torch.tensor([0, 1]))):  # the first pass settles which is the root
         model.body(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=False)
     for module in model.modules():
@@ -121,7 +122,11 @@ def plain_state(model: Any) -> dict[str, Tensor] | None:
     """Inside `whole`: what a sharded model's folder holds, tied weights once; None for a model that is not sharded."""
     if not isinstance(model, FSDPModule):
         return None
-    tensors = [*model.named_parameters(), *((name, b) for name, b in model.named_buffers() if name in model.persistent)]
+    module: Any = model
+    tensors = [
+        *module.named_parameters(),
+        *((name, b) for name, b in module.named_buffers() if name in module.persistent),
+    ]
     return {name: tensor.detach() for name, tensor in tensors}
 
 

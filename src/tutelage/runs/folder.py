@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +32,7 @@ from tutelage.runs.files import (
     write_json,
     write_text,
 )
+from tutelage.runs.manifest import damage, write_manifest
 
 # What may differ between a run and its resumption: these change when it stops, what it prints, whether it may
 # start or how it fits into memory, not what it computes.
@@ -112,6 +114,17 @@ class Run:
         """Clear what a killed process left, find the newest checkpoint, and make the links true again."""
         for leftover in self.checkpoints.glob(".tmp-*"):
             shutil.rmtree(leftover)
+        steps = sorted(self._steps(), reverse=True)
+        faults = {step: fault for step in steps if (fault := damage(self.checkpoints / f"step-{step}"))}
+        if steps and len(faults) == len(steps):
+            step, fault = next(iter(faults.items()))
+            what = f"no checkpoint is whole (step {step}: {fault})"
+            raise UserError(what, where=str(self.path), mend="begin anew with another --out")
+        for step, fault in faults.items():
+            print(
+                f"{self.path}: the checkpoint of step {step} is damaged ({fault}) and is thrown away", file=sys.stderr
+            )
+            remove_folder(self.checkpoints / f"step-{step}")
         self.start_step = max(self._steps(), default=0)
         if self.start_step:
             self._link_and_prune()
@@ -185,7 +198,7 @@ class Run:
         *,
         best: bool = False,
     ) -> Path:
-        """Write checkpoints/step-N/{model,state}, point `latest` at it, drop older ones but `best`.
+        """Write checkpoints/step-N/{model,state}, point `latest` at it, drop older ones but the one before and `best`.
 
         Each of the two fills a folder, and the processes that follow take part in it. `best` marks the step as the
         best so far in the same move, so that a kill cannot part the two. Whatever fails, the checkpoints before are
@@ -207,6 +220,7 @@ class Run:
                     write_state(temporary / "state")
                 if best:
                     (temporary / "state" / "best").touch()
+                write_manifest(temporary)
                 sync_tree(temporary)
                 for log in LOGS:
                     with suppress(FileNotFoundError):
@@ -225,10 +239,10 @@ class Run:
         point_link(self.checkpoints / "latest", newest / "model")
         if (newest / "state" / "best").exists():
             point_link(self.checkpoints / "best", newest / "model")
-        best = self.best()
+        best, kept = self.best(), sorted(self._steps())[-2:]  # the one before is there if the newest is damaged
         for step in self._steps():
             old = self.checkpoints / f"step-{step}"
-            if old != newest and (best is None or old.resolve() != best.parent):
+            if step not in kept and (best is None or old.resolve() != best.parent):
                 remove_folder(old)
 
     def _steps(self) -> list[int]:

@@ -105,6 +105,18 @@ METRICS = [
         ("objective/non_score_reward", "reward", None, "−β · objective/kl: the penalty in the reward"),
         ("val/num_eos_tokens", "count", None, "answers that ended with the end token"),
         ("val/ratio", "1", None, "mean of ρ = π/π_old over response tokens and updates; 1 in expectation"),
+        (
+            "sampling/sampling_logp_difference/mean",
+            "nats/token",
+            "zero",
+            "mean of |log π − log μ| over response tokens, μ the sampler's: rounding, or older weights",
+        ),
+        (
+            "sampling/importance_sampling_ratio/mean",
+            "1",
+            None,
+            "mean of min(π/μ, cap), the weights of answers that older weights drew; 1 where the newest drew",
+        ),
         ("response_length/mean", "tokens", None, "mean length of the answers, end token included"),
         ("response_length/clip_ratio", "share", "down", "share of answers cut off at max_new_tokens"),
         ("policy/approxkl_avg", "nats/token", "zero", "mean of ½ (log π − log π_old)² over tokens and updates"),

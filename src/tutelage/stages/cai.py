@@ -33,8 +33,8 @@ from tutelage.records import Demonstration, Prompt
 from tutelage.runs import Progress, write_text
 from tutelage.runs.files import append_rows, whole_rows
 from tutelage.stages.language_modeling import backward_mean_nll
-from tutelage.stages.sample import draw, rendered_prompts, text_of
 from tutelage.stages.loading import trained_policy
+from tutelage.stages.sample import draw, rendered_prompts, text_of
 from tutelage.stages.session import Session
 
 CHUNK = 64  # prompts whose rows are written together
@@ -148,7 +148,11 @@ def _rounds(critic: Critic, asked: list[Prompt], answers: list[str], config: CAI
         for (prompt, response, principle), critique in zip(drawn, critiques, strict=True):
             revision = next(revisions) if critique.problem is None else None
             problem = critique.problem or (revision.problem if revision else None)
-            row = {"schema": "tutelage.revision/1", "id": f"{prompt.id}-{number}", "prompt_id": prompt.id}
+            row: dict[str, Any] = {
+                "schema": "tutelage.revision/1",
+                "id": f"{prompt.id}-{number}",
+                "prompt_id": prompt.id,
+            }
             row |= {"messages": prompt.messages, "round": number, "principle": principle.id, "response": response}
             row |= {"critique": critique.text, "revision": revision.text if revision else None, "problem": problem}
             rows[prompt.id].append(row)

@@ -30,6 +30,7 @@ from tutelage.engine.distributed import summed_row
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
 from tutelage.models import Policy, resolve, save_model
+from tutelage.records import Prompt
 from tutelage.runs.alarms import ppo_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.loading import on_policy_models
@@ -63,12 +64,23 @@ def run(config: GroupConfig) -> dict[str, Any]:
         if session.state:
             optimizer.load(session.state["optimizer"])
 
+        def prompts_of(step: int) -> list[Prompt]:
+            count = config.batch_size // config.group_size
+            order = batch_order(len(asked), count, config.seed, session.position(step))
+            return [asked[i] for i in order]
+
         for step in session.steps():
             # 2. group_size answers of the current policy to each prompt, scored by the reward model.
             clock = [time.perf_counter()]
-            count = config.batch_size // config.group_size
-            batch = [asked[i] for i in batch_order(len(asked), count, config.seed, session.position(step))]
-            rollout = collect(models, batch, config, seed=config.seed, step=step, group_size=config.group_size)
+            rollout = collect(
+                models,
+                prompts_of(step),
+                config,
+                seed=config.seed,
+                step=step,
+                group_size=config.group_size,
+                prompts_of=prompts_of,
+            )
             clock.append(time.perf_counter())
             if step == 1:
                 stop_if_broken(check_first_rollout(rollout, policy), config)

@@ -6,7 +6,7 @@ one more model, asks for nothing twice.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) 
 def behaviors_of(spec: str, said: Answers, config: EvalConfig) -> tuple[dict[str, Any], Outcomes]:
     """Refusals and verbosity of a model's answers; sycophancy, where it can be asked (a file of outputs cannot)."""
     answered = {i: refusal_class(text) for i, text in enumerate(said) if text is not None}
-    refusals = {
+    refusals: dict[str, dict[Hashable, float]] = {
         name: {i: float(kind == label) for i, kind in answered.items()}
         for name, label in (("full_refusal", "refusal"), ("partial_refusal", "partial"))
     }

@@ -22,6 +22,8 @@ def rollout_metrics(rollout: Rollout, kl_coef: float) -> dict[str, float]:
         "objective/scores": float(rollout.raw_scores.mean()),
         "objective/non_score_reward": float(-kl_coef * kl_N.mean()),
         "val/num_eos_tokens": int(rollout.ended.sum()),
+        "sampling/sampling_logp_difference/mean": float((rollout.logprobs - rollout.sampled_logprobs).abs().mean()),
+        "sampling/importance_sampling_ratio/mean": float(rollout.weights.mean()),
         "response_length/mean": float(rollout.offsets.diff().float().mean()),
         "response_length/clip_ratio": float((~rollout.ended).float().mean()),
     }

@@ -32,6 +32,7 @@ from tutelage.engine.distributed import summed_row
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
 from tutelage.models import Policy, resolve, save_model
+from tutelage.records import Prompt
 from tutelage.runs.alarms import ppo_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.language_modeling import as_document, backward_mean_nll
@@ -85,11 +86,14 @@ def run(config: PPOConfig) -> dict[str, Any]:
             adam.policy.fill(averages, session.state["averages"])
             kl_coef = session.state["kl_coef"]
 
+        def prompts_of(step: int) -> list[Prompt]:
+            order = batch_order(len(asked), config.batch_size, config.seed, session.position(step))
+            return [asked[i] for i in order]
+
         for step in session.steps():
             # 2. Answers of the current policy, scored by the reward model.
             clock = [time.perf_counter()]
-            batch = [asked[i] for i in batch_order(len(asked), config.batch_size, config.seed, session.position(step))]
-            rollout = collect(models, batch, config, seed=config.seed, step=step)
+            rollout = collect(models, prompts_of(step), config, seed=config.seed, step=step, prompts_of=prompts_of)
             clock.append(time.perf_counter())
             if step == 1:
                 stop_if_broken(check_first_rollout(rollout, policy), config)
@@ -98,10 +102,11 @@ def run(config: PPOConfig) -> dict[str, Any]:
             logprobs = (rollout.logprobs, rollout.reference_logprobs)
             rewards_T = token_rewards(*logprobs, rollout.scores, rollout.offsets, kl_coef) + rollout.step_rewards
             advantages_T, returns_T = gae(rewards_T, rollout.values, rollout.offsets, 1.0, config.lam)
+            advantages_T = whiten(advantages_T) * rollout.weights
 
             # 4. Clipped updates of policy and value, minibatch by minibatch, with ptx in the same update.
             rate = constant_after_warmup(step - 1, config.warmup_steps)
-            updates = _update(config, models, adam, rollout, whiten(advantages_T), returns_T, documents, step, rate)
+            updates = _update(config, models, adam, rollout, advantages_T, returns_T, documents, step, rate)
             ema_update(averages, adam.policy.masters, config.ema)
             clock.append(time.perf_counter())
 

@@ -76,7 +76,12 @@ def run(config: PRMConfig) -> dict[str, Any]:
             if step == total:
                 card = step_card([_judged(model, one, config) for one in held_out or train[:64]], model.each_step)
                 row["eval/step_accuracy"] = card["step_accuracy"]
-            about = {"role": "process", "stage": "prm", "parent": str(source), "data": data_hash(config.data)}
+            about: dict[str, Any] = {
+                "role": "process",
+                "stage": "prm",
+                "parent": str(source),
+                "data": data_hash(config.data),
+            }
             about |= {"supervision": config.supervision, "card": card}
             session.done(
                 step,

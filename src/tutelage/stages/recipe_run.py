@@ -10,13 +10,14 @@ from typing import Any
 from tutelage import __version__
 from tutelage.algorithms.best_of_n import kl_upper_bound
 from tutelage.configs import PPOConfig, StageConfig, TrainingConfig, to_mapping
+from tutelage.configs.cluster import ClusterConfig
 from tutelage.engine.distributed import from_main
 from tutelage.engine.memory import peak_rss_bytes
 from tutelage.errors import UserError
 from tutelage.evaluation.hacking import RunCurve, run_curve, summarize
 from tutelage.evaluation.overoptimization import curve, exploited
 from tutelage.processes import is_main
-from tutelage.recipe import Recipe, skips, stage_function
+from tutelage.recipe import Recipe, placed_function, skips
 from tutelage.report import write_report
 from tutelage.runs import check_same, finished, write_config, write_json, write_text
 from tutelage.runs.folder import HARMLESS
@@ -41,8 +42,8 @@ def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
             continue
         done = from_main(lambda: finished(recipe.out / stage))
         if done is None and isinstance(config, TrainingConfig):
-            done = run_stage(recipe.out, stage, verb, config)
-        results[stage] = done or from_main(lambda: run_stage(recipe.out, stage, verb, config))
+            done = run_stage(recipe.out, stage, verb, config, recipe.cluster)
+        results[stage] = done or from_main(lambda: run_stage(recipe.out, stage, verb, config, recipe.cluster))
     return from_main(lambda: _write_reports(recipe, results, command, started))
 
 
@@ -61,7 +62,9 @@ def _write_reports(recipe: Recipe, results: dict[str, dict[str, Any]], command: 
     return report
 
 
-def run_stage(out: Path, stage: str, verb: str, config: StageConfig) -> dict[str, Any]:
+def run_stage(
+    out: Path, stage: str, verb: str, config: StageConfig, cluster: ClusterConfig | None = None
+) -> dict[str, Any]:
     """One stage into its folder; summary.json, written last, says that it is complete."""
     folder = out / stage
     before = time.perf_counter()
@@ -69,7 +72,7 @@ def run_stage(out: Path, stage: str, verb: str, config: StageConfig) -> dict[str
         if not isinstance(config, TrainingConfig):  # the others write one file each, whole, and begin anew
             folder.mkdir(exist_ok=True)
             write_config(folder, verb, to_mapping(config))
-        done = stage_function(verb)(config)
+        done = placed_function(verb, config, cluster)(config)
     except UserError:
         if is_main():
             _leave_nothing(out, folder)

@@ -3,13 +3,16 @@
 Suffixes: _T response tokens of all episodes end to end, _N episodes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tutelage.algorithms.importance import truncated_importance_weights
 from tutelage.algorithms.rewards import terminal_scores
+from tutelage.cluster import samplers
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.data.batches import step_seed, token_budget_batches
 from tutelage.data.templates import Rendered, end_token_id, render_completion, render_prompt
@@ -23,7 +26,10 @@ from tutelage.stages.sample import draw, text_of
 from tutelage.stages.step_scores import process_rewards
 
 LISTS = ("prompts", "samples", "sequences", "starts")
-TENSORS = ("scores", "raw_scores", "ended", "logprobs", "reference_logprobs", "values", "entropy", "step_rewards")
+TENSORS = (
+    *("scores", "raw_scores", "ended", "logprobs", "reference_logprobs", "values", "entropy"),
+    *("sampled_logprobs", "weights", "step_rewards"),
+)
 
 
 @dataclass
@@ -42,15 +48,17 @@ class Rollout:
     reference_logprobs: Tensor  # [T]
     values: Tensor  # [T] of the state before each response token; zeros without a critic
     entropy: Tensor  # [T]
+    sampled_logprobs: Tensor  # [T] as the sampler gave them
+    weights: Tensor  # [T] of answers that older weights drew; ones otherwise
     step_rewards: Tensor  # [T] of a process reward model, summing to 0 over each answer; zeros without one
 
     @classmethod
     def joined(cls, parts: "Sequence[Rollout | None]") -> "Rollout":
         """The processes' rollouts end to end; a process without a prompt has None."""
         some = [one for one in parts if one is not None]
-        lists = {name: [x for one in some for x in getattr(one, name)] for name in LISTS}
+        lists: dict[str, Any] = {name: [x for one in some for x in getattr(one, name)] for name in LISTS}
         offsets = offsets_of(torch.cat([one.offsets.diff() for one in some]))
-        tensors = {name: torch.cat([getattr(one, name) for one in some]) for name in TENSORS}
+        tensors: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in some]) for name in TENSORS}
         return cls(**lists, **tensors, offsets=offsets)
 
     def part(self, episodes: list[int]) -> tuple[list[list[int]], list[int], Tensor]:
@@ -79,24 +87,48 @@ class Models:
 
 
 def collect(
-    models: Models, asked: list[Prompt], config: PPOConfig | GroupConfig, *, seed: int, step: int, group_size: int = 1
+    models: Models,
+    asked: list[Prompt],
+    config: PPOConfig | GroupConfig,
+    *,
+    seed: int,
+    step: int,
+    group_size: int = 1,
+    prompts_of: Callable[[int], list[Prompt]] | None = None,
 ) -> Rollout:
     """Sample group_size answers to each prompt, which follow each other, and score them with every model (no gradient).
 
     Each process does so for its part of the prompts, with the seeds of the prompts, and has the whole at the end.
+    prompts_of: the prompts of any step; with it a pool of samplers draws, where there is one.
     """
-    mine = list(distributed.part(asked))
+    mine, some = list(distributed.part(asked)), None
     with whole(models.policy.model, models.value and models.value.model):
-        some = _collect(models, mine, config, seed=seed, step=step, group_size=group_size) if mine else None
+        if mine:
+            some = _collect(models, mine, config, seed, step, group_size, prompts_of)
     return Rollout.joined(distributed.gather(some))
 
 
 def _collect(
-    models: Models, asked: list[Prompt], config: PPOConfig | GroupConfig, *, seed: int, step: int, group_size: int
+    models: Models,
+    asked: list[Prompt],
+    config: PPOConfig | GroupConfig,
+    seed: int,
+    step: int,
+    group_size: int,
+    prompts_of: Callable[[int], list[Prompt]] | None,
 ) -> Rollout:
     policy, reference, reward, value = models.policy, models.reference, models.reward, models.value
     params = SamplingParams(config.max_new_tokens, 0, config.temperature)
-    drawn = draw(policy, asked, group_size, params, step_seed(seed, "rollout", step), config.max_length)
+    pool = samplers.current() if prompts_of else None
+    if pool is None or prompts_of is None:
+        drawn = draw(policy, asked, group_size, params, step_seed(seed, "rollout", step), config.max_length)
+    else:
+
+        def request(step: int, prompts: list[Prompt]) -> samplers.Request:
+            return samplers.Request(prompts, group_size, params, step_seed(seed, "rollout", step), config.max_length)
+
+        more = pool.off_policy and step < (config.max_steps or step)
+        drawn = pool.draw(policy, request(step, asked), request(step + 1, prompts_of(step + 1)) if more else None)
     samples = [one for row in drawn for one in row]
     asked = [prompt for prompt in asked for _ in range(group_size)]
     prompt_ids = [render_prompt(policy.tokenizer, p.messages) for p in asked]
@@ -121,8 +153,12 @@ def _collect(
         step_rewards = torch.zeros(int(offsets[-1]))
     ended = torch.tensor([one.finish == "stop" for one in samples])
     scores = terminal_scores(raw, ended, config.missing_eos_penalty)
-    made = (asked, samples, sequences, starts, offsets, scores, raw, ended)
-    return Rollout(*made, logprobs, reference_logprobs, values, entropy, step_rewards)
+    sampled = torch.cat([torch.tensor(one.logprobs) for one in samples])
+    weights = torch.ones_like(sampled)
+    if pool is not None and pool.off_policy:
+        weights = truncated_importance_weights(logprobs, sampled, pool.cluster.max_importance_weight)
+    tokens = (logprobs, reference_logprobs, values, entropy, sampled, weights, step_rewards)
+    return Rollout(asked, samples, sequences, starts, offsets, scores, raw, ended, *tokens)
 
 
 @torch.no_grad()
@@ -148,8 +184,7 @@ def check_first_rollout(rollout: Rollout, policy: Policy) -> list[str]:
         broken.append(
             f"policy and reference differ before training (largest log-prob difference {kl:.3g}): are they the same checkpoint?"
         )
-    sampled = torch.cat([torch.tensor(s.logprobs) for s in rollout.samples])
-    gap = float((sampled - rollout.logprobs).abs().mean())
+    gap = float((rollout.sampled_logprobs - rollout.logprobs).abs().mean())
     if gap > 0.1:
         broken.append(
             f"sampler and trainer disagree on log-probs (mean {gap:.3g} nats): temperature or template differ"

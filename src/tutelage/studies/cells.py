@@ -54,7 +54,10 @@ def run_cell(stages: Sequence[Any], settings: Settings, *, model: str, seed: int
             content = {k: v for k, v in to_mapping(config).items() if k not in NOT_CONTENT}
             folder = store / f"{stage}-{_key(verb, content, base)}"
             output = folder / OUTPUT_FILES[verb] if verb in OUTPUT_FILES else folder
-            config = replace(config, out=str(output), **({"resume": True} if "resume" in to_mapping(config) else {}))
+            fresh: dict[str, Any] = {"out": str(output)}
+            if "resume" in to_mapping(config):
+                fresh["resume"] = True
+            config = replace(config, **fresh)
             recipe.stages.append((stage, verb, config))
             run = _stage(store, folder.name, verb, config)
         done = finished(folder)

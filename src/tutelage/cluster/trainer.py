@@ -1,0 +1,99 @@
+"""A stage in a Ray actor, with samplers; begun anew from its last checkpoint when the actor dies."""
+
+import os
+import sys
+from dataclasses import replace
+from typing import Any
+
+from tutelage.cluster.placement import bundles
+from tutelage.configs import GroupConfig, PPOConfig
+from tutelage.configs.cluster import ClusterConfig
+from tutelage.errors import UserError
+from tutelage.processes import world_size
+
+PATIENCE = 120.0  # seconds for the cluster to have room
+
+
+class Trainer:
+    """What the actor does: run the stage as it is."""
+
+    def run(
+        self, verb: str, config: PPOConfig | GroupConfig, cluster: ClusterConfig, group: Any, folder: str
+    ) -> dict[str, Any]:
+        """folder: where the command was typed, which the paths of the config start from."""
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        from tutelage.cluster.samplers import Pool, Sampler, using
+        from tutelage.models import resolve
+        from tutelage.recipe import stage_function
+
+        os.chdir(folder)
+        resources, place = bundles(cluster)[1], PlacementGroupSchedulingStrategy(group)
+        options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
+        kind = ray.remote(Sampler).options(**options, scheduling_strategy=place)
+        model = str(resolve(config.model))
+        with using(Pool(ray, lambda: kind.remote(model, config.dtype), cluster)):
+            return stage_function(verb)(config)
+
+
+def run_placed(verb: str, config: Any, cluster: ClusterConfig) -> dict[str, Any]:
+    """Run one on-policy stage on the cluster; returns its summary."""
+    if world_size() > 1:
+        mend = "start the recipe without torchrun: Ray starts what it needs"
+        raise UserError("a recipe with this block is one process", where="cluster", mend=mend)
+    try:
+        import ray
+    except ImportError as error:
+        mend = "pip install 'tutelage[ray]', or take the block out"
+        raise UserError("Ray is not installed", where="cluster", mend=mend) from error
+    started = not ray.is_initialized()
+    if started:
+        own: dict[str, Any] = (
+            {} if cluster.address else {"num_cpus": _whole(cluster, "CPU"), "include_dashboard": False}
+        )
+        ray.init(address=cluster.address, log_to_driver=True, **own)
+    group = _room(ray, cluster)
+    try:
+        return _begun_anew(ray, group, verb, config, cluster)
+    finally:
+        ray.util.remove_placement_group(group)
+        if started:
+            ray.shutdown()
+
+
+def _whole(cluster: ClusterConfig, name: str) -> int:
+    return max(1, round(sum(one.get(name, 0.0) for one in bundles(cluster)) + 0.49))
+
+
+def _room(ray: Any, cluster: ClusterConfig) -> Any:
+    """The resources of all actors together, or a UserError that says what there is."""
+    group = ray.util.placement_group(bundles(cluster), strategy="PACK")
+    if not group.wait(PATIENCE):
+        ray.util.remove_placement_group(group)
+        there = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
+        what = f"the cluster has no room for {bundles(cluster)}; it has {there}"
+        raise UserError(what, where="cluster", mend="ask for less, or wait for more machines")
+    return group
+
+
+def _begun_anew(ray: Any, group: Any, verb: str, config: Any, cluster: ClusterConfig) -> dict[str, Any]:
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+    resources = bundles(cluster)[0]
+    options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0), "scheduling_strategy": place}
+    for attempt in range(cluster.restarts + 1):
+        trainer = ray.remote(Trainer).options(**options).remote()
+        try:
+            return ray.get(trainer.run.remote(verb, config, cluster, group, os.getcwd()))
+        except ray.exceptions.RayActorError:
+            if attempt == cluster.restarts:
+                raise
+            print(f"{verb}: the trainer died; it goes on from its last checkpoint", file=sys.stderr)
+            config = replace(config, resume=True)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+    raise AssertionError("a last attempt returns or raises")

@@ -1,0 +1,37 @@
+"""The `cluster:` block of a recipe: which actors Ray places, with what."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tutelage.errors import UserError
+
+
+@dataclass(kw_only=True, frozen=True)
+class ClusterConfig:
+    """On-policy stages on a Ray cluster: one trainer, and workers that sample for it."""
+
+    samplers: int = 2
+    """Workers that draw answers with the trainer's weights."""
+    sampler_cpus: float = 1.0
+    sampler_gpus: float = 0.0
+    trainer_cpus: float = 1.0
+    trainer_gpus: float = 0.0
+    mode: Literal["synchronous", "one-step-off"] = "synchronous"
+    """Sample with the newest weights, or while the trainer updates with those before (ppo only)."""
+    max_importance_weight: float = 2.0
+    """Where the truncated importance weights of one-step-off answers end."""
+    address: str | None = None
+    """A Ray cluster (`auto`: the one this machine belongs to); when not given, Ray is started here."""
+    restarts: int = 3
+    """How often a trainer that died is begun anew from its last checkpoint."""
+
+    def __post_init__(self) -> None:
+        for name in ("samplers", "sampler_cpus", "trainer_cpus", "max_importance_weight"):
+            if not getattr(self, name) > 0:
+                self._refuse(name, "give a number above zero")
+        for name in ("sampler_gpus", "trainer_gpus", "restarts"):
+            if getattr(self, name) < 0:
+                self._refuse(name, "give zero or a number above it")
+
+    def _refuse(self, name: str, mend: str) -> None:
+        raise UserError(f"{getattr(self, name)!r} cannot be used", where=f"cluster, key {name}", mend=mend)

@@ -1,0 +1,105 @@
+"""The pool of samplers with stand-ins for Ray and its workers: who dies when is chosen here."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tutelage.cluster.samplers import FAILURES, Pool, Request
+from tutelage.configs.cluster import ClusterConfig
+from tutelage.engine.sampling import SamplingParams
+
+
+class Died(Exception):
+    pass
+
+
+class Ray:
+    """Futures that are ready in random order; a future of a worker that died raises."""
+
+    exceptions = SimpleNamespace(RayActorError=Died)
+
+    def __init__(self, seed):
+        self.draw = random.Random(seed)
+
+    def put(self, value):
+        return value
+
+    def wait(self, futures, num_returns, timeout):
+        chosen = self.draw.choice(futures)
+        return [chosen], [f for f in futures if f is not chosen]
+
+    def get(self, future):
+        return future()
+
+
+class Worker:
+    """Answers with the prompt, the seed and the weights it was given; the n-th call of all workers may be its death."""
+
+    calls = 0
+    deaths: frozenset = frozenset()
+    started = 0
+
+    def __init__(self):
+        Worker.started += 1
+        self.dead = False
+        self.ready = SimpleNamespace(remote=lambda: self._future(lambda: None))
+        self.draw = SimpleNamespace(remote=self._draw)
+
+    def _draw(self, weights, version, request):
+        rows = [
+            [(prompt, request.seed, float(weights["w"]), n) for n in range(request.count)] for prompt in request.prompts
+        ]
+        return self._future(lambda: rows)
+
+    def _future(self, answer):
+        Worker.calls += 1
+        dies = Worker.calls in Worker.deaths
+
+        def future():
+            if dies or self.dead:
+                self.dead = True
+                raise Died("the actor died")
+            return answer()
+
+        return future
+
+
+def policy(value):
+    return SimpleNamespace(model=SimpleNamespace(named_parameters=lambda: [("w", torch.tensor(value))]))
+
+
+def request(count, seed):
+    return Request([f"p{i}" for i in range(count)], 2, SamplingParams(), seed, 96)
+
+
+def answers(count, seed, weight):
+    return [[(f"p{i}", seed, weight, n) for n in range(2)] for i in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_answer_is_lost_or_doubled_when_workers_die(seed):
+    draw = random.Random(seed)
+    Worker.calls, Worker.started = 0, 0
+    Worker.deaths = frozenset(draw.sample(range(1, 60), 10))
+    pool = Pool(Ray(seed), Worker, ClusterConfig(samplers=2))
+    for step in range(1, 6):
+        count = draw.randint(1, 23)
+        assert pool.draw(policy(float(step)), request(count, step), None) == answers(count, step, float(step))
+    assert Worker.started > 2  # others took the places of those that died
+
+
+def test_one_step_off_the_next_answers_are_drawn_with_the_weights_before_the_update():
+    Worker.calls, Worker.deaths = 0, frozenset()
+    pool = Pool(Ray(0), Worker, ClusterConfig(mode="one-step-off"))
+    assert pool.draw(policy(1.0), request(3, 1), request(5, 2)) == answers(3, 1, 1.0)
+    assert pool.draw(policy(2.0), request(5, 2), request(4, 3)) == answers(5, 2, 1.0)
+    assert pool.draw(policy(3.0), request(4, 3), None) == answers(4, 3, 2.0)
+
+
+def test_workers_that_always_die_end_the_run():
+    Worker.calls, Worker.deaths = 0, frozenset(range(1000))
+    with pytest.raises(Died):
+        Pool(Ray(0), Worker, ClusterConfig()).draw(policy(1.0), request(3, 1), None)
+    assert Worker.calls <= FAILURES + 5
