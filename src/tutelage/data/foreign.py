@@ -94,7 +94,7 @@ def stepwise(row: Row, where: str) -> list[Item]:
     marks = [(1 if label else -1) if isinstance(label, bool) else label for label in labels]
     if not texts:
         raise DegenerateRow("has no step", where=where, mend="take the row out")
-    who = labeler_of(row)
+    who: dict[str, Any] = labeler_of(row)
     number = _id("s", prompt.id, texts, marks, who.get("labeler"))
     return [prompt, StepLabel(id=number, prompt_id=prompt.id, steps=texts, labels=marks, **who)]
 

@@ -147,7 +147,7 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
                     completions=[(one.completions or [])[first], (one.completions or [])[second]],
                     ranks=[1, 2],
                     weight=round(2 * share, 4),
-                    **dict.fromkeys(_ONES_OWN),
+                    **_EMPTIED,
                 )
                 for pair, chance in labels.get(item, {}).items()
                 for (first, second), share in ((pair, chance), (pair[::-1], 1 - chance))
@@ -156,7 +156,10 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
     found.comparisons = kept
 
 
-_ONES_OWN = ("labeler", "seconds", "ratings", "flags", "shown", "effort", "supersedes", "note", "rest_below", "all_bad")
+# what one labeler's ranking has of its own
+_EMPTIED: dict[str, Any] = dict.fromkeys(
+    ("labeler", "seconds", "ratings", "flags", "shown", "effort", "supersedes", "note", "rest_below", "all_bad")
+)
 
 
 def orders_a_pair(one: Comparison) -> bool:
