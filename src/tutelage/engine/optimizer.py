@@ -1,5 +1,6 @@
 """Adam with float32 master weights for models that compute in bfloat16."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -81,9 +82,15 @@ class MasterAdam:
 
     @torch.no_grad()
     def step(self, learning_rate: float, max_grad_norm: float | None) -> float:
-        """Clip, update, round into the model. Returns the gradient's norm before clipping."""
+        """Clip, update, round into the model. Returns the gradient's norm before clipping.
+
+        A gradient that is not finite raises FloatingPointError and changes nothing.
+        """
         self.sums = self._summed()
         norm = self.norm([g for g in self.sums if g is not None])
+        if not math.isfinite(norm):
+            what = f"the gradient's norm is {norm} in update {self.steps + 1}"
+            raise FloatingPointError(f"{what}; lower the learning rate, and check the data")
         clip = 1.0 if max_grad_norm is None else min(1.0, max_grad_norm / (norm + 1e-6))
         self.steps += 1
         for part in self._parts():

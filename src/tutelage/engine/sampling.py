@@ -22,7 +22,7 @@ from tutelage.engine.packing import pack
 from tutelage.engine.stopping import StopStrings
 from tutelage.engine.watchdog import beat
 
-__all__ = ["Sample", "SamplingParams", "choose", "row_seed", "sample", "stream"]
+__all__ = ["Sample", "SamplingParams", "choose", "context_of", "row_seed", "sample", "stream"]
 
 PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
 
@@ -38,6 +38,11 @@ class Sample:
     logprobs: list[float]
     finish: str  # "stop" at an end token, "stop_sequence" at a stop string, or "length"
     cut: int | None = None
+
+
+def context_of(model: Any) -> int:
+    """How many positions a model has; without a stated number as many as are asked for."""
+    return int(getattr(model.config, "max_position_embeddings", 0) or 2**30)
 
 
 def row_seed(seed: int, name: str, index: int) -> int:
@@ -102,6 +107,7 @@ class _Decoder:
             reverse=True,
         )
         self.slots = min(batch_size, len(self.waiting))
+        self.context = context_of(model)  # a row that has filled it ends, cut off
         self.cache = CacheLayout(self.slots, max(len(p) for p in prompts) + params.max_new_tokens)
         self.head = head_product(model)
         self.forward = decoder_step(model, self.cache)
@@ -181,7 +187,7 @@ class _Decoder:
         self.logprobs[some].scatter_(1, drawn[:, None], logprobs[:, None])
         drawn += 1
         ended = torch.isin(tokens, self.ends)
-        done = ended | (drawn >= self.params.max_new_tokens)
+        done = ended | (drawn >= self.params.max_new_tokens) | (self.lengths[some] >= self.context)
         cuts = self._cuts(some, ended)
         done[list(cuts)] = True
         if done.any():

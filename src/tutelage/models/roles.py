@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from tutelage.engine.attention import PackedLayout, attending
 from tutelage.engine.logprobs import fused_logprobs, head_of
 from tutelage.engine.packing import Packed
+from tutelage.engine.sampling import context_of
 from tutelage.engine.watchdog import beat
+from tutelage.errors import UserError
 from tutelage.models.adapters import Adapters, new_config
 
 
@@ -28,6 +30,7 @@ def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any 
     What sequences share is computed once, and its gradients from all of them add up.
     """
     beat()
+    check_context(model, int(packed.lengths.max()))
     ids, positions, shared = packed.input_ids, packed.position_ids, packed.shared
     if shared is not None:
         ids, positions = ids[shared.kept], positions[shared.kept]
@@ -37,6 +40,17 @@ def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any 
         body = body_of(input_ids=ids[None], position_ids=positions[None], use_cache=False)
     hidden = body.last_hidden_state[0]
     return hidden if where is None else hidden.index_select(0, where)
+
+
+def check_context(model: Any, longest: int) -> None:
+    """A UserError for a sequence that has more tokens than the model has positions."""
+    context = context_of(model)
+    if longest > context:
+        raise UserError(
+            f"a sequence has {longest} tokens, the model's context holds {context}",
+            where="option --max-length (max_length)",
+            mend=f"give at most {context}",
+        )
 
 
 @dataclass

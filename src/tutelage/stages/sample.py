@@ -10,7 +10,7 @@ from tutelage.data.formats import write_jsonl
 from tutelage.data.sources import prompts
 from tutelage.data.templates import end_token_id, render_prompt
 from tutelage.engine import vllm
-from tutelage.engine.sampling import Sample, SamplingParams, row_seed, sample
+from tutelage.engine.sampling import Sample, SamplingParams, context_of, row_seed, sample
 from tutelage.errors import UserError
 from tutelage.models import Policy, load_policy
 from tutelage.models.checkpoint import load_vllm
@@ -142,7 +142,11 @@ def draw(
 def rendered_prompts(policy: Policy, asked: list[Prompt], max_length: int) -> list[list[int]]:
     """Token ids of each prompt; a UserError for one that leaves no room for an answer."""
     ids = [render_prompt(policy.tokenizer, p.messages) for p in asked]
+    context = _context(policy)
     for prompt, one in zip(asked, ids, strict=True):
+        if context <= len(one) < max_length:
+            what = f"prompt {prompt.id} has {len(one)} tokens, the model's context holds {context}"
+            raise UserError(what, where="option --data (data)", mend="leave long prompts out")
         if len(one) >= max_length:
             raise UserError(
                 f"prompt {prompt.id} has {len(one)} tokens",
@@ -157,13 +161,18 @@ def fitting_prompts(policy: Policy, asked: list[Prompt], max_length: int) -> lis
 
     A UserError where none does.
     """
-    fitting = [p for p in asked if len(render_prompt(policy.tokenizer, p.messages)) < max_length]
+    room = min(max_length, _context(policy))
+    fitting = [p for p in asked if len(render_prompt(policy.tokenizer, p.messages)) < room]
     if asked and not fitting:
         rendered_prompts(policy, asked[:1], max_length)
     if len(fitting) < len(asked):
         left_out = len(asked) - len(fitting)
-        print(f"{left_out} of {len(asked)} prompts have {max_length} tokens or more: left out", file=sys.stderr)
+        print(f"{left_out} of {len(asked)} prompts have {room} tokens or more: left out", file=sys.stderr)
     return fitting
+
+
+def _context(policy: Policy) -> int:
+    return 2**30 if isinstance(policy.model, vllm.VLLM) else context_of(policy.model)  # vLLM checks its own
 
 
 def text_of(policy: Policy, one: Sample) -> str:
