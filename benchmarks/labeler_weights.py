@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tutelage import world
 from tutelage.configs import RewardConfig, SampleConfig
 from tutelage.feedback import Store, people, queue
 from tutelage.feedback.export import export_folder

@@ -40,7 +40,7 @@ def fill(store: Store, completions: int, labelers: int) -> list[tuple[str, str]]
     """A project with so many completions, each item for three people; (cookie, form token) of each labeler."""
     count = completions // K
     asked = [Prompt(id=f"p{i}", messages=[{"role": "user", "content": f"Question {i}: why?"}]) for i in range(count)]
-    words = "because the river runs down to the sea and nobody asks it why ".split()
+    words = ["because", "the", "river", "runs", "down", "to", "the", "sea", "and", "nobody", "asks", "it", "why"]
     rng = random.Random(0)
     drawn = [
         Completion(id=f"p{i}-{k}", prompt_id=f"p{i}", text=f"{k}: {' '.join(rng.choices(words, k=60))}")
