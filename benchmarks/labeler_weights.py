@@ -68,7 +68,8 @@ def labeled(store: Store, asked: list[Prompt], drawn: list[Completion], labelers
                 left.discard(i)
                 continue
             work = queue.work_on(db, task.id, labeler.id)
-            prompt = Prompt(id=work.prompt.id, messages=work.prompt.messages, category=work.prompt.category)
+            about = work.prompt
+            prompt = Prompt(id=about.id, messages=about.messages, category=about.category, source=about.source)
             ranks = labeler.rank(prompt, work.texts, work.finishes, rng)
             queue.submit(db, f"{labeler.id}-{task.id}", task.id, labeler.id, "rank", {"ranks": ranks})
 

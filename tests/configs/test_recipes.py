@@ -10,12 +10,23 @@ from tutelage.errors import UserError
 from tutelage.recipe import load_recipe, skips
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+ROUNDS = [path for path in RECIPES if path.stem.endswith("-round")]  # what a round of people's labels trains
 
 
 OWN_ROAD = ("constitutional", "process")  # recipes whose policies do not come from people's comparisons
 
 
-@pytest.mark.parametrize("path", [p for p in RECIPES if p.stem not in OWN_ROAD], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", ROUNDS, ids=lambda p: p.name)
+def test_a_rounds_recipe_trains_on_the_rounds_answers(path, tmp_path):
+    recipe = load_recipe(path, data="labels", model="some/policy", out=str(tmp_path))
+    configs = {stage: config for stage, _, config in recipe.stages}
+    assert not skips(recipe) & configs.keys()
+    assert configs["reward"].data == "labels" and configs["reward"].model == "some/policy"
+    if "ppo" in configs:
+        assert configs["ppo"].model == "some/policy" and configs["ppo"].reward_model == str(tmp_path / "reward")
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if p not in ROUNDS and p.stem not in OWN_ROAD], ids=lambda p: p.name)
 def test_recipe_resolves(path, tmp_path):
     recipe = load_recipe(path, out=str(tmp_path))
     configs = {stage: config for stage, _, config in recipe.stages}

@@ -11,7 +11,7 @@ from tutelage.feedback.projects import create_project, find_project, import_gold
 from tutelage.feedback.schema import Answer, Assignment, Person, Task
 from tutelage.judges.rankers import PairRanker, ScoreRanker, open_rankers
 from tutelage.judges.verdict import ScoringJudge, Verdict
-from tutelage.records import Comparison, Completion
+from tutelage.records import Comparison, Completion, Prompt
 from tutelage.stages.label import run
 
 
@@ -25,7 +25,7 @@ def path(tmp_path):
     drawn = [Completion(id=f"{p.id}-{k}", prompt_id=p.id, text=t) for p in asked for k, t in enumerate(texts)]
     gold = Comparison(
         id="g",
-        prompt_id="g",
+        prompt_id=asked[0].id,
         completion_ids=["g0", "g1"],
         ranks=[1, 2],
         messages=asked[0].messages,
@@ -55,7 +55,17 @@ def test_the_queues_rules_hold_for_simulated_labelers(path):
     assert len(orders) > 3 and all(a.shown["merged"] for a in plain)
     for answer in plain:
         assert answer.payload["ranks"][1] == answer.payload["ranks"][2]  # equal texts share a card
-    assert run(LabelConfig(by="world:fair", project="loop", store=str(path)))["comparisons"] == 0
+    again = run(LabelConfig(by="world:fair", project="loop", store=str(path)))
+    assert (again["comparisons"], again["skipped"]) == (0, 0)
+
+
+def test_what_is_not_of_the_world_its_labelers_pass_over(path):
+    with Store.open(path).write() as db:
+        asked = [Prompt(id="mine", messages=[{"role": "user", "content": "Who am I?"}])]
+        drawn = [Completion(id=f"mine-{k}", prompt_id="mine", text=f"{k}") for k in range(2)]
+        import_records(db, create_project(db, "Mine"), asked, drawn)
+    done = run(LabelConfig(by="world:fair", project="mine", store=str(path)))
+    assert (done["comparisons"], done["skipped"]) == (0, 10)
 
 
 def test_screening_holds_for_programs_too(path, tmp_path):

@@ -5,15 +5,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tutelage.errors import UserError
 from tutelage.records import Message
 
 WORLD = Path(__file__).parents[1] / "world" / "base"
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what the assistant says, for loss masks; the text is rendered as it stands."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 @dataclass(frozen=True)
@@ -73,10 +85,16 @@ def _load(model: str) -> _Model:
     source = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
     if not isinstance(source, str):
         raise UserError("has no chat template", where=model, mend="choose a model that was trained to chat")
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
     environment.globals["raise_exception"] = _refuse
     names = {name: _text(config.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    return _Model(tokenizer, environment.from_string(source), {k: v for k, v in names.items() if v is not None})
+    try:
+        template = environment.from_string(source)
+    except TemplateError as error:
+        raise UserError(f"has a chat template that cannot be read ({error})", where=model) from error
+    return _Model(tokenizer, template, {k: v for k, v in names.items() if v is not None})
 
 
 def _text(token: Any) -> str | None:

@@ -126,9 +126,13 @@ def _from_queue(config: LabelConfig, name: str, rankers: Sequence[Ranker]) -> di
 
 def _ranked(ranker: Ranker, work: Any, rng: random.Random) -> dict[str, Any]:
     """What it says of the cards in the order in which they were shown to it; equal texts share a card."""
-    prompt = Prompt(id=work.prompt.id, messages=work.prompt.messages, category=work.prompt.category)
+    asked = work.prompt
+    prompt = Prompt(id=asked.id, messages=asked.messages, category=asked.category, source=asked.source)
     shown = [card[0] for card in work.cards]
-    said = ranker.rank(prompt, [work.texts[i] for i in shown], [work.finishes[i] for i in shown], rng)
+    try:
+        said = ranker.rank(prompt, [work.texts[i] for i in shown], [work.finishes[i] for i in shown], rng)
+    except ValueError as error:  # the world's labelers know the world's prompts only
+        return {"reason": "knowledge", "note": str(error)}
     ranks: list[int | None] = [None] * len(work.texts)
     for card, rank in zip(work.cards, said, strict=True):
         for place in card:

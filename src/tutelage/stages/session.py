@@ -66,8 +66,11 @@ class Session:
         self.watchdog.stop()
         if isinstance(error, UserError):
             self.run.abandon()
-        if isinstance(error, RolledBack):
+        broken = isinstance(error, FloatingPointError) and self._may_roll_back()
+        if broken or isinstance(error, RolledBack):
             self.run.release()
+        if broken:  # a gradient that is not finite: it changed nothing
+            self._roll_back(self.watchdog.step, str(error))
 
     def prepare(self, *models: Policy | ScalarModel) -> None:
         """Make models ready to be trained the way the run asks for; an optimizer is made after this."""
@@ -133,9 +136,12 @@ class Session:
             self.history[name].append(row[name])
         return None
 
+    def _may_roll_back(self) -> bool:
+        return bool(self.saved_step) and len(self.rolled_back) < self.config.rollbacks
+
     def _roll_back(self, step: int, fault: str) -> None:
         """Leave the stage for its last checkpoint; where there is none, or too often already, say so and go on."""
-        if not self.saved_step or len(self.rolled_back) >= self.config.rollbacks:
+        if not self._may_roll_back():
             print(f"\nalarm, step {step}: {fault}", file=sys.stderr)
             return
         if is_main():
