@@ -120,4 +120,8 @@ def _how_to_go_on(verb: str, words: list[str]) -> str:
         return ""
     program = sys.argv[0] if Path(sys.argv[0]).name == "tutelage" and not which("tutelage") else "tutelage"
     again = words if "--resume" in words else [*words, "--resume"]
-    return f"; go on with:\n  {shlex.join([program, *again])}"
+    start = [program]
+    if world_size() > 1:
+        here = os.environ.get("LOCAL_WORLD_SIZE", str(world_size()))
+        start = ["torchrun", "--nproc-per-node", here, "-m", "tutelage"]
+    return f"; go on with:\n  {shlex.join([*start, *again])}"
