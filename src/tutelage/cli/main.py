@@ -14,7 +14,7 @@ from shutil import which
 
 from tutelage import __version__
 from tutelage.errors import UserError, did_you_mean
-from tutelage.processes import is_main, one_voice, world_size
+from tutelage.processes import is_main, one_voice, rank, world_size
 
 # verb -> (module with `main(verb, arguments)`, what it does)
 VERBS = {
@@ -94,13 +94,14 @@ def _guarded(verb: str, words: list[str]) -> int:
             print(json.dumps(result, default=str, ensure_ascii=False), flush=True)
         return 0
     except UserError as error:
-        print(f"error: {error.message}", file=sys.stderr)
+        print(f"{_speaker()}error: {error.message}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{_speaker()}error: {error}", file=sys.stderr)
         return 1
     except Interrupted as error:
-        print(f"stopped at step {error.step} of {error.path}{_how_to_go_on(verb, words)}", file=sys.stderr)
+        if is_main():  # all of them stop at the same step
+            print(f"stopped at step {error.step} of {error.path}{_how_to_go_on(verb, words)}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
         print(f"\nstopped{_how_to_go_on(verb, words)}", file=sys.stderr)
@@ -111,8 +112,13 @@ def _guarded(verb: str, words: list[str]) -> int:
     except Exception as error:
         if not is_disk_full(error):
             raise
-        print(f"error: {str(error).splitlines()[0]}{_how_to_go_on(verb, words)}", file=sys.stderr)
+        print(f"{_speaker()}error: {str(error).splitlines()[0]}{_how_to_go_on(verb, words)}", file=sys.stderr)
         return 1
+
+
+def _speaker() -> str:
+    """Whose error it is, where there are several processes."""
+    return f"rank {rank()}: " if world_size() > 1 else ""
 
 
 def _how_to_go_on(verb: str, words: list[str]) -> str:
@@ -123,4 +129,8 @@ def _how_to_go_on(verb: str, words: list[str]) -> str:
         return ""
     program = sys.argv[0] if Path(sys.argv[0]).name == "tutelage" and not which("tutelage") else "tutelage"
     again = words if "--resume" in words else [*words, "--resume"]
-    return f"; go on with:\n  {shlex.join([program, *again])}"
+    start = [program]
+    if world_size() > 1:
+        here = os.environ.get("LOCAL_WORLD_SIZE", str(world_size()))
+        start = ["torchrun", "--nproc-per-node", here, "-m", "tutelage"]
+    return f"; go on with:\n  {shlex.join([*start, *again])}"
