@@ -26,7 +26,9 @@ def test_a_rounds_recipe_trains_on_the_rounds_answers(path, tmp_path):
         assert configs["ppo"].model == "some/policy" and configs["ppo"].reward_model == str(tmp_path / "reward")
 
 
-@pytest.mark.parametrize("path", [p for p in RECIPES if p not in ROUNDS and p.stem not in OWN_ROAD], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [p for p in RECIPES if p not in ROUNDS and p.stem not in OWN_ROAD], ids=lambda p: p.name
+)
 def test_recipe_resolves(path, tmp_path):
     recipe = load_recipe(path, out=str(tmp_path))
     configs = {stage: config for stage, _, config in recipe.stages}
