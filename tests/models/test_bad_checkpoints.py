@@ -45,11 +45,12 @@ def test_no_end_token_behind_an_answer(broken):
     assert not (broken.parent / "run").exists()
 
 
-def test_a_tokenizer_of_another_model(broken):
+def test_a_tokenizer_of_another_model(broken, tokenizer):
     state = load_file(broken / "model.safetensors")
-    fewer = {k: v[:-7].clone() if len(v) == len(state["model.embed_tokens.weight"]) else v for k, v in state.items()}
+    rows, kept = len(state["model.embed_tokens.weight"]), len(tokenizer) - 7
+    fewer = {name: v[:kept].clone() if len(v) == rows else v for name, v in state.items()}
     save_file(fewer, broken / "model.safetensors", metadata={"format": "pt"})
-    edit(broken / "config.json", vocab_size=len(fewer["model.embed_tokens.weight"]))
+    edit(broken / "config.json", vocab_size=kept)
     with pytest.raises(UserError, match=r"the tokenizer has \d+ tokens, the model's embedding only \d+"):
         load_policy(broken, "float32")
 

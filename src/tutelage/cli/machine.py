@@ -1,5 +1,6 @@
 """`tutelage doctor` and `tutelage plan`: what the machine has, and what a run will need of it."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ PLAN = """usage: tutelage plan VERB [options of the verb]
        tutelage plan RECIPE [--model FOLDER] [--data FILE] [--STAGE.OPTION VALUE] [--json]
 
 Memory of each phase and time of each stage, before anything is loaded.
-  tutelage plan sft --model FOLDER --data FILE --batch-size 8
+  tutelage plan sft --model FOLDER --data FILE --batch-size 8 --max-length 512
   tutelage plan quickstart"""
 
 
@@ -69,10 +70,10 @@ def doctor(arguments: list[str]) -> dict[str, Any]:
     return found
 
 
-def plan(arguments: list[str]) -> dict[str, Any] | None:
+def plan(arguments: list[str]) -> dict[str, Any]:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(PLAN)
-        return None
+        sys.exit(0 if arguments else 2)
     stages, instead = planned(arguments[0], arguments[1:])
     from tutelage.planning.machine import gemm_rates, memory_limit, memory_rate
     from tutelage.planning.plan import plan_stage

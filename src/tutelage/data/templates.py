@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tutelage.errors import UserError
 from tutelage.records import Message
@@ -47,15 +48,14 @@ def end_of_turn(tokenizer: Any) -> str:
     return tail[: tail.index(first) + len(first)]
 
 
-_END_IDS: dict[int, list[int]] = {}
+_END_IDS: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
 
 
 def end_ids(tokenizer: Any) -> list[int]:
     """Token ids of the end of an assistant's turn; the last is the end token."""
-    key = id(tokenizer)
-    if key not in _END_IDS:
-        _END_IDS[key] = tokenizer(end_of_turn(tokenizer), add_special_tokens=False)["input_ids"]
-    return _END_IDS[key]
+    if tokenizer not in _END_IDS:
+        _END_IDS[tokenizer] = tokenizer(end_of_turn(tokenizer), add_special_tokens=False)["input_ids"]
+    return _END_IDS[tokenizer]
 
 
 def end_token_id(tokenizer: Any) -> int:

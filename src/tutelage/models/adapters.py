@@ -168,5 +168,5 @@ def merged(model: Any, path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:
-        what = f"the adapter does not load ({str(error).splitlines()[0]})"
+        what = f"the adapter does not load ({(str(error) or type(error).__name__).splitlines()[0]})"
         raise UserError(what, where=str(path), mend="check the folder and its base model") from error

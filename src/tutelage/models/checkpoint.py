@@ -118,7 +118,9 @@ def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> An
         model, info = auto.from_pretrained(path, **kwargs)
     except Exception as error:
         raise UserError(
-            f"the model does not load ({str(error).splitlines()[0]})", where=str(path), mend="check the folder"
+            f"the model does not load ({(str(error) or type(error).__name__).splitlines()[0]})",
+            where=str(path),
+            mend="check the folder",
         ) from error
     for name, held, expected in sorted(info["mismatched_keys"]):
         what = f"weight {name} has shape {list(held)} instead of {list(expected)}"

@@ -106,7 +106,7 @@ def _phases(config: Planned, models: Models, load: Load) -> dict[str, int]:
     gradients = memory.gradients(models.trained, w, work.micros)
     kept = 0 if work.micros == 1 else 4 * models.trained
     value = gradients if isinstance(config, PPOConfig) else 0  # the policy's wait for the value model's pass
-    passes = memory.activations(shape, work, w, models.adapters) + memory.logits(shape, work, w, not models.adapters)
+    passes = memory.training_pass(shape, work, w, models.adapters)
     phases = {"load": memory.PROGRAM + models.copies * whole}
     if work.rows:
         phases["sample"] = held + memory.sampling(shape, work, w)
