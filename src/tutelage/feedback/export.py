@@ -32,12 +32,20 @@ def stamp(seconds: float) -> str:
 
 
 def current_answers(
-    db: Db, project: Project, *, gold: bool = False, part: str = "", person_id: str | None = None
+    db: Db,
+    project: Project,
+    *,
+    gold: bool = False,
+    part: str = "",
+    person_id: str | None = None,
+    task_id: int | None = None,
 ) -> Iterator[tuple[Answer, Task]]:
     """Answers that no later one supersedes, by task and then in the order they came."""
     query = select(Answer, Task).join(Task, Task.id == Answer.task_id).where(Answer.project_id == project.id)
     if person_id is not None:
         query = query.where(Answer.person_id == person_id)
+    if task_id is not None:
+        query = query.where(Answer.task_id == task_id)
     rows = db.execute(query.where(Task.is_gold.is_(gold), Task.part == part).order_by(Task.id, Answer.number)).all()
     superseded = {answer.supersedes for answer, _ in rows}
     for answer, task in rows:
