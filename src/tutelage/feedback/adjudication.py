@@ -37,14 +37,15 @@ def contested(db: Db, project: Project, most: int = 50) -> list[Contested]:
     """Items that two or more ranked and nobody settled, the lowest agreement first; perfect agreement is left out."""
     from tutelage.feedback.schema import Prompt
 
-    groups = defaultdict(list)
+    groups: dict[int, list[Ranks]] = defaultdict(list)
     for one in read_rankings(db, project):
-        groups[one.item].append(one)
-    settled, found = settlements(db, project), []
+        groups[one.item].append(one.ranks)
+    settled = settlements(db, project)
+    found: list[tuple[float, int, int]] = []
     for item, group in groups.items():
         if item in settled or len(group) < 2:
             continue
-        tau = kendall_tau([[one.ranks for one in group]])
+        tau = kendall_tau([group])
         if tau < 1:  # nan, where all is tied, is not
             found.append((tau, item, len(group)))
     rows = []

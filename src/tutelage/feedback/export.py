@@ -136,6 +136,7 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
     """
     kept: list[Comparison] = []
     done: set[int] = set()
+    nobodys: dict[str, Any] = dict.fromkeys(_ONES_OWN)
     for one in found.comparisons:
         item = tasks.get(one.id)
         if item is None:
@@ -150,7 +151,7 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
                     completions=[(one.completions or [])[first], (one.completions or [])[second]],
                     ranks=[1, 2],
                     weight=round(2 * share, 4),
-                    **dict.fromkeys(_ONES_OWN),
+                    **nobodys,
                 )
                 for pair, chance in labels.get(item, {}).items()
                 for (first, second), share in ((pair, chance), (pair[::-1], 1 - chance))
