@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session as Db
 
 from tutelage.feedback.export import current_answers, settlements
 from tutelage.feedback.projects import change_project
-from tutelage.feedback.quality import Ranks, agreement, orders, read_rankings, weights_of
+from tutelage.feedback.quality import Ranks, kendall_tau, orders, read_rankings, weights_of
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.schema import Answer, Project, Settlement, Task
 
@@ -37,15 +37,16 @@ def contested(db: Db, project: Project, most: int = 50) -> list[Contested]:
     """Items that two or more ranked and nobody settled, the lowest agreement first; perfect agreement is left out."""
     from tutelage.feedback.schema import Prompt
 
-    groups = defaultdict(list)
+    groups: dict[int, list[Ranks]] = defaultdict(list)
     for one in read_rankings(db, project):
-        groups[one.item].append(one)
-    settled, found = settlements(db, project), []
+        groups[one.item].append(one.ranks)
+    settled = settlements(db, project)
+    found: list[tuple[float, int, int]] = []
     for item, group in groups.items():
         if item in settled or len(group) < 2:
             continue
-        tau = agreement(group, samples=0)["kendall_tau"]
-        if tau is not None and tau < 1:
+        tau = kendall_tau([group])
+        if tau < 1:  # nan, where all is tied, is not
             found.append((tau, item, len(group)))
     rows = []
     for tau, item, labelers in sorted(found)[:most]:
@@ -78,7 +79,7 @@ def order_first(db: Db, project: Project, task_id: int, person_id: str, ranks: R
 
 def votes(db: Db, project: Project, task_id: int) -> list[Answer]:
     """The rankings of an item, in the order in which they came."""
-    return [answer for answer, task in current_answers(db, project) if task.id == task_id and answer.kind == "rank"]
+    return [answer for answer, _ in current_answers(db, project, task_id=task_id) if answer.kind == "rank"]
 
 
 def consensus(rankings: Sequence[Ranks], weights: Sequence[float] | None = None) -> Ranks:

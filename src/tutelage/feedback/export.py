@@ -13,7 +13,7 @@ from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
 from tutelage.feedback import schema
 from tutelage.feedback.schema import Answer, Project, Settlement, Task
-from tutelage.records import Comparison, Demonstration, Skip, StepLabel, Thumb
+from tutelage.records import Comparison, Demonstration, Skip, StepLabel
 
 
 @dataclass
@@ -25,7 +25,6 @@ class Exported:
     steps: list[StepLabel]
     skips: list[Skip]
     unranked: list[Comparison]
-    thumbs: list[Thumb]
 
 
 def stamp(seconds: float) -> str:
@@ -33,12 +32,20 @@ def stamp(seconds: float) -> str:
 
 
 def current_answers(
-    db: Db, project: Project, *, gold: bool = False, part: str = "", person_id: str | None = None
+    db: Db,
+    project: Project,
+    *,
+    gold: bool = False,
+    part: str = "",
+    person_id: str | None = None,
+    task_id: int | None = None,
 ) -> Iterator[tuple[Answer, Task]]:
     """Answers that no later one supersedes, by task and then in the order they came."""
     query = select(Answer, Task).join(Task, Task.id == Answer.task_id).where(Answer.project_id == project.id)
     if person_id is not None:
         query = query.where(Answer.person_id == person_id)
+    if task_id is not None:
+        query = query.where(Answer.task_id == task_id)
     rows = db.execute(query.where(Task.is_gold.is_(gold), Task.part == part).order_by(Task.id, Answer.number)).all()
     superseded = {answer.supersedes for answer, _ in rows}
     for answer, task in rows:
@@ -51,7 +58,7 @@ def export_records(db: Db, project: Project, weights: dict[str, float] | None = 
     prompts = {p.id: p for p in db.scalars(select(schema.Prompt).filter_by(project_id=project.id))}
     query = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
     texts: dict[str, str] = dict(db.execute(query).tuples().all())
-    found = Exported([], [], [], [], [], [])
+    found = Exported([], [], [], [], [])
     settled = settlements(db, project)
     done: set[int] = set()
     for answer, task in current_answers(db, project):
@@ -65,10 +72,6 @@ def export_records(db: Db, project: Project, weights: dict[str, float] | None = 
         elif answer.kind == "steps":
             labels = payload["labels"]  # steps past a first error are unlabeled, and are left out
             found.steps.append(StepLabel(steps=(task.steps or [])[: len(labels)], labels=labels, **common))
-        elif answer.kind == "thumb":
-            text = texts[task.completions[0]]
-            thumb = Thumb(messages=prompt.messages, completion=text, label=payload["label"], **common)
-            found.thumbs.append(thumb)
         else:
             one = Comparison(
                 completion_ids=task.completions,
@@ -133,6 +136,7 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
     """
     kept: list[Comparison] = []
     done: set[int] = set()
+    nobodys: dict[str, Any] = dict.fromkeys(_ONES_OWN)
     for one in found.comparisons:
         item = tasks.get(one.id)
         if item is None:
@@ -147,7 +151,7 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
                     completions=[(one.completions or [])[first], (one.completions or [])[second]],
                     ranks=[1, 2],
                     weight=round(2 * share, 4),
-                    **_EMPTIED,
+                    **nobodys,
                 )
                 for pair, chance in labels.get(item, {}).items()
                 for (first, second), share in ((pair, chance), (pair[::-1], 1 - chance))
@@ -156,10 +160,7 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
     found.comparisons = kept
 
 
-# what one labeler's ranking has of its own
-_EMPTIED: dict[str, Any] = dict.fromkeys(
-    ("labeler", "seconds", "ratings", "flags", "shown", "effort", "supersedes", "note", "rest_below", "all_bad")
-)
+_ONES_OWN = ("labeler", "seconds", "ratings", "flags", "shown", "effort", "supersedes", "note", "rest_below", "all_bad")
 
 
 def orders_a_pair(one: Comparison) -> bool:
@@ -174,14 +175,13 @@ def export_folder(
     weights: dict[str, float] | None = None,
     soft: dict[int, dict[tuple[int, int], float]] | None = None,
 ) -> dict[str, int]:
-    """Write OUT/comparisons.jsonl, demonstrations.jsonl and thumbs.jsonl (what `--data OUT` reads), and the rest below OUT/labels."""
+    """Write OUT/comparisons.jsonl and demonstrations.jsonl (what `--data OUT` reads), and the rest below OUT/labels."""
     found = export_records(db, project, weights)
     if soft is not None:
         soften(found, soft, {answer.id: task.id for answer, task in current_answers(db, project)})
     files: dict[str, list[Any]] = {
         "comparisons.jsonl": found.comparisons,
         "demonstrations.jsonl": found.demonstrations,
-        "thumbs.jsonl": found.thumbs,
         "labels/steps.jsonl": found.steps,
         "labels/skips.jsonl": found.skips,
         "labels/unranked.jsonl": found.unranked,

@@ -82,7 +82,7 @@ def _mine(person_id: str) -> Any:
 def _next_test(db: Db, project: Project, person_id: str) -> Task | None:
     """Rankings first, then texts to flag, then texts to write, each in the order of the file."""
     order = case({"rank": 0, "flag": 1}, value=Task.kind, else_=2)
-    query = select(Task).where(Task.project_id == project.id, Task.part == "test", ~_mine(person_id))
+    query = select(Task).where(Task.project_id == project.id, Task.is_gold, Task.part == "test", ~_mine(person_id))
     return db.scalar(query.order_by(order, Task.id).limit(1))
 
 
@@ -277,7 +277,7 @@ def history(db: Db, project_id: str, person_id: str, limit: int = 50) -> list[An
 def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
     """Items that this person has done, and those with the ones they may still get."""
     screened = must_screen(db, project, person_id)
-    plain = Task.part == "test" if screened else and_(Task.is_gold.is_(False), Task.open.is_(True))
+    plain = and_(Task.is_gold, Task.part == "test") if screened else and_(Task.is_gold.is_(False), Task.open.is_(True))
     mine = select(func.count(), func.count(case((plain, 1)))).select_from(Assignment)
     mine = mine.join(Task, Task.id == Assignment.task_id).where(Task.project_id == project.id)
     mine = mine.where(Assignment.person_id == person_id, Assignment.state != "leased")

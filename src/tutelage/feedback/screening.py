@@ -86,7 +86,9 @@ def start_screening(db: Db, project: Project, person_id: str, now: float) -> Adm
 def hand_in(db: Db, project: Project, person_id: str) -> None:
     """Once each item of the test is answered or skipped: no more changes, and a lead decides."""
     found = admission_of(db, project.id, person_id)
-    tests = select(func.count()).select_from(Task).where(Task.project_id == project.id, Task.part == "test")
+    tests = (
+        select(func.count()).select_from(Task).where(Task.project_id == project.id, Task.is_gold, Task.part == "test")
+    )
     done = tests.join(schema.Assignment).where(
         schema.Assignment.person_id == person_id, schema.Assignment.state != "leased"
     )
@@ -154,7 +156,8 @@ def _test(row: dict[str, Any], where: str) -> tuple[Prompt, list[Completion], st
 
 def parts(db: Db, project: Project, person_id: str | None = None) -> dict[str, tuple[int, int]]:
     """(done by this person, all) items of each kind of the test."""
-    query = select(Task.kind, func.count()).where(Task.project_id == project.id, Task.part == "test")
+    tests = (Task.project_id == project.id, Task.is_gold, Task.part == "test")  # is_gold: as the index has it
+    query = select(Task.kind, func.count()).where(*tests)
     total = dict(db.execute(query.group_by(Task.kind)).tuples().all())
     mine = query.join(schema.Assignment).where(
         schema.Assignment.person_id == person_id, schema.Assignment.state != "leased"
@@ -166,7 +169,7 @@ def parts(db: Db, project: Project, person_id: str | None = None) -> dict[str, t
 def examples(db: Db, project: Project) -> list[dict[str, Any]]:
     """The worked examples: the prompt, and the answers from best to worst with their rank."""
     found = []
-    query = select(Task).where(Task.project_id == project.id, Task.part == "example").order_by(Task.id)
+    query = select(Task).where(Task.project_id == project.id, Task.is_gold, Task.part == "example").order_by(Task.id)
     for task in db.scalars(query):
         prompt = db.get_one(schema.Prompt, (project.id, task.prompt_id))
         texts = [db.get_one(schema.Completion, (project.id, name)).text for name in task.completions]

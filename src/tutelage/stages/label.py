@@ -36,7 +36,8 @@ def run(config: LabelConfig) -> dict[str, Any]:
         for number, (prompt_id, group) in enumerate(groups.items(), 1):
             prompt = prompts[prompt_id]
             texts, finishes = [c.text for c in group], [c.finish for c in group]
-            first, second = rng.sample(rankers, 2) if len(rankers) > 1 else (rankers[0], None)
+            drawn = rng.sample(rankers, min(2, len(rankers)))
+            first, second = drawn[0], drawn[1] if len(drawn) > 1 else None
             ranks = first.rank(prompt, texts, finishes, rng)
             records.append(
                 Comparison(
