@@ -39,6 +39,7 @@ MAY_IMPORT = {
     },
     "studies": {
         "errors",
+        "algorithms",
         "records",
         "configs",
         "evaluation",
