@@ -18,7 +18,14 @@ from tutelage.planning.shape import Shape, read_shape
 
 RATES = {"gemm_flops": {"float32": 1e11, "bfloat16": 1e11}, "memory_bytes_per_second": 1e10}
 SMALL = Shape(
-    parameters=1000, vocabulary=50, hidden=8, layers=2, query=8, key=4, feed_forward=16, matrices=((8, 8), (16, 8))
+    parameters=1000,
+    vocabulary=50,
+    hidden=8,
+    layers=2,
+    query=8,
+    key=4,
+    feed_forward=16,
+    matrices=(("q_proj", 8, 8), ("up_proj", 16, 8)),
 )
 
 
@@ -37,6 +44,7 @@ def test_an_adapters_size_is_that_of_the_trained_parameters(nano):
 
 
 def test_formulas_by_hand():
+    assert SMALL.adapter(2, ()) == 2 * 16 + 2 * 24 and SMALL.adapter(2, ("up_proj",)) == 48
     assert SMALL.activation == 2 * (4 * 8 + 2 * 8 + 2 * 4 + 4 * 16)
     assert memory.optimizer(1000, 2, 4) == 12_000 and memory.optimizer(1000, 4, 4) == 8_000
     assert memory.optimizer(1000, 2, 2) == 8_000

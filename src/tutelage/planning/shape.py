@@ -17,7 +17,7 @@ GLU = ("llama", "qwen", "mistral", "gemma", "phi3", "granite", "cohere", "olmo",
 
 @dataclass(frozen=True)
 class Shape:
-    """What the formulas need. linear: elements of the layers' matrices, which adapters stand beside."""
+    """What the formulas need. matrices: name, outputs and inputs of each matrix that an adapter can stand beside."""
 
     parameters: int
     vocabulary: int
@@ -26,7 +26,7 @@ class Shape:
     query: int
     key: int
     feed_forward: int
-    matrices: tuple[tuple[int, int], ...]
+    matrices: tuple[tuple[str, int, int], ...]
     gated: bool = True
 
     @property
@@ -39,10 +39,9 @@ class Shape:
         inner = (4 if self.gated else 2) * self.feed_forward
         return self.layers * (4 * self.hidden + 2 * self.query + 2 * self.key + inner)
 
-    def adapter(self, r: int, targets: tuple[str, ...], names: tuple[str, ...] = ()) -> int:
-        """Parameters of a LoRA adapter on all matrices (r times inputs plus outputs of each)."""
-        share = len(targets) / max(len(names), 1) if targets else 1.0
-        return round(share * sum(r * (a + b) for a, b in self.matrices))
+    def adapter(self, r: int, targets: tuple[str, ...]) -> int:
+        """Parameters of a LoRA adapter: r (inputs + outputs) of each matrix that is named, or of all."""
+        return sum(r * (a + b) for name, a, b in self.matrices if not targets or name in targets)
 
 
 def read_shape(path: Path) -> Shape:
@@ -53,7 +52,8 @@ def read_shape(path: Path) -> Shape:
     hidden = _first(config, "hidden_size", "n_embd", path=path)
     heads = _first(config, "num_attention_heads", "n_head", path=path)
     head = config.get("head_dim") or hidden // heads
-    matrices = tuple((s[0], s[1]) for name, s in sizes.items() if len(s) == 2 and ".weight" in name and _in_layer(name))
+    inner = {name.removesuffix(".weight"): s for name, s in sizes.items() if name.endswith(".weight") and len(s) == 2}
+    matrices = tuple((name.rpartition(".")[2], s[0], s[1]) for name, s in inner.items() if _in_layer(name))
     return Shape(
         parameters=sum(math.prod(s) for s in sizes.values()),
         vocabulary=_first(config, "vocab_size", path=path),

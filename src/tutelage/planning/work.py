@@ -7,6 +7,7 @@ from typing import Any
 
 from tutelage.configs import (
     GroupConfig,
+    KTOConfig,
     PPOConfig,
     PreferenceConfig,
     PretrainConfig,
@@ -18,7 +19,7 @@ from tutelage.configs import (
 )
 from tutelage.data.batches import batch_order, token_budget_batches
 from tutelage.data.preferences import has_winner, render_answer
-from tutelage.data.sources import comparisons, demonstrations, prompts
+from tutelage.data.sources import comparisons, demonstrations, prompts, thumbs
 from tutelage.data.templates import Rendered, render, render_prompt
 from tutelage.engine.packing import pack
 from tutelage.planning.memory import Work
@@ -62,6 +63,9 @@ def _groups(config: TrainingConfig, tokenizer: Any) -> list[Group] | None:
         return [[r] for r in kept[len(kept) // 20 :]]
     if config.data == "world":
         return None
+    if isinstance(config, KTOConfig):
+        single = thumbs(config.data, "train")[: config.comparisons]
+        return [[render_answer(tokenizer, t.messages, t.completion, longest)] for t in single]
     assert isinstance(config, RewardConfig | PreferenceConfig)
     ranked = comparisons(config.data, "train")[: config.comparisons]
     if isinstance(config, PreferenceConfig):
