@@ -335,7 +335,7 @@ def test_the_session_ends_and_one_signs_in_over_the_work(page):
 
 def test_the_write_page_shows_the_models_view_and_its_tokens(page):
     page.open("/p/texts/next")
-    page.press("The baker", " lives here.")
+    page.find("#answer").send_keys("The baker lives here.")
     page.until(lambda: "of 1024 with the prompt" in page.find("#tokens").text)
     page.find("#preview summary").click()
     page.until(lambda: "The baker lives here." in page.find("#preview pre").text)
