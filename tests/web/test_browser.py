@@ -23,8 +23,11 @@ if not CHROMIUM or not DRIVER:
     pytest.skip("Chromium and chromedriver are not installed", allow_module_level=True)
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 By = pytest.importorskip("selenium.webdriver.common.by").By
+Select = pytest.importorskip("selenium.webdriver.support.ui").Select
 ActionChains, Keys = webdriver.ActionChains, webdriver.Keys
 
+PATHS = ("/", "/people", "/p/round-1/mine", "/projects/round-1")
+PATHS += tuple(f"/projects/round-1/{name}" for name in ("rounds", "adjudicate", "screening"))
 WANTED = "B > A = C > D"
 
 
@@ -330,6 +333,28 @@ def test_the_session_ends_and_one_signs_in_over_the_work(page):
     page.until(lambda: page.task() != task)
 
 
+def test_the_write_page_shows_the_models_view_and_its_tokens(page):
+    page.open("/p/texts/next")
+    page.find("#answer").send_keys("The baker lives here.")
+    page.until(lambda: "of 1024 with the prompt" in page.find("#tokens").text)
+    page.find("#preview summary").click()
+    page.until(lambda: "The baker lives here." in page.find("#preview pre").text)
+    assert "Question" in page.find("#preview pre").text
+
+
+def test_differences_to_any_other_card(page):
+    page.open("/p/round-1/next")
+    page.press("v")
+    select = page.until(lambda: page.find("#card-A .against select"))
+    assert select.get_attribute("value") == "D"
+    Select(select).select_by_visible_text("C")
+    page.until(lambda: "A against C" in page.find("#card-A .gone-text").text)
+    assert page.ranking() == ""  # to compare is not to rank
+    page.find("#card-A").click()
+    page.press("v")
+    page.until(lambda: not page.find("#card-A .gone-text").is_displayed())
+
+
 def test_writing_and_judging_steps_by_keys(page):
     page.open("/p/texts/next")
     task = page.task()
@@ -353,7 +378,7 @@ def test_nothing_scrolls_sideways_on_a_small_screen(page):
     try:
         for size in (metrics, zoomed):
             page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            for path in ("/", "/p/round-1/next", "/projects/round-1", "/people", "/p/round-1/mine"):
+            for path in (*PATHS, "/p/round-1/next", "/p/texts/next"):
                 page.open(path)
                 width = page.driver.execute_script("return document.documentElement.scrollWidth")
                 assert width <= size["width"], (path, width)

@@ -14,7 +14,7 @@ from tutelage.web import create_app
 
 from .site import Browser
 
-PROMPTS, WRITTEN = 300, 60
+PROMPTS, WRITTEN = 200, 60
 WRONG = ["I do not know.", "What a question! What a question! I am glad that you ask."]
 
 
