@@ -13,7 +13,7 @@ from tutelage.errors import UserError, did_you_mean
 from tutelage.evaluation.overoptimization import curve
 from tutelage.runs import write_json
 from tutelage.studies.cells import run_cell
-from tutelage.studies.conditions import holds
+from tutelage.studies.conditions import holds, names_in
 from tutelage.studies.measures import Cell, prompt_weights
 from tutelage.studies.schema import Scenario, fill
 from tutelage.studies.study import check_settings
@@ -142,7 +142,8 @@ def average(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | Non
 def effect_share(scenario: Scenario, name: str, cells: Sequence[Cell]) -> float | None:
     """On what share of resamples of the held-out prompts (and seeds) the effect's condition holds; None if unknown."""
     effect, shares = scenario.effects[name], []
-    curves = {n: row for n, row in scenario.measures.items() if "curve" in row}
+    named = names_in(effect.when)
+    curves = {n: row for n, row in scenario.measures.items() if "curve" in row and n in named}
     for cell in cells:
         fixed = measured(scenario, cell)
         if not curves:

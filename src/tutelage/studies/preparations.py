@@ -30,12 +30,12 @@ def build(folder: Path, *, seed: int, model: str, size: str, tokens: int | None 
 
 def retemplate(folder: Path, *, seed: int, model: str, of: str, style: str = "plain") -> dict[str, Any]:
     """A checkpoint with the same weights and another chat template (style own: unchanged)."""
-    from tutelage.models import resolve
-
     if style not in TEMPLATES:
         raise UserError(
             f"no template is called {style!r}", where="retemplate", mend=f"use one of: {', '.join(TEMPLATES)}"
         )
+    from tutelage.models import resolve
+
     source, target = resolve(of), folder / "model"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
