@@ -254,7 +254,7 @@ def export_model(model: str, out: str) -> dict[str, Any]:
     architectures = AutoConfig.from_pretrained(source).architectures or []
     scalar = any("ForSequenceClassification" in name for name in architectures)
     steps = any("ForTokenClassification" in name for name in architectures)
-    load = load_scalar if scalar else load_step_model if steps else load_policy
+    load: Any = load_scalar if scalar else load_step_model if steps else load_policy
     role = load(source, "float32")
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
