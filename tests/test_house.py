@@ -94,6 +94,11 @@ def test_training_never_imports_the_judge():
             "session",
             "loading",
             "language_modeling",
+            "cai",
+            "cai_label",
+            "prm",
+            "step_label",
+            "step_scores",
         )
     ]
     for path in [

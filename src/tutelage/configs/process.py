@@ -69,6 +69,3 @@ class RerankConfig(ModelConfig):
     """A process reward model (tutelage prm)."""
     orm: str | None = None
     """An outcome reward model (tutelage prm --supervision outcome, or tutelage reward)."""
-
-    def check(self) -> None:
-        super().check()

@@ -101,7 +101,8 @@ def _parse(reply: Any) -> Choice:
         return Choice(None)
     held = json.loads(reply)
     if "logprobs" in held:
-        return Choice(tuple(held["logprobs"]))
+        a, b = held["logprobs"]
+        return Choice((a, b))
     named = {letter for letter in "AB" if f"({letter})" in held["text"] or held["text"].strip(" .:*") == letter}
     if len(named) != 1:
         return Choice(None)

@@ -148,11 +148,7 @@ def _rounds(critic: Critic, asked: list[Prompt], answers: list[str], config: CAI
         for (prompt, response, principle), critique in zip(drawn, critiques, strict=True):
             revision = next(revisions) if critique.problem is None else None
             problem = critique.problem or (revision.problem if revision else None)
-            row: dict[str, Any] = {
-                "schema": "tutelage.revision/1",
-                "id": f"{prompt.id}-{number}",
-                "prompt_id": prompt.id,
-            }
+            row: Row = {"schema": "tutelage.revision/1", "id": f"{prompt.id}-{number}", "prompt_id": prompt.id}
             row |= {"messages": prompt.messages, "round": number, "principle": principle.id, "response": response}
             row |= {"critique": critique.text, "revision": revision.text if revision else None, "problem": problem}
             rows[prompt.id].append(row)
@@ -224,7 +220,7 @@ def _effect(rows: list[Row], key: str) -> list[Row]:
     table = []
     for name, group in sorted(groups.items()):
         n = len(group)
-        entry = {key: name, "count": n, "changed": sum(r["revision"] != r["response"] for r in group) / n}
+        entry: Row = {key: name, "count": n, "changed": sum(r["revision"] != r["response"] for r in group) / n}
         for when, field in (("before", "response"), ("after", "revision")):
             entry[f"refusing_{when}"] = sum(refusal_class(r[field]) != "compliance" for r in group) / n
             entry[f"words_{when}"] = sum(len(r[field].split()) for r in group) / n

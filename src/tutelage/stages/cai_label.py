@@ -98,12 +98,7 @@ def _verdicts(path: Path, critic: Critic, pairs: list[Pair], config: CAILabelCon
             found = critic.compare([(prompt, a.text, b.text, principle) for _, prompt, a, b, principle in some])
             new = []
             for (key, prompt, a, b, principle), verdict in zip(some, found, strict=True):
-                row: dict[str, Any] = {
-                    "schema": "tutelage.verdict/1",
-                    "id": f"{a.id}-{b.id}",
-                    "key": key,
-                    "prompt_id": prompt.id,
-                }
+                row: Row = {"schema": "tutelage.verdict/1", "id": f"{a.id}-{b.id}", "key": key, "prompt_id": prompt.id}
                 row |= {"messages": prompt.messages, "completion_ids": [a.id, b.id], "completions": [a.text, b.text]}
                 new.append({**row, "principle": principle.id, "question": principle.choice, **vars(verdict)})
             append_rows(path, new)
