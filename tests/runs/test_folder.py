@@ -112,7 +112,7 @@ def test_what_a_killed_process_left_is_cleared(out):
     (out / "checkpoints" / ".tmp-step-6" / "model").mkdir(parents=True)
     (out / "checkpoints" / "latest").unlink()
     again(out)
-    assert names_in(out) == ["best", "latest", "step-2", "step-4"]
+    assert names_in(out) == ["best", "latest", "step-2", "step-3", "step-4"]
 
 
 def test_a_folder_with_a_run_or_a_model_is_refused_and_not_touched(out, tmp_path):
@@ -197,7 +197,7 @@ def test_a_failing_save_leaves_the_checkpoint_before(out):
     run = again(out)
     with pytest.raises(KeyboardInterrupt):
         run.save(5, fail, None, best=True)
-    assert names_in(out) == ["best", "latest", "step-2", "step-4"]
+    assert names_in(out) == ["best", "latest", "step-2", "step-3", "step-4"]
 
 
 HOLDER = """

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import subprocess
+from functools import partial
 
 import pytest
 
@@ -131,13 +132,16 @@ def test_torch_and_safetensors_on_a_real_full_file_system(tiny):
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
+    from tutelage.engine.sharding import read_state, write_state
+
     run = open_run(tiny / "run")
-    run.save(1, write_model, {"step": 1})
+    run.save(1, write_model, partial(write_state, {"step": 1}))
     big = {"weights": torch.zeros(200_000)}
     with pytest.raises(DiskFullError):
-        run.save(2, write_model, big)
+        run.save(2, write_model, partial(write_state, big))
     assert is_good(run)
     with pytest.raises(DiskFullError):
         run.save(2, lambda folder: save_file(big, folder / "model.safetensors"), None)
     assert is_good(run)
-    assert open_run(run.path, resume=True).load_state() == {"step": 1}
+    saved = open_run(run.path, resume=True).resume_state()
+    assert saved is not None and read_state(saved) == {"step": 1}
