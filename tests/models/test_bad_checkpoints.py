@@ -110,6 +110,7 @@ def test_after_it_the_last_good_checkpoint_is_there(nano, tmp_path, monkeypatch)
     monkeypatch.setattr(sft, "backward_mean_nll", poisoned)
     out = tmp_path / "run"
     config = {"model": str(nano), "demonstrations": 40, "max_steps": 4, "save_every": 1, "dtype": "float32"}
+    config["rollbacks"] = 0
     with pytest.raises(FloatingPointError, match="norm is nan in update 3"):
         sft.run(SFTConfig(out=str(out), **config))
     assert (out / "checkpoints/latest").resolve().parent.name == "step-2"

@@ -306,7 +306,10 @@ def reward_bias(path: Path) -> float:
 
 def is_step_model(model: str | Path) -> bool:
     """Whether the checkpoint is a process reward model."""
-    config = AutoConfig.from_pretrained(resolve(str(model)))
+    path = resolve(str(model))
+    if is_adapter(path):  # has no config of a whole model
+        return False
+    config = AutoConfig.from_pretrained(path)
     return any("ForTokenClassification" in name for name in (config.architectures or []))
 
 
