@@ -50,7 +50,7 @@ def test_records_hold_who_when_how_long_and_what_was_shown(store, project, label
 def test_the_folder_is_data_and_the_rest_below_is_worse(store, project, labeled, tmp_path):
     with store.read() as db:
         counts = export_folder(db, find_project(db, project), tmp_path / "out")
-    assert counts == {"comparisons": 2, "demonstrations": 0, "steps": 0, "skips": 1, "unranked": 1}
+    assert counts == {"comparisons": 2, "demonstrations": 0, "thumbs": 0, "steps": 0, "skips": 1, "unranked": 1}
     assert json.loads((tmp_path / "out/comparisons.jsonl").read_text().splitlines()[1])["ranks"] == [
         1,
         None,

@@ -35,8 +35,9 @@ def test_a_study_runs_to_its_figure(name, folder, nano):
     study = load_study(find("studies", name))
     result = run_study(study, folder / name, fast=True, model=str(nano))
     assert len(result["cells"]) == len(study.fast["values"]) and json.loads((folder / name / "study.json").read_text())
-    for row in result["summary"]:
-        assert all(row[measure]["seeds"] == 1 for measure in study.figure.y), row
+    # An untrained model knows no answer that it could give up: that one is measured on trained ones only.
+    measured = [m for m in study.figure.y if all(row[m]["seeds"] == 1 for row in result["summary"])]
+    assert {*study.figure.y} - {*measured} <= {"gives_up"} and len(measured) >= 2
     assert result["conclusions"] and "{" not in " ".join(result["conclusions"])
     if name == "reward-hacking":
         found = result["over_optimization"]
