@@ -118,7 +118,7 @@ def test_a_blind_comparison_from_the_stream_to_the_ratings(site, driver):
     one = bench.comparison(path.rpartition("/")[2])
 
     driver.get(url + path)
-    assert "may cost money" in driver.page_source
+    until(lambda: "may cost money" in driver.page_source)
     driver.find_element(By.CSS_SELECTOR, "#start button").click()
     until(lambda: "0 of 2 answers" in driver.find_element(By.ID, "row-0").text)
     driver.execute_script("document.querySelector('#row-0 a.open').click()")  # the stream may replace the row any time

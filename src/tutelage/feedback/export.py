@@ -13,7 +13,7 @@ from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
 from tutelage.feedback import schema
 from tutelage.feedback.schema import Answer, Project, Settlement, Task
-from tutelage.records import Comparison, Demonstration, Skip, StepLabel
+from tutelage.records import Comparison, Demonstration, Skip, StepLabel, Thumb
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Exported:
     steps: list[StepLabel]
     skips: list[Skip]
     unranked: list[Comparison]
+    thumbs: list[Thumb]
 
 
 def stamp(seconds: float) -> str:
@@ -58,7 +59,7 @@ def export_records(db: Db, project: Project, weights: dict[str, float] | None = 
     prompts = {p.id: p for p in db.scalars(select(schema.Prompt).filter_by(project_id=project.id))}
     query = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
     texts: dict[str, str] = dict(db.execute(query).tuples().all())
-    found = Exported([], [], [], [], [])
+    found = Exported([], [], [], [], [], [])
     settled = settlements(db, project)
     done: set[int] = set()
     for answer, task in current_answers(db, project):
@@ -72,6 +73,10 @@ def export_records(db: Db, project: Project, weights: dict[str, float] | None = 
         elif answer.kind == "steps":
             labels = payload["labels"]  # steps past a first error are unlabeled, and are left out
             found.steps.append(StepLabel(steps=(task.steps or [])[: len(labels)], labels=labels, **common))
+        elif answer.kind == "thumb":
+            text = texts[task.completions[0]]
+            thumb = Thumb(messages=prompt.messages, completion=text, label=payload["label"], **common)
+            found.thumbs.append(thumb)
         else:
             one = Comparison(
                 completion_ids=task.completions,
@@ -136,7 +141,6 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
     """
     kept: list[Comparison] = []
     done: set[int] = set()
-    nobodys: dict[str, Any] = dict.fromkeys(_ONES_OWN)
     for one in found.comparisons:
         item = tasks.get(one.id)
         if item is None:
@@ -151,7 +155,7 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
                     completions=[(one.completions or [])[first], (one.completions or [])[second]],
                     ranks=[1, 2],
                     weight=round(2 * share, 4),
-                    **nobodys,
+                    **_EMPTIED,
                 )
                 for pair, chance in labels.get(item, {}).items()
                 for (first, second), share in ((pair, chance), (pair[::-1], 1 - chance))
@@ -160,7 +164,10 @@ def soften(found: Exported, labels: dict[int, dict[tuple[int, int], float]], tas
     found.comparisons = kept
 
 
-_ONES_OWN = ("labeler", "seconds", "ratings", "flags", "shown", "effort", "supersedes", "note", "rest_below", "all_bad")
+# what one labeler's ranking has of its own
+_EMPTIED: dict[str, Any] = dict.fromkeys(
+    ("labeler", "seconds", "ratings", "flags", "shown", "effort", "supersedes", "note", "rest_below", "all_bad")
+)
 
 
 def orders_a_pair(one: Comparison) -> bool:
@@ -175,13 +182,14 @@ def export_folder(
     weights: dict[str, float] | None = None,
     soft: dict[int, dict[tuple[int, int], float]] | None = None,
 ) -> dict[str, int]:
-    """Write OUT/comparisons.jsonl and demonstrations.jsonl (what `--data OUT` reads), and the rest below OUT/labels."""
+    """Write OUT/comparisons.jsonl, demonstrations.jsonl and thumbs.jsonl (what `--data OUT` reads), and the rest below OUT/labels."""
     found = export_records(db, project, weights)
     if soft is not None:
         soften(found, soft, {answer.id: task.id for answer, task in current_answers(db, project)})
     files: dict[str, list[Any]] = {
         "comparisons.jsonl": found.comparisons,
         "demonstrations.jsonl": found.demonstrations,
+        "thumbs.jsonl": found.thumbs,
         "labels/steps.jsonl": found.steps,
         "labels/skips.jsonl": found.skips,
         "labels/unranked.jsonl": found.unranked,
