@@ -75,6 +75,15 @@ def test_a_token_opens_what_its_scopes_say_and_needs_no_form_token(filled):
     assert http.get("/p/round-1/next", headers=headers).status_code == 403
 
 
+def test_a_program_sends_feedback_with_the_scope_for_it(filled):
+    http = client(filled)
+    thumb = {"messages": [{"role": "user", "content": "Hello."}], "completion": "Good day.", "thumb": "up", "id": "t1"}
+    for scope, status in (("label", 403), ("models", 403), ("feedback", 200)):
+        headers = {"authorization": f"Bearer {made(filled, scope)}"}
+        assert http.post("/v1/feedback", json=thumb, headers=headers).status_code == status, scope
+    assert http.post("/v1/feedback/t1/undo", json={}, headers=headers).status_code == 200
+
+
 def test_tokens_are_hashed_end_and_are_told_in_the_log(filled):
     token = made(filled, "models", "label", days=1)
     with filled.read() as db:

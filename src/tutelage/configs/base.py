@@ -107,6 +107,8 @@ class TrainingConfig(ModelConfig):
         for name in ("lora_r", "lora_alpha", "lora_target_modules"):
             if not self.adapters and getattr(self, name) != getattr(TrainingConfig, name):
                 raise invalid(name, getattr(self, name), "give --adapters too: without adapters nothing reads it")
+        if self.adapters and self.parallel == "fsdp":
+            raise invalid("parallel", self.parallel, "adapters are small: leave it at data")
 
 
 def option(name: str) -> str:

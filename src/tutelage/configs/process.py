@@ -6,7 +6,7 @@ Sources: Lightman et al. 2023 (2305.20050), Math-Shepherd, Wang et al. 2023 (231
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tutelage.configs.base import ModelConfig, TrainingConfig, require_not_negative, require_positive
+from tutelage.configs.base import ModelConfig, TrainingConfig, invalid, require_not_negative, require_positive
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -34,6 +34,8 @@ class PRMConfig(TrainingConfig):
         super().check()
         require_positive(self, "epochs")
         require_not_negative(self, "final_fraction")
+        if self.adapters:
+            raise invalid("adapters", True, "leave it out: a process reward model trains all its weights")
         if self.solutions is not None:
             require_positive(self, "solutions")
 

@@ -15,6 +15,7 @@ from tutelage.feedback.store import audit
 
 SCOPES = {
     "models": "ask the models (/v1)",
+    "feedback": "send thumbs and better answers (/v1/feedback)",
     "label": "take items and answer them",
     "export": "read a project's answers",
 }

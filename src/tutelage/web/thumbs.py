@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from tutelage.data.validation import check_messages
 from tutelage.errors import UserError
 from tutelage.feedback.thumbs import give_feedback, undo_feedback
-from tutelage.web.access import PUBLIC, Denied, allow
+from tutelage.web.access import PUBLIC, Denied, allow, bearer
 
 router = APIRouter(prefix="/v1/feedback")
 LONGEST = 100_000  # characters
@@ -20,6 +20,8 @@ def _require_sender(request: Request) -> None:
     browser sends names its origin, and other sites' origins are refused before this."""
     if request.state.person is None:
         raise Denied(401, "Sign in first.")
+    if bearer(request) is not None:  # a program's token, whose scope was looked at before
+        return
     browser = "origin" in request.headers or "sec-fetch-site" in request.headers
     given = request.headers.get("x-csrf-token", "")
     right = hmac.compare_digest(given.encode(), request.state.csrf.encode())
@@ -28,7 +30,7 @@ def _require_sender(request: Request) -> None:
 
 
 @router.post("")
-@allow(PUBLIC)
+@allow(PUBLIC, scope="feedback")
 def give(request: Request) -> Response:
     """{"messages", "completion", "thumb": "up" | "down" or "edit": text, "model"?, "id"?} → {"id"}."""
     _require_sender(request)
@@ -57,7 +59,7 @@ def give(request: Request) -> Response:
 
 
 @router.post("/{id}/undo")
-@allow(PUBLIC)
+@allow(PUBLIC, scope="feedback")
 def undo(request: Request, id: str) -> Response:
     _require_sender(request)
     with request.app.state.store.write() as db:
