@@ -13,7 +13,7 @@ from tutelage.web.access import bearer
 from tutelage.web.app import create_app
 from tutelage.workbench.bench import Workbench
 
-FEEDBACK = "/v1/feedback"  # goes into the store, and so to the pages
+FEEDBACK = "/v1/feedback/"  # goes into the store, and so to the pages
 
 
 class OnePort:
@@ -27,7 +27,7 @@ class OnePort:
         path = scope.get("path", "")
         if scope["type"] == "lifespan":  # the pages have none
             await self.api(scope, receive, send)
-        elif (path == "/v1" or path.startswith("/v1/")) and path != FEEDBACK:
+        elif path == "/v1" or (path.startswith("/v1/") and not f"{path}/".startswith(FEEDBACK)):
             refusal = None if self.local else await run_in_threadpool(self._refusal, Request(scope))
             await (refusal or self.api)(scope, receive, send)
         else:
