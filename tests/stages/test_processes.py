@@ -55,7 +55,7 @@ def stages(inputs: Path, model: str) -> dict:
         "kto": KTOConfig(**{**common, **labels}),
         "ppo": PPOConfig(**common, **sampled, ptx_coef=0.5),
         "rloo": RLOOConfig(**common, **sampled, group_size=2),
-        "rejection": RejectionConfig(**common, **against, prompts=7, samples=2),
+        "rejection": RejectionConfig(**{**common, **against, "max_new_tokens": 48}, prompts=12, samples=4),
     }
 
 
