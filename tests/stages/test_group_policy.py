@@ -61,7 +61,7 @@ def test_each_starts_on_policy_and_climbs(nano, reward, tmp_path, monkeypatch, c
     found = rows(tmp_path / "run")
     first, last = found[0], found[-1]
     assert abs(first["objective/kl"]) < 1e-4 and abs(first["val/ratio"] - 1) < 1e-4
-    assert last["objective/scores"] > first["objective/scores"] + 0.5
+    assert last["objective/scores"] > first["objective/scores"] + 0.3
     if cls is OnlineDPOConfig:
         assert first["loss"] == pytest.approx(0.693147, abs=1e-4)
     if cls is GRPOConfig and not changes:  # advantages cancel within a group; Dr. GRPO weighs them by length
@@ -95,7 +95,7 @@ def test_stopped_and_resumed_equals_uninterrupted(nano, reward, tmp_path, monkey
 
 def test_a_group_of_equal_rewards_is_no_pair():
     config = OnlineDPOConfig(group_size=3, batch_size=9)
-    some = rollout.Rollout(*[None] * 13)
+    some = rollout.Rollout(*[None] * 15)
     some.scores = torch.tensor([1.0, 3.0, 2.0, 5.0, 5.0, 5.0, 0.0, -1.0, -2.0])
     groups, _ = group_policy.comparison_within_groups(config, some)
     assert groups == [[1, 0], [6, 8]]
