@@ -99,11 +99,7 @@ def order(request: Request, project_id: str, task_id: Number) -> Response:
     try:
         with request.app.state.store.write() as db:
             project = find_project(db, project_id)
-            _, _, cards = _item(db, project, task_id, person_id)
-            groups = groups_in(request.state.sent, LETTERS[: len(cards)])
-            if sum(map(len, groups)) < 2:
-                raise RankingError("Rank two answers or more")
-            adjudication.order_first(db, project, task_id, person_id, ranks_of(groups, cards))
+            adjudication.order_first(db, project, task_id, person_id, _sent_ranks(request, db, project, task_id))
     except (RankingError, AnswerError) as error:
         return _page(request, project_id, task_id, f"{str(error).rstrip('.')}.")
     return _to(request, project_id, f"/{task_id}")
@@ -116,16 +112,21 @@ def settle(request: Request, project_id: str, task_id: Number) -> Response:
     try:
         with request.app.state.store.write() as db:
             project = find_project(db, project_id)
-            _, _, cards = _item(db, project, task_id, person_id)
-            groups = groups_in(request.state.sent, LETTERS[: len(cards)])
-            if sum(map(len, groups)) < 2:
-                raise RankingError("Rank two answers or more")
-            ranks, note = ranks_of(groups, cards), text_field(request, "note", 2000)
+            ranks, note = _sent_ranks(request, db, project, task_id), text_field(request, "note", 2000)
             adjudication.settle(db, project, task_id, person_id, ranks, cause, note)
             audit(db, person_id, "settle", f"{project_id}, item {task_id}: {cause}")
     except (RankingError, AnswerError, Refused) as error:
         return _page(request, project_id, task_id, f"{str(error).rstrip('.')}.")
     return _to(request, project_id, f"/{task_id}")
+
+
+def _sent_ranks(request: Request, db: Db, project: Project, task_id: int) -> list[int | None]:
+    """The order that the form holds, of two answers or more, as ranks of the item's completions."""
+    _, _, cards = _item(db, project, task_id, request.state.person.id)
+    groups = groups_in(request.state.sent, LETTERS[: len(cards)])
+    if sum(map(len, groups)) < 2:
+        raise RankingError("Rank two answers or more")
+    return ranks_of(groups, cards)
 
 
 def _to(request: Request, project_id: str, rest: str) -> Response:
