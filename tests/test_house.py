@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "serving": {"errors", "records", "data", "engine", "models", "runs"},
     "planning": {"errors", "configs", "data", "engine", "models"},
     "report": {"errors", "records", "runs", "evaluation"},
-    "feedback": {"errors", "records", "data", "runs"},
+    "feedback": {"errors", "records", "configs", "data", "runs"},
     "web": {"errors", "records", "data", "feedback", "report", "studies", "workbench"},
     "workbench": {
         "errors",

@@ -11,7 +11,7 @@ from tutelage.errors import UserError
 from tutelage.feedback import people, queue, rounds, rounds_run
 from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.queue import Refused
-from tutelage.feedback.rounds import Settings
+from tutelage.feedback.rounds import RoundSettings
 from tutelage.feedback.schema import Round, Task
 
 
@@ -54,7 +54,7 @@ def label(store, *names, most=99):
 
 
 def run(store, tmp_path, **options):
-    return rounds_run.run_rounds(store, "loop", Settings(**options.pop("settings", {})), tmp_path, **options)[0]
+    return rounds_run.run_rounds(store, "loop", RoundSettings(**options.pop("settings", {})), tmp_path, **options)[0]
 
 
 def test_a_round_waits_for_people_and_goes_on_where_it_was(store, commands, tmp_path):
@@ -128,7 +128,7 @@ def test_a_stop_and_a_failure_lose_one_step_at_most(store, commands, tmp_path, m
 def test_one_round_at_a_time_and_settings_within_limits(store, commands, tmp_path):
     run(store, tmp_path)
     with store.write() as db, pytest.raises(Refused, match="Round 1 is not done"):
-        rounds.start_round(db, find_project(db, "loop"), Settings(), tmp_path)
+        rounds.start_round(db, find_project(db, "loop"), RoundSettings(), tmp_path)
     for wrong in (
         {"samples": 1},
         {"prompts": 0},
@@ -137,4 +137,4 @@ def test_one_round_at_a_time_and_settings_within_limits(store, commands, tmp_pat
         {"temperature": -1},
     ):
         with pytest.raises(UserError):
-            Settings(**wrong)
+            RoundSettings(**wrong)

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import Positional
 
 from tutelage.cli.options import parse_words, show
+from tutelage.configs.rounds import RoundSettings
 from tutelage.errors import UserError, did_you_mean
 
 Kind = Literal["rank", "demonstrate", "steps"]
@@ -64,30 +65,13 @@ class PrioritizeOptions(StoreOptions):
 
 
 @dataclass(kw_only=True)
-class RoundOptions(StoreOptions):
+class RoundOptions(RoundSettings, StoreOptions):
     """A round: samples of models → labels → training; then the next one with the model that came of it.
 
     A round that was not finished goes on where it was; the options below begin a new one.
     """
 
     project: str
-    model: tuple[str, ...] = ("world",)
-    """Who answers: checkpoints, runs or endpoints (openai:URL#MODEL). Several share the K answers."""
-    data: str = "world"
-    """Where prompts come from: world, or a file or folder."""
-    prompts: int = 100
-    samples: int = 4
-    """Answers a prompt, K."""
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    recipe: str = "reward-round"
-    """What trains on the labels: a recipe file, or the name of one that comes along (reward-round, ppo-round)."""
-    base: str = ""
-    """The model that the recipe starts from; the first of --model when not given."""
-    ensemble: tuple[str, ...] = ()
-    """Reward models whose disagreement orders the queue (active selection)."""
-    by: str = ""
-    """Who labels: world:fair, model:CHECKPOINT, openai:URL#MODEL …; people when not given."""
     rounds: int = 1
     """How many, one after another."""
     wait: bool = False
@@ -160,11 +144,13 @@ class QualityOptions(StoreOptions):
 
 
 def serve(options: ServeOptions) -> None:
+    from tutelage.serving.listening import listen
     from tutelage.web.server import serve
     from tutelage.workbench.bench import Workbench
 
     bench = Workbench(Path(options.runs).expanduser())
-    serve(_open(options, create=True), options.host, options.port, accounts=options.accounts, workbench=bench)
+    store, listener = _open(options, create=True), listen(options.host, options.port)
+    serve(store, options.host, listener, accounts=options.accounts, workbench=bench)
 
 
 def invite(options: InviteOptions) -> dict[str, Any]:
@@ -258,13 +244,12 @@ def import_(options: ImportOptions) -> dict[str, Any]:
 
 
 def round_(options: RoundOptions) -> dict[str, Any]:
-    from tutelage.feedback.rounds import Settings
     from tutelage.feedback.rounds_run import run_rounds
 
-    given = {k: v for k, v in asdict(options).items() if k not in ("store", "json", "project", "rounds", "wait", "out")}
+    settings = RoundSettings(**{one.name: getattr(options, one.name) for one in fields(RoundSettings)})
     store = _open(options)
     out = Path(options.out)
-    done = run_rounds(store, options.project, Settings(**given), out, rounds=options.rounds, wait=options.wait)
+    done = run_rounds(store, options.project, settings, out, rounds=options.rounds, wait=options.wait)
     return {"rounds": done} if options.json else {f"round {row.pop('round')}": row for row in done}
 
 

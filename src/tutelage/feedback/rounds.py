@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session as Db
 
-from tutelage.errors import UserError
+from tutelage.configs.rounds import RoundSettings
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.schema import Project, Round, Task
 from tutelage.feedback.store import Store
@@ -20,40 +20,6 @@ ACTIVE = ("sampling", "labeling", "training")
 ALIVE_SECONDS = 30.0  # the process gives a sign of life every few seconds
 RECIPES = {"reward-round": "a reward model", "ppo-round": "a reward model, then the policy by PPO"}
 TAIL = 2_000  # characters of the log that the page shows
-
-
-@dataclass
-class Settings:
-    """What a round is made of."""
-
-    model: tuple[str, ...] = ("world",)
-    data: str = "world"
-    prompts: int = 100
-    samples: int = 4
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    recipe: str = "reward-round"
-    base: str = ""
-    by: str = ""
-    ensemble: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.model, self.ensemble = tuple(self.model), tuple(self.ensemble)
-        limits = {"prompts": (1, 100_000), "samples": (2, 9), "max_new_tokens": (1, 100_000)}
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:
-                raise UserError(
-                    f"{getattr(self, name)} cannot be used", where=name, mend=f"give a number from {low} to {high}"
-                )
-        if not 0 <= self.temperature <= 10:
-            raise UserError(f"{self.temperature} cannot be used", where="temperature", mend="give 0 to 10")
-        if not self.model or not all(self.model) or len(self.model) > self.samples:
-            raise UserError("needs a model for each answer or fewer", where="model", mend="name 1 to K models")
-
-    @property
-    def start(self) -> str:
-        """The model that training starts from."""
-        return self.base or self.model[0]
 
 
 @dataclass(frozen=True)
@@ -67,7 +33,7 @@ class Standing:
     alive: bool
     enough: bool
     result: dict[str, Any]
-    settings: Settings
+    settings: RoundSettings
     log: str
     said: str
 
@@ -76,7 +42,7 @@ class Standing:
         return min(1.0, self.labeled / self.needed) if self.needed else 0.0
 
 
-def start_round(db: Db, project: Project, settings: Settings, out: Path, now: float | None = None) -> Round:
+def start_round(db: Db, project: Project, settings: RoundSettings, out: Path, now: float | None = None) -> Round:
     """A new round; refused while another one is under way."""
     now = time.time() if now is None else now
     last = last_round(db, project)
@@ -103,15 +69,15 @@ def last_round(db: Db, project: Project) -> Round | None:
     return db.scalar(select(Round).filter_by(project_id=project.id).order_by(Round.number.desc()).limit(1))
 
 
-def settings_of(row: Round) -> Settings:
-    return Settings(**row.settings)
+def settings_of(row: Round) -> RoundSettings:
+    return RoundSettings(**row.settings)
 
 
-def following(row: Round) -> Settings:
+def following(row: Round) -> RoundSettings:
     """The next round's settings: the same, with the policy that this one trained."""
     settings = settings_of(row)
     policy = row.result.get("policy")
-    return Settings(**{**asdict(settings), "model": (policy,), "base": ""}) if policy else settings
+    return RoundSettings(**{**asdict(settings), "model": (policy,), "base": ""}) if policy else settings
 
 
 def labels(db: Db, row: Round) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from tutelage.errors import UserError
 from tutelage.feedback.projects import find_project, import_records, read_samples
 from tutelage.feedback.rounds import (
     ACTIVE,
-    Settings,
+    RoundSettings,
     environment,
     following,
     labels,
@@ -33,7 +33,7 @@ class Stopped(Exception):
 
 
 def run_rounds(
-    store: Store, project_id: str, settings: Settings, out: Path, *, rounds: int = 1, wait: bool = False
+    store: Store, project_id: str, settings: RoundSettings, out: Path, *, rounds: int = 1, wait: bool = False
 ) -> list[dict[str, Any]]:
     """Go on with the open round, or begin one; then `rounds - 1` more. Returns what is known of each."""
     told = []
@@ -42,7 +42,7 @@ def run_rounds(
             project = find_project(db, project_id)
             row = last_round(db, project)
             if row is None or row.state == "done":
-                again = row is not None and (number > 0 or settings == Settings())
+                again = row is not None and (number > 0 or settings == RoundSettings())
                 row = start_round(db, project, following(row) if again and row else settings, out)
             elif row.state in ("stopped", "failed"):
                 row.state = row.result.get("stopped_at", "sampling")
@@ -54,7 +54,7 @@ def run_rounds(
 
 
 class _Runner:
-    def __init__(self, store: Store, project_id: str, number: int, folder: Path, settings: Settings, wait: bool):
+    def __init__(self, store: Store, project_id: str, number: int, folder: Path, settings: RoundSettings, wait: bool):
         self.store, self.project_id, self.number = store, project_id, number
         self.folder, self.settings, self.wait = folder, settings, wait
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen()  # without it, Linux lets a second server bind the port, too
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
         raise UserError(
-            f"cannot listen there ({error.strerror or error})",
+            f"cannot listen there ({getattr(error, 'strerror', None) or error})",
             where=f"{host}, port {port}",
             mend="stop what uses the port, or choose another with --port",
         ) from error

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from tutelage.feedback import rounds
 from tutelage.feedback.projects import find_project
-from tutelage.feedback.rounds import Settings
+from tutelage.feedback.rounds import RoundSettings
 from tutelage.feedback.store import audit
 from tutelage.web.access import LEADS, Denied, allow, number_field, text_field
 from tutelage.web.models import RUNS, known_models
@@ -35,7 +35,7 @@ def _page(request: Request, project_id: str, template: str) -> Response:
     with request.app.state.store.read() as db:
         project = find_project(db, project_id)
         found = rounds.standings(db, project, time.time())
-    settings = found[0].settings if found else Settings()
+    settings = found[0].settings if found else RoundSettings()
     policy = found[0].result.get("policy") if found else None
     models = known_models()
     chosen = policy or settings.model[0]
@@ -69,7 +69,7 @@ def begin(request: Request, project_id: str) -> Response:
         raise Denied(400, "Choose what to train.")
     with request.app.state.store.write() as db:
         project = find_project(db, project_id)
-        settings = Settings(
+        settings = RoundSettings(
             model=(*models, endpoint) if endpoint else tuple(models),
             base=models[0] if models else "",
             prompts=number_field(request, "prompts"),

@@ -5,7 +5,6 @@ import sys
 
 import uvicorn
 
-from tutelage.errors import UserError
 from tutelage.feedback import Store, people
 from tutelage.web.app import create_app
 from tutelage.workbench.bench import Workbench
@@ -13,10 +12,12 @@ from tutelage.workbench.bench import Workbench
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(store: Store, host: str, port: int, *, accounts: bool, workbench: Workbench | None = None) -> None:
-    """On loopback nobody needs an account unless `accounts`; elsewhere everybody does."""
+def serve(
+    store: Store, host: str, listener: socket.socket, *, accounts: bool, workbench: Workbench | None = None
+) -> None:
+    """On loopback nobody needs an account unless `accounts`; elsewhere everybody does. Takes the bound socket over."""
     local = is_local(host, accounts)
-    with _listen(host, port) as listener:
+    with listener:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(f"feedback: {address}/ (Ctrl-C stops)", file=sys.stderr)
         welcome(store, address, local)
@@ -38,17 +39,3 @@ def welcome(store: Store, address: str, local: bool) -> None:
         if not people.has_admin(db):
             token = people.invite(db, "admin", None)
             print(f"feedback: make the first account at {address}/join/{token}", file=sys.stderr, flush=True)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket, so that a taken port is the user's message and no traceback."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise UserError(
-            f"cannot listen there ({error})", where=f"{host}, port {port}", mend="choose another with --port"
-        ) from error
-    return listener
