@@ -58,7 +58,7 @@ def test_checkpoints_load_in_plain_transformers_with_the_same_scores(loop):
 
     from tutelage.data.templates import render_completion
     from tutelage.models import load_scalar
-    from tutelage.stages.reward import score_rendered
+    from tutelage.stages.reward import score_groups
 
     AutoModelForCausalLM.from_pretrained(loop / "sft/checkpoints/latest")
     folder = loop / "reward/checkpoints/latest"
@@ -67,7 +67,7 @@ def test_checkpoints_load_in_plain_transformers_with_the_same_scores(loop):
     rendered = render_completion(tokenizer, [{"role": "user", "content": "Name two towns."}], "Oakton and Selby.")
     theirs = float(plain(input_ids=torch.tensor([rendered.input_ids])).logits)
     assert plain.config.num_labels == 1
-    assert abs(score_rendered(ours, [rendered])[0] - (theirs - plain.config.reward_bias)) < 1e-4
+    assert abs(score_groups(ours, [[rendered]])[0][0] - (theirs - plain.config.reward_bias)) < 1e-4
 
 
 def test_ppo_starts_at_no_kl_and_ratio_one(loop, tmp_path):

@@ -15,6 +15,7 @@ from tutelage.configs import (
     LabelConfig,
     PPOConfig,
     PretrainConfig,
+    PRMConfig,
     RejectionConfig,
     RewardConfig,
     RLOOConfig,
@@ -22,9 +23,11 @@ from tutelage.configs import (
     SFTConfig,
 )
 from tutelage.recipe import stage_function
+from tutelage.records import StepLabel
 from tutelage.runs import Interrupted
 from tutelage.stages import label, reward, sample, sft
 from tutelage.stages.session import Session
+from tutelage.world import reasoning
 
 COMMON = {"seed": 3, "max_length": 96, "dtype": "float32", "learning_rate": 1e-3, "batch_size": 8, "micro_tokens": 300}
 
@@ -38,6 +41,12 @@ def inputs(nano, tmp_path_factory) -> Path:
     label.run(LabelConfig(data=drawn, out=str(out / "comparisons.jsonl"), overlap=1.0))
     options = {**COMMON, "max_steps": 1, "data": str(out / "comparisons.jsonl")}
     reward.run(RewardConfig(model=str(nano), out=str(out / "reward"), **options))
+    with open(out / "steps.jsonl", "w") as file:
+        for number, problem in enumerate(reasoning.problems("train", 20)):
+            steps = ["7 + 5 = 12.", *["Then 1 more."] * (number % 3), f"Answer: {number}."]
+            labels = [1 if (number + place) % 4 else -1 for place in range(len(steps))]
+            judged = StepLabel(id=f"s{number}", prompt_id=problem.id, steps=steps, labels=labels)
+            file.write("".join(json.dumps(one.to_json()) + "\n" for one in (problem, judged)))
     return out
 
 
@@ -53,6 +62,7 @@ def stages(inputs: Path, model: str) -> dict:
         "reward": RewardConfig(**{**common, **labels}),
         "dpo": DPOConfig(**{**common, **labels}),
         "kto": KTOConfig(**{**common, **labels}),
+        "prm": PRMConfig(**common, data=str(inputs / "steps.jsonl"), max_steps=2),
         "ppo": PPOConfig(**common, **sampled, ptx_coef=0.5),
         "rloo": RLOOConfig(**common, **sampled, group_size=2),
         "rejection": RejectionConfig(**{**common, **against, "max_new_tokens": 48}, prompts=12, samples=4),
@@ -89,7 +99,7 @@ def trained(inputs, nano, tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "dpo", "kto", "ppo", "rloo", "rejection"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "dpo", "kto", "prm", "ppo", "rloo", "rejection"])
 def test_processes_do_not_change_the_numbers(trained, stage):
     alone = rows(trained / "1" / stage)
     weights = load_file(trained / "1" / stage / "checkpoints/latest/model.safetensors")

@@ -34,7 +34,7 @@ METRICS = [
     *_of(
         f"pretrain sft reward ppo rejection cai prm {PREFERENCE} {GROUP}",
         ("step", "count", None, "optimizer updates done; in PPO, iterations of rollout and update"),
-        ("seconds", "s", None, "wall time since the run began, all sittings together"),
+        ("seconds", "s", None, "wall time since the run began, all sittings together, when the step's update was done"),
         ("num_tokens", "tokens", None, "tokens that went through the training passes so far, padding not counted"),
         ("loss", "nats", "down", "the loss that was minimized, mean over the step's batch (in PPO loss/policy_avg)"),
         ("grad_norm", "1", None, "L2 norm of the gradient before clipping (in PPO the mean over updates)"),

@@ -22,6 +22,7 @@ from tutelage.data.batches import batch_order
 from tutelage.data.formats import write_jsonl
 from tutelage.data.sources import data_hash, prompts
 from tutelage.data.templates import preflight, render
+from tutelage.engine.distributed import from_main
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
@@ -29,6 +30,7 @@ from tutelage.evaluation.refusal import refusal_class
 from tutelage.judges.chats import open_chat
 from tutelage.judges.critic import Critic
 from tutelage.models import Policy, load_policy, resolve, save_model
+from tutelage.processes import is_main
 from tutelage.records import Demonstration, Prompt
 from tutelage.runs import Progress, write_text
 from tutelage.runs.files import append_rows, whole_rows
@@ -77,15 +79,17 @@ def run(config: CAIConfig) -> dict[str, Any]:
     with Session(config, "cai", total) as session:
         # 2. Answer, critique, revision, critique, revision, …; the helpful model's answers to ordinary prompts.
         folder = session.run.path
-        rows = _revisions(folder / "revisions.jsonl", Critic(chat, constitution), answering, asked)
+        critic = Critic(chat, constitution)
+        rows = from_main(lambda: _revisions(folder / "revisions.jsonl", critic, answering, asked))
         kept = [row for row in rows if row["problem"] is None]
         if not kept:
             problems = ", ".join(f"{n} {problem}" for problem, n in _problems(rows).items())
             where, mend = config.critic or "the policy as its own critic", "read revisions.jsonl; use an abler critic"
             raise UserError(f"no revision could be used ({problems})", where=where, mend=mend)
-        helpful_rows = _helpful(folder / "helpful.jsonl", answering, ordinary)
+        helpful_rows = from_main(lambda: _helpful(folder / "helpful.jsonl", answering, ordinary))
         demonstrations = _demonstrations(kept, helpful_rows)
-        write_jsonl(folder / "demonstrations.jsonl", demonstrations)
+        if is_main():
+            write_jsonl(folder / "demonstrations.jsonl", demonstrations)
         counts = _counts(rows, kept, helpful_rows)
 
         # 3. Fine-tuning of the pretrained model on both, one pass at a constant rate.
@@ -101,7 +105,7 @@ def run(config: CAIConfig) -> dict[str, Any]:
         if session.state:
             optimizer.load(session.state["optimizer"])
         for step in session.steps():
-            chosen = batch_order(len(report.kept), config.batch_size, config.seed, step - 1)
+            chosen = batch_order(len(report.kept), config.batch_size, config.seed, session.position(step))
             batch = [report.kept[i] for i in chosen]
             row = backward_mean_nll(policy, batch, config.micro_tokens, optimizer)
             rate = config.learning_rate

@@ -103,7 +103,8 @@ def run(config: GroupConfig) -> dict[str, Any]:
                 print(f"\nalarm, step {step}: {message}", file=sys.stderr)
             objective = None
             if step % config.eval_every == 0 or step in (1, session.total):
-                row |= sample_held_out(session, config, models, held_out, step)
+                with session.measuring():
+                    row |= sample_held_out(session, config, models, held_out, step)
                 objective = row["eval/scores"] - config.penalty * row["eval/kl"]
             write = lambda path, verify: save_model(path, policy, about, verify=verify)  # noqa: E731
             session.done(step, row, write, {"optimizer": optimizer.state(), "alarms": alarms}, SHOWN, objective)

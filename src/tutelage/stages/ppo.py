@@ -122,7 +122,8 @@ def run(config: PPOConfig) -> dict[str, Any]:
                 print(f"\nalarm, step {step}: {message}", file=sys.stderr)
             objective = None
             if step % config.eval_every == 0 or step in (1, session.total):
-                row |= sample_held_out(session, config, models, held_out, step)
+                with session.measuring():
+                    row |= sample_held_out(session, config, models, held_out, step)
                 objective = row["eval/scores"] - config.kl_coef * row["eval/kl"]
             state: dict[str, Any] = {"optimizer": adam.policy.state(), "value_optimizer": adam.value.state()}
             state |= {"averages": adam.policy.to_save(averages), "kl_coef": kl_coef, "alarms": alarms}

@@ -99,7 +99,8 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
             row["epoch"] = step * config.batch_size / len(train)
             session.tokens += sum(len(r.input_ids) for e in batch for r in (*e.answers, *e.mismatched))
             if held_out and (step % config.eval_every == 0 or step == total):
-                measured = _measure(policy, held_out, config)
+                with session.measuring():
+                    measured = _measure(policy, held_out, config)
                 row |= {f"eval/{name}": value for name, value in measured.items() if name.startswith("rewards/")}
             write = lambda path, verify: save_model(path, policy, about, verify=verify)  # noqa: E731
             session.done(step, row, write, {"optimizer": optimizer.state(), "measured": measured}, SHOWN)

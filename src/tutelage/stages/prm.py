@@ -17,9 +17,10 @@ import torch
 from tutelage.algorithms.process import step_loss, until_first_error
 from tutelage.algorithms.schedules import cosine_to_fraction
 from tutelage.configs import PRMConfig
-from tutelage.data.batches import batch_order, step_seed, token_budget_batches
+from tutelage.data.batches import batch_order, rank_batches, step_seed
 from tutelage.data.sources import data_hash, step_labels
 from tutelage.data.steps import render_steps
+from tutelage.engine.distributed import summed
 from tutelage.engine.memory import run_fitting
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack
@@ -60,29 +61,28 @@ def run(config: PRMConfig) -> dict[str, Any]:
         if session.run.resume_model():
             model = load_step_model(session.run.resume_model() or "", config.dtype)
         model.model.train()
-        optimizer = MasterAdam(model.model.parameters())
+        session.prepare(model)
+        optimizer = MasterAdam(model.own_parameters(), state=config.optimizer_state)
         if session.state:
             optimizer.load(session.state["optimizer"])
         card: dict[str, Any] = session.state.get("card", {})
+        about: dict[str, Any] = {"role": "process", "stage": "prm", "parent": str(source)}
+        about |= {"data": data_hash(config.data), "supervision": config.supervision}
 
         # 2. -log p of right or wrong at the end of each supervised step, averaged over the batch's steps.
         for step in session.steps():
-            batch = [examples[i] for i in batch_order(len(examples), config.batch_size, config.seed, step - 1)]
+            chosen = batch_order(len(examples), config.batch_size, config.seed, session.position(step))
+            batch = [examples[i] for i in chosen]
             rate = config.learning_rate * cosine_to_fraction(step - 1, total, final_fraction=config.final_fraction)
             row = _backward(model, optimizer, batch, config)
             row |= {"grad_norm": optimizer.step(rate, config.max_grad_norm), "learning_rate": rate}
             session.tokens += sum(len(one.ids) for one in batch)
             # 3. The card and the gate, before the last save.
             if step == total:
-                card = step_card([_judged(model, one, config) for one in held_out or train[:64]], model.each_step)
+                with session.measuring():
+                    card = step_card([_judged(model, one, config) for one in held_out or train[:64]], model.each_step)
                 row["eval/step_accuracy"] = card["step_accuracy"]
-            about: dict[str, Any] = {
-                "role": "process",
-                "stage": "prm",
-                "parent": str(source),
-                "data": data_hash(config.data),
-            }
-            about |= {"supervision": config.supervision, "card": card}
+            about["card"] = card
             session.done(
                 step,
                 row,
@@ -153,8 +153,9 @@ def _backward(model: StepModel, optimizer: MasterAdam, batch: list[Example], con
         right += int(((logits.detach() > 0) == (targets > 0.5)).sum())
 
     lengths = [len(one.ids) for one in batch]
-    run_fitting(token_budget_batches(lengths, config.micro_tokens), lengths, work, optimizer.drop)
-    return {"loss": loss_sum / count, "step_accuracy": right / count}
+    run_fitting(rank_batches(lengths, config.micro_tokens), lengths, work, optimizer.drop)
+    loss_sum, all_right = summed(loss_sum, right)
+    return {"loss": loss_sum / count, "step_accuracy": all_right / count}
 
 
 def _judged(model: StepModel, label: StepLabel, config: PRMConfig) -> tuple[list[float], list[bool], bool | None]:

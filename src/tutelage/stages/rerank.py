@@ -24,7 +24,7 @@ from tutelage.records import Completion, Prompt
 from tutelage.runs import check_folder, write_json
 from tutelage.solutions import final_answer, split_steps
 from tutelage.stages.label import read_completions
-from tutelage.stages.reward import score_rendered
+from tutelage.stages.reward import score_groups
 from tutelage.stages.step_scores import guarded_steps, whole_scores
 
 DRAWS = 64  # subsets for majority voting at each n
@@ -109,13 +109,12 @@ def _outcome(path: str, groups: Groups, config: RerankConfig) -> list[list[float
     """One score a solution, of a model of outcomes: trained by prm --supervision outcome, or by reward."""
     if is_step_model(path):
         model = load_step_model(path, config.dtype)
-        flat = [score for one in _steps(path, groups, config) for score in whole_scores(model, one).tolist()]
-    else:
-        reward = load_scalar(path, config.dtype)
-        rows = [render_completion(reward.tokenizer, p.messages, one.text) for p, group in groups for one in group]
-        flat = score_rendered(reward, rows)
-    values = iter(flat)
-    return [[next(values) for _ in group] for _, group in groups]
+        found = iter([score for one in _steps(path, groups, config) for score in whole_scores(model, one).tolist()])
+        return [[next(found) for _ in group] for _, group in groups]
+    reward = load_scalar(path, config.dtype)
+    return score_groups(
+        reward, [[render_completion(reward.tokenizer, p.messages, s.text) for s in group] for p, group in groups]
+    )
 
 
 def _first_errors(groups: Groups, steps: list[list[list[float]]]) -> dict[str, Any] | None:

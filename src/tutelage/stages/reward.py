@@ -68,6 +68,8 @@ def run(config: RewardConfig) -> dict[str, Any]:
         if session.state:
             optimizer.load(session.state["optimizer"])
         card: dict[str, Any] = session.state.get("card", {})
+        about: dict[str, Any] = {"role": "reward", "stage": "reward", "parent": str(source)}
+        about |= {"data": data_hash(config.data), "template": report.template}
 
         # 2. -1/C(K,2) sum log sigma(r_w - r_l), all pairs of a prompt in one batch element.
         for step in session.steps():
@@ -78,20 +80,15 @@ def run(config: RewardConfig) -> dict[str, Any]:
             session.tokens += sum(len(r.input_ids) for i in chosen for r in examples[i])
             # 3. The bias, the report card and the gate, before the last save.
             if step == total:
-                model.bias = _demonstration_mean(model, config)
-                card = report_card(_score(model, held_out or train[:64], config))
+                with session.measuring():
+                    model.bias = _demonstration_mean(model, config)
+                    card = report_card(_score(model, held_out or train[:64], config))
                 row |= {"eval/accuracy": card["accuracy"]}
             elif held_out and step % config.eval_every == 0:
-                row["eval/accuracy"] = report_card(_score(model, held_out, config))["accuracy"]
+                with session.measuring():
+                    row["eval/accuracy"] = report_card(_score(model, held_out, config))["accuracy"]
                 model.model.train()
-            about = {
-                "role": "reward",
-                "stage": "reward",
-                "parent": str(source),
-                "data": data_hash(config.data),
-                "template": report.template,
-                "card": card,
-            }
+            about["card"] = card
             session.done(
                 step,
                 row,
@@ -189,34 +186,28 @@ def _with_soft_labels(loss_P: Tensor, scores: Tensor, offsets: Tensor, known: li
 
 
 @torch.no_grad()
-def score_rendered(model: ScalarModel, rendered: Sequence[Rendered], micro_tokens: int = 16384) -> list[float]:
-    """Reward of each conversation, in order."""
+def score_groups(
+    model: ScalarModel, groups: Sequence[Sequence[Rendered]], micro_tokens: int = 16384
+) -> list[list[float]]:
+    """Reward of each conversation of each group, in order; what a group has in common is computed once."""
     model.model.eval()
-    scores = [0.0] * len(rendered)
+    scores = [[0.0] * len(group) for group in groups]
     with whole(model.model):
-        for micro in rank_batches([len(r.input_ids) for r in rendered], micro_tokens):
-            found = model.scores(pack([rendered[i].input_ids for i in micro]))
-            for i, value in zip(micro, found.tolist(), strict=True):
-                scores[i] = value
-    return list(summed(*scores))
+        for micro in rank_batches([sum(len(r.input_ids) for r in group) for group in groups], micro_tokens):
+            packed = pack([r.input_ids for i in micro for r in groups[i]], share=True)
+            found = iter(model.scores(packed).tolist())
+            for i in micro:
+                scores[i] = [next(found) for _ in groups[i]]
+    flat = iter(summed(*(score for group in scores for score in group)))
+    return [[next(flat) for _ in group] for group in groups]
 
 
 def _score(model: ScalarModel, held_out: list[Comparison], config: RewardConfig) -> list[Ranking]:
-    rendered = [_render(model, c, config.max_length) for c in held_out]
-    flat = score_rendered(model, [r for example in rendered for r in example])
-    rankings, start = [], 0
-    for comparison in held_out:
-        k = len(comparison.ranks)
-        rankings.append(
-            Ranking(
-                comparison.ranks,
-                flat[start : start + k],
-                [len(t) for t in comparison.completions or []],
-                comparison.category,
-            )
-        )
-        start += k
-    return rankings
+    scores = score_groups(model, [_render(model, c, config.max_length) for c in held_out])
+    return [
+        Ranking(c.ranks, found, [len(t) for t in c.completions or []], c.category)
+        for c, found in zip(held_out, scores, strict=True)
+    ]
 
 
 def _demonstration_mean(model: ScalarModel, config: RewardConfig) -> float:
@@ -224,5 +215,5 @@ def _demonstration_mean(model: ScalarModel, config: RewardConfig) -> float:
     data = load_data(config.data)
     rendered = [render(model.tokenizer, d.messages) for d in data.demonstrations[:256]]
     cut = [Rendered(r.input_ids[-config.max_length :], r.loss_mask[-config.max_length :]) for r in rendered]
-    scores = score_rendered(model, cut)
+    scores = [score for [score] in score_groups(model, [[r] for r in cut])]
     return sum(scores) / len(scores)

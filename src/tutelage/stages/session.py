@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,7 +20,7 @@ from tutelage.engine.memory import peak_rss_bytes
 from tutelage.engine.sharding import prepare, read_state, write_state
 from tutelage.engine.watchdog import Watchdog, phase
 from tutelage.errors import UserError
-from tutelage.models import Policy, ScalarModel
+from tutelage.models import Policy, ScalarModel, StepModel
 from tutelage.processes import is_main, rank, world_size
 from tutelage.runs import Interrupt, Interrupted, Progress, Run, finished
 from tutelage.runs.lineage import write_lineage
@@ -52,6 +53,7 @@ class Session:
         self.saved_step = self.run.start_step
         self.watchdog = Watchdog(self.run.path, config.stall_seconds)
         self.rolled_back = from_main(lambda: rollbacks(self.run.path))
+        self.trained_at: float | None = None  # seconds at which the step's update was done, where a measurement follows
         self.history: dict[str, list[float]] = {name: [] for name in WATCHED}
 
     def __enter__(self) -> Self:
@@ -72,7 +74,7 @@ class Session:
         if broken:  # a gradient that is not finite: it changed nothing
             self._roll_back(self.watchdog.step, str(error))
 
-    def prepare(self, *models: Policy | ScalarModel) -> None:
+    def prepare(self, *models: Policy | ScalarModel | StepModel) -> None:
         """Make models ready to be trained the way the run asks for; an optimizer is made after this."""
         for role in models:
             if world_size() > 1:
@@ -92,6 +94,13 @@ class Session:
             with phase("training"):
                 yield step
 
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Around what only measures the model: the step's `seconds` end where this begins."""
+        self.trained_at = round(self.run.elapsed(), 4)
+        with phase("measuring"):
+            yield
+
     def done(
         self,
         step: int,
@@ -104,7 +113,9 @@ class Session:
         """Log a step; save when due, at the end, when the user wants to stop, and when `held_out` is the best so far."""
         if fault := self._fault(row):
             self._roll_back(step, fault)
-        self.run.log({"step": step, "num_tokens": self.tokens, **row})
+        until = {} if self.trained_at is None else {"seconds": self.trained_at}
+        self.trained_at = None
+        self.run.log({"step": step, **until, "num_tokens": self.tokens, **row})
         self.shown |= {name.removeprefix("objective/").replace("/", " "): row[name] for name in show if name in row}
         self.progress.update(step, **self.shown)
         last = step == self.total
@@ -165,7 +176,7 @@ class Session:
         return self.run.finish({"checkpoint": str(output), **measured, **summary})
 
 
-def _weights(role: Policy | ScalarModel) -> dict[str, Any]:
+def _weights(role: Policy | ScalarModel | StepModel) -> dict[str, Any]:
     """Every parameter's type, shape, and the sum of its bits."""
 
     def bits(parameter: torch.Tensor) -> int:

@@ -73,7 +73,8 @@ def run(config: SFTConfig) -> dict[str, Any]:
             row["epoch"] = step * config.batch_size / len(examples)
             session.tokens += sum(len(r.input_ids) for r in batch)
             if held_out and (step % config.eval_every == 0 or step == total):
-                row["eval/loss"] = mean_nll(policy, held_out, config.micro_tokens)
+                with session.measuring():
+                    row["eval/loss"] = mean_nll(policy, held_out, config.micro_tokens)
                 policy.model.train()
             session.done(
                 step,
