@@ -51,7 +51,7 @@ def test_each_starts_on_policy_and_climbs(nano, reward, tmp_path, monkeypatch, c
         nano,
         reward,
         tmp_path / "run",
-        max_steps=10,
+        max_steps=16,
         learning_rate=2e-2,
         missing_eos_penalty=0.0,
         batch_size=48,
@@ -61,7 +61,7 @@ def test_each_starts_on_policy_and_climbs(nano, reward, tmp_path, monkeypatch, c
     found = rows(tmp_path / "run")
     first, last = found[0], found[-1]
     assert abs(first["objective/kl"]) < 1e-4 and abs(first["val/ratio"] - 1) < 1e-4
-    assert last["objective/scores"] > first["objective/scores"] + 0.3
+    assert last["objective/scores"] > first["objective/scores"] + 0.5
     if cls is OnlineDPOConfig:
         assert first["loss"] == pytest.approx(0.693147, abs=1e-4)
     if cls is GRPOConfig and not changes:  # advantages cancel within a group; Dr. GRPO weighs them by length
