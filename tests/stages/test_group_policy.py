@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from tutelage.configs import GRPOConfig, OnlineDPOConfig, RejectionConfig, RLOOConfig
+from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
-from tutelage.models import load_scalar, save_model
+from tutelage.models import load_policy, load_scalar, save_model
 from tutelage.stages import group_policy, rejection, rollout
+from tutelage.stages.sample import draw
 from tutelage.stages.session import Session
+from tutelage.world import prompts
 
 METHODS = [(RLOOConfig, {}), (GRPOConfig, {}), (GRPOConfig, {"loss": "dr-grpo"}), (OnlineDPOConfig, {})]
 TIMES = ("seconds", "time/rollout", "time/update")
@@ -41,7 +44,7 @@ def rows(run):
 def test_each_starts_on_policy_and_climbs(nano, reward, tmp_path, monkeypatch, cls, changes):
     """The reward is the share of tokens from the first half of the vocabulary: its mean must rise from about a half."""
 
-    def score(model, policy, asked, samples, *rest):
+    def score(model, policy, asked, samples, *rest, **more):
         half = policy.model.config.vocab_size // 2
         return torch.tensor([4 * sum(t < half for t in s.tokens) / len(s.tokens) for s in samples])
 
@@ -91,6 +94,16 @@ def test_stopped_and_resumed_equals_uninterrupted(nano, reward, tmp_path, monkey
     monkeypatch.setattr(Session, "done", done)
     group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "cut", max_steps=4, resume=True))
     assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
+
+
+def test_answers_to_one_prompt_are_scored_together_as_alone(nano, reward):
+    policy, model = load_policy(nano, "float32"), load_scalar(reward, "float32")
+    asked = prompts("train", 3)
+    rows = draw(policy, asked, 4, SamplingParams(12), 1, 96)
+    each = [prompt for prompt in asked for _ in range(4)]
+    options = (model, policy, each, [one for row in rows for one in row], 96, 300)
+    alone, together = (rollout.score_answers(*options, share=share) for share in (False, True))
+    assert together.std() > 0 and torch.allclose(alone, together, atol=1e-5)
 
 
 def test_a_group_of_equal_rewards_is_no_pair():

@@ -118,7 +118,9 @@ def _candidates(
             drawn = draw(policy, mine, config.samples, params, config.seed, config.max_length) if mine else []
             lines: dict[str, Any] = {}
             for prompt, row in zip(mine, drawn, strict=True):
-                scores = score_answers(reward, policy, [prompt] * len(row), row, config.max_length, config.micro_tokens)
+                scores = score_answers(
+                    reward, policy, [prompt] * len(row), row, config.max_length, config.micro_tokens, share=True
+                )
                 texts, ended = [text_of(policy, one) for one in row], [one.finish == "stop" for one in row]
                 lines[prompt.id] = {"texts": texts, "ended": ended, "scores": scores.tolist()}
             lines = {name: row for share in gather(lines) for name, row in share.items()}
