@@ -14,13 +14,9 @@ from tutelage.judges.cache import Reply
 from tutelage.web import chat, create_app
 from tutelage.workbench.bench import Workbench
 
+from .chromium import browser, serving, webdriver
 from .site import Browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-if not CHROMIUM or not DRIVER:
-    pytest.skip("Chromium and chromedriver are not installed", allow_module_level=True)
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 By = pytest.importorskip("selenium.webdriver.common.by").By
 
 
@@ -43,39 +39,20 @@ class Scripted:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, empty_store):
-    """(address, bench, gate)"""
-    import uvicorn
-
+    """(address, bench, gate, application)"""
     folder = tmp_path_factory.mktemp("bench")
     shutil.copy(empty_store, folder / "feedback.db")
     bench, gate = Workbench(folder / "runs"), threading.Event()
     bench.models.chat = lambda spec, **_: Scripted(spec, gate)
     app = create_app(Store.open(folder / "feedback.db"), local=True, workbench=bench)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", bench, gate, app
-    gate.set()
-    server.should_exit = True
-    thread.join(5)
+    with serving(app, timeout_graceful_shutdown=1) as address:
+        yield address, bench, gate, app
+        gate.set()
 
 
 @pytest.fixture(scope="module")
 def driver():
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1300,900",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver = browser("1300,900")
     yield driver
     driver.quit()
 

@@ -4,7 +4,6 @@ Runs where Chromium and its driver are installed (`apt-get install chromium chro
 """
 
 import shutil
-import threading
 import time
 
 import pytest
@@ -15,13 +14,9 @@ from tutelage.feedback.ranking import LETTERS, groups_of, parse_ranking, write_r
 from tutelage.feedback.schema import Answer, Assignment, Draft
 from tutelage.web import create_app
 
+from .chromium import browser, serving, webdriver
 from .site import PASSWORD, fill
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-if not CHROMIUM or not DRIVER:
-    pytest.skip("Chromium and chromedriver are not installed", allow_module_level=True)
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 By = pytest.importorskip("selenium.webdriver.common.by").By
 Select = pytest.importorskip("selenium.webdriver.support.ui").Select
 ActionChains, Keys = webdriver.ActionChains, webdriver.Keys
@@ -34,39 +29,19 @@ WANTED = "B > A = C > D"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, empty_store):
     """(address, store) of a server that demands accounts."""
-    import uvicorn
-
     path = tmp_path_factory.mktemp("site") / "feedback.db"
     shutil.copy(empty_store, path)
     store = Store.open(path)
     fill(store, prompts=14)
     with store.write() as db:
         people.add_person(db, "Ana", "lead", PASSWORD, person_id="ana")
-    server = uvicorn.Server(uvicorn.Config(create_app(store), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}", store
-    server.should_exit = True
-    thread.join(5)
+    with serving(create_app(store)) as address:
+        yield address, store
 
 
 @pytest.fixture(scope="module")
 def chromium(site):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1400,900",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver = browser("1400,900")
     driver.get(site[0] + "/login")
     driver.find_element(By.NAME, "name").send_keys("Ana")
     driver.find_element(By.NAME, "password").send_keys(PASSWORD, Keys.ENTER)
