@@ -108,18 +108,25 @@ def _next_open(db: Db, project: Project, person_id: str, now: float, besides: in
         .where(other.task_id == Task.id, other.state == "leased", other.expires > now)
         .scalar_subquery()
     )
+    has_room = Task.filled + leased < Task.overlap
     mine = exists().where(
         and_(Assignment.task_id == Task.id, Assignment.person_id == person_id, Assignment.state != "leased")
     )
     query = (
         select(Task)
         .where(Task.project_id == project.id, Task.is_gold.is_(False), Task.open.is_(True), ~mine)
-        .where(Task.filled + leased < Task.overlap, Task.id != besides)
+        .where(has_room)
         .order_by(Task.behind, Task.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=Task)
     )
-    return db.scalar(query)
+    passed = [besides]
+    while (task := db.scalar(query.where(Task.id.not_in(passed)))) is not None:
+        # On PostgreSQL a place may have been taken after the query began and before the lock: look again under it.
+        if db.scalar(select(Task.id).where(Task.id == task.id, has_room)) is not None:
+            return task
+        passed.append(task.id)
+    return None
 
 
 def _lease(db: Db, project: Project, task: Task, person_id: str, now: float) -> Assignment:
@@ -178,6 +185,7 @@ def renew(db: Db, task_id: int, person_id: str, now: float | None = None) -> str
         if work.assignment.state == "leased":
             work.assignment.expires = now + work.project.lease_seconds
         return "kept"
+    db.refresh(work.task, with_for_update=True)  # nobody takes a place meanwhile
     if not work.task.is_gold and work.task.filled + _leased_by_others(db, work, now) >= work.task.overlap:
         return "filled"
     work.assignment.expires = now + work.project.lease_seconds
