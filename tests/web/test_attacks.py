@@ -1,5 +1,7 @@
 """Every route by everybody who may not, forged forms, odd bodies, and script in every text."""
 
+import re
+
 import pytest
 from fastapi.routing import APIRoute
 
@@ -208,6 +210,9 @@ def test_every_reply_carries_the_policy_and_no_page_breaks_it(local):
             assert " style=" not in reply.text and "<script>" not in reply.text and " onclick" not in reply.text
             assert "http://" not in reply.text.replace("http://www.w3.org", "") and "https://" not in reply.text
             assert reply.headers["cache-control"] == "no-store"
+    named = re.search(r"/static/app.css\?v=\w+", local.http.get("/").text).group()
+    kept = {path: local.http.get(path).headers["cache-control"] for path in (named, named + "0", "/static/rank.js")}
+    assert ["immutable" in value for value in kept.values()] == [True, False, False]
 
 
 def test_passwords_cannot_be_guessed_at_leisure(signed_in):

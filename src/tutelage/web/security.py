@@ -7,6 +7,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tutelage.web.pages import version
+
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -92,10 +94,17 @@ def _counted(receive: Receive, limit: int) -> Receive:
     return counted
 
 
+def _kept(scope: Scope) -> bytes:
+    """How long a browser may keep it: a page never, a file whose address names its content always."""
+    if "/static/" not in scope["path"]:
+        return b"no-store"
+    # Modules import each other without a version in the address: browsers ask whether they changed.
+    return b"max-age=31536000, immutable" if scope["query_string"] == b"v=" + version().encode() else b"no-cache"
+
+
 def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-    # Modules import each other without a version in the address: browsers ask whether they changed.
-    headers.append((b"cache-control", b"no-cache" if "/static/" in scope["path"] else b"no-store"))
+    headers.append((b"cache-control", _kept(scope)))
     cookie = scope.get("state", {}).get("set_cookie")
     if cookie is not None:
         secure = "; Secure" if scope["scheme"] == "https" else ""
