@@ -55,6 +55,8 @@ class Page:
 
     def open(self, path):
         self.driver.get(self.url + path)
+        if not self.driver.execute_script("return document.styleSheets.length"):
+            self.driver.get(self.url + path)  # the machine's network changed, and the browser dropped the style sheet
         return self
 
     def find(self, selector):
