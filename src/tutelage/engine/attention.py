@@ -26,7 +26,8 @@ from tutelage.engine.packing import Lifting
 from tutelage.errors import UserError
 
 NAME = "tutelage"
-SCORES_AT_ONCE = 2**23  # attention scores held in float32 by the backward pass: 32 MiB
+BLOCK = 128  # queries of a sequence whose scores are made together
+SCORES_AT_ONCE = 2**23  # attention scores held in float32: 32 MiB
 REFUSED = ("position_bias", "s_aux", "head_mask")
 
 
@@ -71,8 +72,7 @@ class PackedLayout:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
         lifting = self.lifting
-        own = query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and not limits
-        if own and torch.is_grad_enabled() and query.requires_grad:
+        if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and not limits:
             return _Causal.apply(query, key, value, lifting, scale)
         q, k, v = (lifted(x, lifting) for x in (query, key, value))
         outputs = []
@@ -122,23 +122,24 @@ class _Causal(torch.autograd.Function):
 
     P = exp(scale Q K' - lse),  dV = P' dO,  dS = P * (dO V' - rowsum(dO * O)),  dQ = scale dS K,  dK = scale dS' Q.
 
-    Plain matrix products beat the stock kernel's backward pass on the processor at the lengths met here.
+    Plain matrix products beat the stock kernels on the processor at the lengths met here. Queries are taken in
+    blocks, each with the keys that it may see, and the heads that share a key's head are rows of one product.
     """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, lifting: Lifting, scale: float) -> Tensor:
         q, k, v = (lifted(x, lifting) for x in (query, key, value))
-        repeats = q.shape[1] // k.shape[1]
         out_F = torch.empty_like(q, memory_format=torch.contiguous_format)
         sums = []
         for bucket in lifting.buckets:
-            some_q, some_k, some_v = (bucket_of(x, bucket) for x in (q, k, v))
-            out, lse = _forward(some_q, some_k, some_v, repeats, scale)
-            bucket_of(out_F, bucket).copy_(out)
+            parts = [bucket_of(x, bucket) for x in (q, k, v, out_F)]
+            lse = torch.empty(parts[0].shape[:3], dtype=torch.float32)
+            for some in _at_once(parts[0]):
+                _forward([x[some] for x in parts], lse[some], scale)
             sums.append(lse)
         out_U = lowered(out_F, lifting)
         ctx.save_for_backward(query, key, value, out_U, *sums)
-        ctx.lifting, ctx.scale, ctx.repeats = lifting, scale, repeats
+        ctx.lifting, ctx.scale = lifting, scale
         return out_U
 
     @staticmethod
@@ -157,44 +158,70 @@ class _Causal(torch.autograd.Function):
         for bucket, lse in zip(lifting.buckets, sums, strict=True):
             parts = [bucket_of(x, bucket) for x in (q, k, v, go, dq, dk, dv)]
             deltas = bucket_of(delta[..., None], bucket)
-            step = max(1, SCORES_AT_ONCE // (q.shape[1] * bucket[2] ** 2))
-            for first in range(0, bucket[1], step):
-                some = slice(first, first + step)
-                _backward([x[some] for x in parts], deltas[some], lse[some], ctx.repeats, ctx.scale)
+            for some in _at_once(parts[0]):
+                _backward([x[some] for x in parts], deltas[some], lse[some], ctx.scale)
         dk, dv = (_gathered(x, lifting, len(key)) for x in (dk, dv))
         return lowered(dq, lifting), dk, dv, None, None
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, repeats: int, scale: float) -> tuple[Tensor, Tensor]:
-    k, v = _repeated(k, repeats), _repeated(v, repeats)
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+def _at_once(q: Tensor) -> list[slice]:
+    """Sequences of a bucket whose scores may be held together."""
+    count, heads, length, _ = q.shape
+    step = max(1, SCORES_AT_ONCE // (heads * min(length, BLOCK) * length))
+    return [slice(first, first + step) for first in range(0, count, step)]
 
 
-def _repeated(x: Tensor, repeats: int) -> Tensor:
-    return x if repeats == 1 else x.repeat_interleave(repeats, dim=1)
+def _folded(x: Tensor, groups: int) -> Tensor:
+    """[n, h, L, d] -> contiguous [n * groups, h / groups, L, d]."""
+    return x.reshape(-1, x.shape[1] // groups, *x.shape[2:])
 
 
-def _backward(parts: list[Tensor], delta: Tensor, lse: Tensor, repeats: int, scale: float) -> None:
+def _forward(parts: list[Tensor], lse: Tensor, scale: float) -> None:
+    """Write the outcome for some sequences of a bucket: parts are q, k, v, and the place for the output."""
+    q, k, v, out = parts
+    groups, (_, _, length, size) = k.shape[1], q.shape
+    q, k, v = _folded(q, groups), _folded(k, groups)[:, 0], _folded(v, groups)[:, 0]
+    for first in range(0, length, BLOCK):
+        last = min(first + BLOCK, length)
+        rows = q[:, :, first:last].flatten(1, 2)
+        scores = torch.bmm(rows, k[:, :last].transpose(1, 2)).float().mul_(scale)
+        scores = scores.view(len(q), -1, last - first, last)
+        scores[..., first:] += _later(last - first)
+        most = scores.amax(-1, keepdim=True)
+        weights = scores.sub_(most).exp_()
+        total = weights.sum(-1, keepdim=True)
+        mixed = torch.bmm(weights.to(q.dtype).flatten(1, 2), v[:, :last]).view(*weights.shape[:3], size)
+        out[:, :, first:last] = mixed.div_(total).view(len(out), -1, last - first, size)
+        lse[:, :, first:last] = total.log_().add_(most).view(len(out), -1, last - first)
+
+
+def _backward(parts: list[Tensor], delta: Tensor, lse: Tensor, scale: float) -> None:
     """Write the gradients of some sequences of a bucket: parts are q, k, v, dO, and dQ, dK, dV to write into."""
     q, k, v, go, dq, dk, dv = parts
-    length = q.shape[2]
-    k, v = _repeated(k, repeats), _repeated(v, repeats)
-    weights = (q @ k.transpose(-1, -2)).float().mul_(scale).sub_(lse[..., None])
-    weights.masked_fill_(_later(length), float("-inf")).exp_()
-    grad_scores = (go @ v.transpose(-1, -2)).float().sub_(delta).mul_(weights).mul_(scale).to(q.dtype)
-    low = weights.to(q.dtype)
-    dq.copy_(grad_scores @ k)
-    grad_k, grad_v = grad_scores.transpose(-1, -2) @ q, low.transpose(-1, -2) @ go
-    if repeats > 1:
-        grad_k, grad_v = (x.unflatten(1, (-1, repeats)).sum(2) for x in (grad_k, grad_v))
-    dk.copy_(grad_k)
-    dv.copy_(grad_v)
+    groups, (_, _, length, size) = k.shape[1], q.shape
+    q, go, delta, lse = (_folded(x, groups) for x in (q, go, delta, lse[..., None]))
+    k, v = _folded(k, groups)[:, 0], _folded(v, groups)[:, 0]
+    grad_k, grad_v = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
+    for first in range(0, length, BLOCK):
+        last = min(first + BLOCK, length)
+        rows, row_go = q[:, :, first:last].flatten(1, 2), go[:, :, first:last].flatten(1, 2)
+        some_k, some_v = k[:, :last], v[:, :last]
+        scores = torch.bmm(rows, some_k.transpose(1, 2)).float().mul_(scale)
+        weights = scores.view(len(q), -1, last - first, last).sub_(lse[:, :, first:last]).exp_()
+        low = weights.tril_(first).to(q.dtype).flatten(1, 2)  # far quicker than to mask before `exp`
+        slopes = torch.bmm(row_go, some_v.transpose(1, 2)).float().view_as(weights)
+        slopes = slopes.sub_(delta[:, :, first:last]).mul_(weights).mul_(scale).to(q.dtype).flatten(1, 2)
+        dq[:, :, first:last] = torch.bmm(slopes, some_k).view(len(dq), -1, last - first, size)
+        grad_k[:, :last] += torch.bmm(slopes.transpose(1, 2), rows)
+        grad_v[:, :last] += torch.bmm(low.transpose(1, 2), row_go)
+    dk.copy_(grad_k.view_as(dk))
+    dv.copy_(grad_v.view_as(dv))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _later(length: int) -> Tensor:
-    """[L, L] which keys a query may not see."""
-    return torch.ones(length, length, dtype=torch.bool).triu_(1)
+    """[L, L] minus infinity at the keys that a query may not see, which come after it; else 0."""
+    return torch.full((length, length), float("-inf")).triu_(1)
 
 
 def _gathered(x_F: Tensor, lifting: Lifting, count: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Log-probabilities of target tokens, and the entropy, without a [tokens x vocabulary] float32 tensor.
 
-Only positions that carry a loss are projected, in chunks; the backward pass projects again chunk by
-chunk, so that memory is chunk x vocabulary.
+Only positions that carry a loss are projected, in chunks. The gradients of a bounded number of logits are made
+in the forward pass and kept in the model's type; beyond it, the backward pass projects again.
 
 Suffixes: _M positions that carry a loss, _V vocabulary, _H hidden.
 """
@@ -48,12 +48,17 @@ class _FusedLogprobs(torch.autograd.Function):
         softcap: float | None,
         temperature: float,
     ) -> tuple[Tensor, Tensor]:
-        logprobs_M = torch.empty(len(targets_M), dtype=torch.float32)
+        logprobs_M = torch.empty(len(targets_M), dtype=torch.float32, device=hidden_MH.device)
         entropy_M = torch.empty_like(logprobs_M)
         log_z_M = torch.empty_like(logprobs_M)
         head = Head(weight_VH, bias_V, scale, softcap)
-        for part in _chunks(0, len(targets_M), CHUNK_ELEMENTS // len(weight_VH)):
-            logits = capped(hidden_MH[part], head).div_(temperature)
+        vocabulary, size = len(weight_VH), CHUNK_ELEMENTS // len(weight_VH)
+        # The gradients of the last group are made here, where its softmax is at hand; the others' logits come twice.
+        last = (_chunks(0, len(targets_M), GRADIENT_ELEMENTS // vocabulary) or [slice(0, 0)])[-1]
+        kept = hidden_MH.new_empty(last.stop - last.start, vocabulary) if ctx.needs_input_grad[0] else None
+        for part in _chunks(0, last.start, size) + _chunks(last.start, last.stop, size):
+            logits = _cooled(capped(hidden_MH[part], head), temperature)
+            slope = _slope(logits, head, temperature) if kept is not None and part.start >= last.start else None
             target = logits.gather(-1, targets_M[part, None])[:, 0]
             most = logits.amax(-1, keepdim=True)
             weights = logits.sub_(most).exp()
@@ -62,14 +67,17 @@ class _FusedLogprobs(torch.autograd.Function):
             logprobs_M[part] = target - most[:, 0] - log_total
             log_z_M[part] = most[:, 0] + log_total
             entropy_M[part] = log_total - torch.linalg.vecdot(weights, logits) / total
+            if kept is not None and part.start >= last.start:
+                minus_softmax = weights.div_(-total[:, None])
+                kept[_moved(part, last)] = _unit_gradient(minus_softmax, targets_M[part], slope, temperature)
         ctx.save_for_backward(hidden_MH, weight_VH, bias_V, targets_M, log_z_M)
         ctx.scale, ctx.softcap, ctx.temperature = scale, softcap, temperature
+        ctx.kept = kept
         ctx.mark_non_differentiable(entropy_M)
         return logprobs_M, entropy_M
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        # d logprob / d logits = onehot(target) - softmax
         grad_M = gradients[0]
         hidden_MH, weight_VH, bias_V, targets_M, log_z_M = ctx.saved_tensors
         head = Head(weight_VH, bias_V, ctx.scale, ctx.softcap)
@@ -77,23 +85,24 @@ class _FusedLogprobs(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden_MH)
         grad_weight: Tensor | None = None
         weighted = ctx.needs_input_grad[1]  # not where the head is frozen, as under adapters
-        grad_bias = torch.zeros(vocabulary, dtype=torch.float32) if bias_V is not None and weighted else None
-        for group in _chunks(0, len(targets_M), GRADIENT_ELEMENTS // vocabulary):
-            grad_logits = hidden_MH.new_empty(group.stop - group.start, vocabulary)
-            for part in _chunks(group.start, group.stop, CHUNK_ELEMENTS // vocabulary):
-                logits = capped(hidden_MH[part], head)
-                slope = None if head.softcap is None else 1 - (logits / head.softcap).square_()
-                grads = logits.div_(ctx.temperature).sub_(log_z_M[part, None]).exp_().mul_(-grad_M[part, None])
-                grads.scatter_add_(-1, targets_M[part, None], grad_M[part, None])
-                if slope is not None:
-                    grads.mul_(slope)
-                grad_logits[part.start - group.start : part.stop - group.start] = grads.div_(ctx.temperature)
-            torch.mm(grad_logits, weight_VH, out=grad_hidden[group])
+        grad_bias = grad_M.new_zeros(vocabulary) if bias_V is not None and weighted else None
+        for group in reversed(_chunks(0, len(targets_M), GRADIENT_ELEMENTS // vocabulary)):
+            unit, ctx.kept = ctx.kept, None  # only the last group was kept, and it comes first
+            if unit is None:
+                unit = hidden_MH.new_empty(group.stop - group.start, vocabulary)
+                for part in _chunks(group.start, group.stop, CHUNK_ELEMENTS // vocabulary):
+                    logits = _cooled(capped(hidden_MH[part], head), ctx.temperature)
+                    slope = _slope(logits, head, ctx.temperature)
+                    minus_softmax = logits.sub_(log_z_M[part, None]).exp_().neg_()
+                    unit[_moved(part, group)] = _unit_gradient(minus_softmax, targets_M[part], slope, ctx.temperature)
+            # A row's gradient is grad_M times the unit one: the factor goes to the short side of both products.
+            grad = grad_M[group, None].to(hidden_MH.dtype)
+            torch.mm(unit, weight_VH, out=grad_hidden[group]).mul_(grad)
             if weighted:
-                product = grad_logits.t() @ hidden_MH[group]
+                product = unit.t() @ (hidden_MH[group] * grad)
                 grad_weight = product if grad_weight is None else grad_weight.float().add_(product)
             if grad_bias is not None:
-                grad_bias += grad_logits.sum(0, dtype=torch.float32)
+                grad_bias += (unit.t() @ grad)[:, 0]
         if weighted:
             grad_weight = torch.zeros_like(weight_VH) if grad_weight is None else grad_weight.mul_(head.scale)
             grad_weight = grad_weight.to(weight_VH.dtype)
@@ -101,6 +110,26 @@ class _FusedLogprobs(torch.autograd.Function):
         if head.scale != 1.0:
             grad_hidden = grad_hidden * head.scale
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+def _cooled(logits: Tensor, temperature: float) -> Tensor:
+    return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+def _slope(cooled: Tensor, head: Head, temperature: float) -> Tensor | None:
+    """d cap(x) / dx = 1 - (cap(x) / softcap)^2 of the capped logits, which are divided by the temperature already."""
+    return None if head.softcap is None else 1 - (cooled * (temperature / head.softcap)).square_()
+
+
+def _unit_gradient(minus_softmax: Tensor, targets: Tensor, slope: Tensor | None, temperature: float) -> Tensor:
+    """d logprob / d logits = (onehot(target) - softmax) slope / temperature, in place."""
+    unit = minus_softmax.scatter_add_(-1, targets[:, None], minus_softmax.new_ones(len(targets), 1))
+    return _cooled(unit if slope is None else unit.mul_(slope), temperature)
+
+
+def _moved(part: slice, group: slice) -> slice:
+    """The place of a part within its group."""
+    return slice(part.start - group.start, part.stop - group.start)
 
 
 def capped(hidden: Tensor, head: Head) -> Tensor:
