@@ -43,11 +43,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         args.rows, args.prompt_rows = _write_rows(args, work)
-        results = {
-            task: (_sampling if task == "sample" else _training)(task, args, work) for task in args.tasks.split(",")
-        }
-    table = {"machine": _machine(), "gemm_gflops": _gemm_gflops(), "batch": args.batch, "max_length": args.max_length}
-    _write(args.out, table | {"turns": args.turns, "model": Path(args.model).name, "results": results})
+        table = {"machine": _machine(), "batch": args.batch, "max_length": args.max_length, "turns": args.turns}
+        table |= {"model": Path(args.model).name, "results": {}}
+        for task in args.tasks.split(","):
+            table["results"][task] = (_sampling if task == "sample" else _training)(task, args, work)
+            table["gemm_gflops"] = max(_gemm_gflops(), table.get("gemm_gflops", 0.0))
+            _write(args.out, table)  # after each, so that what was measured outlives a stop
+    print((args.out / "RESULTS.md").read_text())
 
 
 def _write_rows(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
@@ -227,7 +229,6 @@ def _write(out: Path, table: dict[str, Any]) -> None:
             rates = f"{row['ours']:.3g} {row['unit']} | {row['theirs']:.3g}"
             lines.append(f"| {name} | {row['peer']} | {rates} | {ratio} | {memory} | {share} |")
     (out / "RESULTS.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":
