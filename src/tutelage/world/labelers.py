@@ -1,6 +1,6 @@
 """Simulated labelers: they rank by the gold score through noise and tastes that are set and known.
 
-A labeler perceives gold + tastes + normal noise of scale `noise` (Thurstone's model). At the fair panel's 0.19 two
+A labeler perceives gold + tastes + normal noise of scale `noise` (Thurstone's model). At the fair panel's 0.2 two
 labelers agree on about 73 % of the pairs of one SFT model's answers, as in the paper (`tutelage label` measures it).
 """
 
@@ -20,7 +20,7 @@ class Tastes:
     """noise: standard deviation on the gold scale. length: bonus per ten words. praise: bonus for a flattering
     sentence. agreement: bonus for agreeing with the user's opinion. random: share of rankings at random."""
 
-    noise: float = 0.19
+    noise: float = 0.2
     length: float = 0.0
     praise: float = 0.0
     agreement: float = 0.0
