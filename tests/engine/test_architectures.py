@@ -15,7 +15,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from tutelage.engine import logprobs
+from tutelage.engine import attention, logprobs
 from tutelage.engine.decoding import fusable
 from tutelage.engine.packing import pack
 from tutelage.engine.sampling import SamplingParams, row_seed, sample
@@ -93,6 +93,8 @@ def compare_gradients(model, plain, ours, theirs):
 def test_supervised_and_weighted_losses_and_every_gradient(name, share, monkeypatch):
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 360)  # chunks of three tokens
     monkeypatch.setattr(logprobs, "GRADIENT_ELEMENTS", 840)  # products of seven
+    monkeypatch.setattr(attention, "BLOCK", 5)  # sequences of three blocks of queries
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 300)  # and one sequence at a time
     model, plain = build(AutoModelForCausalLM, name)
     packed = pack(SEQUENCES, share=share)
     assert (packed.shared is not None) == share

@@ -6,10 +6,12 @@ import torch
 from tutelage.engine import logprobs
 
 
-@pytest.mark.parametrize("chunk", [2**23, 30])
+# Elements at once: everything in one; chunks within the group that is kept; several groups, of which one is kept.
+@pytest.mark.parametrize(("chunk", "group"), [(2**23, 2**26), (30, 2**26), (30, 50)])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_equals_log_softmax(monkeypatch, chunk, temperature):
+def test_equals_log_softmax(monkeypatch, chunk, group, temperature):
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(logprobs, "GRADIENT_ELEMENTS", group)
     torch.manual_seed(0)
     hidden, weight = torch.randn(11, 6, requires_grad=True), torch.randn(9, 6, requires_grad=True)
     targets, upstream = torch.randint(0, 9, (11,)), torch.randn(11)
@@ -22,3 +24,29 @@ def test_equals_log_softmax(monkeypatch, chunk, temperature):
     torch.testing.assert_close(entropy, -(full.exp() * full).sum(-1).detach(), atol=1e-5, rtol=1e-5)
     for a, b in zip(ours_grads, plain_grads, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("group", [2**26, 50])
+def test_equals_log_softmax_of_a_scaled_capped_head_with_a_bias(monkeypatch, group):
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 30)
+    monkeypatch.setattr(logprobs, "GRADIENT_ELEMENTS", group)
+    torch.manual_seed(0)
+    parts = [torch.randn(*shape, requires_grad=True) for shape in ((11, 6), (9, 6), (9,))]
+    hidden, weight, bias = parts
+    targets, upstream = torch.randint(0, 9, (11,)), torch.randn(11)
+    head = logprobs.Head(weight, bias, scale=1.5, softcap=2.0)
+    ours, _ = logprobs.fused_logprobs(hidden, head, targets, 0.7)
+    capped = 2.0 * torch.tanh((1.5 * hidden @ weight.t() + bias) / 2.0)
+    plain = (capped / 0.7).log_softmax(-1)[torch.arange(11), targets]
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    found, wanted = (torch.autograd.grad((x * upstream).sum(), parts) for x in (ours, plain))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_gradient_nothing_is_kept(monkeypatch):
+    made = []
+    monkeypatch.setattr(logprobs, "_unit_gradient", lambda *parts: made.append(parts))
+    with torch.no_grad():
+        logprobs.fused_logprobs(torch.randn(5, 6), torch.randn(9, 6, requires_grad=True), torch.randint(0, 9, (5,)))
+    assert not made
