@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from resumed import resumes_with_the_same_numbers, rows
 from tutelage.configs import DPOConfig, PPOConfig, RewardConfig, RLOOConfig, SFTConfig
 from tutelage.errors import UserError
 from tutelage.models import load_policy
 from tutelage.stages import group_policy, loading, ppo, preference, reward, sft
-from tutelage.stages.session import Session
 
 pytest.importorskip("peft", reason="adapters need peft: pip install -e '.[adapters]'")
 COMMON = {
@@ -19,12 +19,6 @@ COMMON = {
 ONLINE = {
     "batch_size": 8, "minibatch_size": 4, "max_new_tokens": 6, "eval_every": 4, "eval_prompts": 4, "force": True,
 }  # fmt: skip
-
-
-def rows(run):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    timed = ("seconds", "time/rollout", "time/update")
-    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -82,30 +76,12 @@ def test_a_whole_reward_model_serves_the_value_model_too(nano, pairs, tmp_path):
     ppo.run(config)
 
 
-def cut_and_resumed(monkeypatch, run, make, out):
-    """The rows of a run that was whole, and of one that was cut in its third step and gone on with."""
-    run(make(out / "whole"))
-    done = Session.done
-
-    def stop(self, step, *more):
-        if step == 3:
-            raise KeyboardInterrupt
-        done(self, step, *more)
-
-    monkeypatch.setattr(Session, "done", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(make(out / "cut"))
-    monkeypatch.setattr(Session, "done", done)
-    run(make(out / "cut", resume=True))
-    assert rows(out / "whole") == rows(out / "cut")
-
-
 def test_dpo_resumes_with_the_same_numbers(trained, pairs, tmp_path, monkeypatch):
     def make(out, **more):
         shared = {"max_steps": 4, "batch_size": 4, "eval_every": 2}
         return DPOConfig(model=str(trained / "sft"), data=str(pairs), out=str(out), **shared, **more, **COMMON)
 
-    cut_and_resumed(monkeypatch, preference.run, make, tmp_path)
+    resumes_with_the_same_numbers(monkeypatch, preference.run, make, tmp_path)
     first = rows(tmp_path / "whole")[0]
     assert first["loss"] == pytest.approx(0.6931, abs=1e-3)  # policy and reference start equal
 
@@ -115,8 +91,8 @@ def test_ppo_and_rloo_resume_with_the_same_numbers(trained, nano, tmp_path, monk
         shared = {"model": str(nano), "reward_model": str(trained / "reward"), "max_steps": 4, **ONLINE, **COMMON}
         return lambda out, **more: cls(out=str(out), **shared, **more)
 
-    cut_and_resumed(monkeypatch, ppo.run, make(PPOConfig), tmp_path / "ppo")
-    cut_and_resumed(monkeypatch, group_policy.run, make(RLOOConfig), tmp_path / "rloo")
+    resumes_with_the_same_numbers(monkeypatch, ppo.run, make(PPOConfig), tmp_path / "ppo")
+    resumes_with_the_same_numbers(monkeypatch, group_policy.run, make(RLOOConfig), tmp_path / "rloo")
 
 
 def test_an_option_of_adapters_needs_adapters(nano):

@@ -5,17 +5,16 @@ import json
 import pytest
 import torch
 
+from resumed import resumes_with_the_same_numbers, rows
 from tutelage.configs import GRPOConfig, OnlineDPOConfig, RejectionConfig, RLOOConfig
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.models import load_policy, load_scalar, save_model
 from tutelage.stages import group_policy, rejection, rollout
 from tutelage.stages.sample import draw
-from tutelage.stages.session import Session
 from tutelage.world import prompts
 
 METHODS = [(RLOOConfig, {}), (GRPOConfig, {}), (GRPOConfig, {"loss": "dr-grpo"}), (OnlineDPOConfig, {})]
-TIMES = ("seconds", "time/rollout", "time/update")
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +32,6 @@ def make(cls, nano, reward, out, **changes):
         "seed": 3, "max_length": 96, "dtype": "float32", "save_every": 2,
     }  # fmt: skip
     return cls(**{**values, **changes})
-
-
-def rows(run):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
 
 
 @pytest.mark.parametrize(("cls", "changes"), METHODS)
@@ -80,20 +74,12 @@ def test_micro_batches_change_nothing(nano, reward, tmp_path, cls, changes):
 
 
 def test_stopped_and_resumed_equals_uninterrupted(nano, reward, tmp_path, monkeypatch):
-    group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "whole", max_steps=4))
-    done = Session.done
-
-    def stop(self, step, *more):
-        if step == 3:
-            raise KeyboardInterrupt
-        done(self, step, *more)
-
-    monkeypatch.setattr(Session, "done", stop)
-    with pytest.raises(KeyboardInterrupt):
-        group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "cut", max_steps=4))
-    monkeypatch.setattr(Session, "done", done)
-    group_policy.run(make(RLOOConfig, nano, reward, tmp_path / "cut", max_steps=4, resume=True))
-    assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
+    resumes_with_the_same_numbers(
+        monkeypatch,
+        group_policy.run,
+        lambda out, **more: make(RLOOConfig, nano, reward, out, max_steps=4, **more),
+        tmp_path,
+    )
 
 
 def test_answers_to_one_prompt_are_scored_together_as_alone(nano, reward):

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from resumed import resumes_with_the_same_numbers, rows
 from tutelage.configs import DPOConfig, IPOConfig, KTOConfig, ORPOConfig, SimPOConfig
 from tutelage.data.preferences import render_answer
 from tutelage.errors import UserError
@@ -38,11 +39,6 @@ def make(cls, nano, data, out, **changes):
         "max_length": 96, "dtype": "float32", "seed": 3, "eval_every": 2, "save_every": 2, "warmup": 0.0,
     }  # fmt: skip
     return cls(**{**values, **changes})
-
-
-def rows(run):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
 STARTS = [
@@ -169,22 +165,12 @@ def test_killed_and_resumed_equals_uninterrupted(nano, rankings, tmp_path, verb)
 
 
 def test_stopped_before_the_end_kto_goes_on_with_the_same_numbers(nano, rankings, tmp_path, monkeypatch):
-    from tutelage.stages.session import Session
-
-    preference.run(make(KTOConfig, nano, rankings, tmp_path / "whole", max_steps=4))
-    done = Session.done
-
-    def stop(self, step, *more):
-        if step == 3:
-            raise KeyboardInterrupt
-        done(self, step, *more)
-
-    monkeypatch.setattr(Session, "done", stop)
-    with pytest.raises(KeyboardInterrupt):
-        preference.run(make(KTOConfig, nano, rankings, tmp_path / "cut", max_steps=4))
-    monkeypatch.setattr(Session, "done", done)
-    preference.run(make(KTOConfig, nano, rankings, tmp_path / "cut", max_steps=4, resume=True))
-    assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
+    resumes_with_the_same_numbers(
+        monkeypatch,
+        preference.run,
+        lambda out, **more: make(KTOConfig, nano, rankings, out, max_steps=4, **more),
+        tmp_path,
+    )
 
 
 def test_thumbs_alone_train_and_are_measured(nano, tmp_path):
