@@ -95,9 +95,11 @@ def report() -> dict:
         "version": "0.1.0", "name": "quickstart", "recipe": "quickstart", "seed": 1, "seconds": 512.0, "peak_rss_bytes": 2.1e9,
         "created": "2026-11-24 02:40", "command": "tutelage run recipes/quickstart.yaml --seed 1",
         "versions": {"tutelage": "0.1.0", "torch": "2.13"},
-        "data": {"prompts": 3200, "demonstrations": 1500, "comparisons": 9000, "labelers": 5, "rankings_k": 4, "completions": 6000},
-        "stages": [{"name": n, "checkpoint": f"{n}/model", "seconds": t, "tokens": k} for n, t, k in
-                   (("base", 120, 2.1e6), ("sft", 60, 3.1e5), ("reward", 88, 9e5), ("ppo", 140, 1.2e6), ("ppo-no-kl", 130, 1.4e6))],
+        "data": {"demonstrations": 1500, "comparisons": 9000, "labelers": 5, "completions": 6000},
+        "stages": [{"name": n, "verb": v, "checkpoint": f"{n}/model", "seconds": t, "tokens": k, **fed} for n, v, t, k, fed in
+                   (("base", "pretrain", 120, 2.1e6, {}), ("sft", "sft", 60, 3.1e5, {"demonstrations": 1500}),
+                    ("reward", "reward", 88, 9e5, {"comparisons": 9000}),
+                    ("ppo", "ppo", 140, 1.2e6, {"episodes": 7680}), ("ppo-no-kl", "ppo", 130, 1.4e6, {"episodes": 7680}))],
         "win_rates": wins, "behaviours": behaviours,
         "reward_model": {"accuracy": 0.724, "ci95": [0.70, 0.748], "labeler_agreement": 0.735, "ceiling": 0.83, "gold_accuracy": 0.81,
                          "calibration_error": 0.021, "length_correlation": 0.18, "pairs": 1800, "length_accuracy": 0.54,

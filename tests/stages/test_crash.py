@@ -178,7 +178,8 @@ def test_a_recipe_killed_in_every_stage(nano, pairs, tmp_path, kill_before):
         options = {"model": str(nano), "data": str(pairs), "out": str(out), "resume": resume}
         return run_recipe(load_recipe(tmp_path / "recipe.yaml", **options), "command")
 
-    run(tmp_path / "whole", resume=False)
+    sft, reward, ppo, _ = run(tmp_path / "whole", resume=False)["stages"]
+    assert sft["demonstrations"] > 0 and reward["comparisons"] > 0 and ppo["episodes"] == 2 * 8
     changes = kill_before(0)
     points = [changes // 6] * 5
     killed = killed_and_resumed(kill_before, run, tmp_path / "killed", points)

@@ -38,44 +38,39 @@ def headline(report: Report) -> tuple[str, str]:
 
 
 def pipeline(report: Report) -> str:
-    counts = report.get("data") or {}
-    n = {k: short(number(v)) for k, v in counts.items() if number(v) is not None}
-    stages = {str(s.get("name")): s for s in report.get("stages") or []}
-    if not stages:
-        return ""
+    """Each stage with what it was fed, and what it took."""
     items = []
-    for stage, entry in stages.items():
-        if stage.startswith("reward"):
-            more = [
-                f"{n[k]} {w}"
-                for k, w in (("labelers", "labelers"), ("rankings_k", "answers ranked at a time"))
-                if k in n
-            ]
-            source = (n.get("comparisons"), "comparisons" + (f" by {', '.join(more)}" if more else ""))
-        elif stage.startswith("sft"):
-            source = (n.get("demonstrations"), "demonstrations of good answers")
-        elif stage.startswith("ppo"):
-            source = (n.get("prompts"), "prompts, answered by the model and scored by the reward model")
-        elif stage.startswith("sample"):
-            source = (n.get("completions"), "answers, several to each prompt")
-        elif stage.startswith("label"):
-            source = (n.get("labelers"), "labelers, who rank the answers to each prompt")
-        elif stage.startswith("eval"):
-            source = (None, "held-out prompts, answered by every model")
-        else:
-            source = (
-                short(number(entry.get("tokens"))) if number(entry.get("tokens")) else None,
-                "tokens of plain text",
-            )
+    for entry in report.get("stages") or []:
+        stage = str(entry.get("name"))
+        count, words = _fed(entry, report)
         cost = " · ".join(t for t in (_time(entry.get("seconds")), _tokens(entry.get("tokens"))) if t)
         # A second PPO starts from the same SFT and reward models, not from the first.
         alt = " alt" if stage.startswith("ppo-") else ""
-        top = f"<b>{esc(source[0])}</b>" if source[0] else ""
+        top = f"<b>{esc(short(number(count)))}</b>" if number(count) else ""
         items.append(
-            f'<li class="{look(stage)[0]}{alt}"><p class="from">{top}{esc(source[1])}</p>'
+            f'<li class="{look(stage)[0]}{alt}"><p class="from">{top}{esc(words)}</p>'
             f'<p class="model">{badge(stage)}{esc(name(stage))}</p><p class="tiny">{esc(cost)}</p></li>'
         )
-    return f'<ol class="pipe">{"".join(items)}</ol>'
+    return f'<ol class="pipe">{"".join(items)}</ol>' if items else ""
+
+
+def _fed(entry: dict[str, Any], report: Report) -> tuple[Any, str]:
+    """(how many, of what) a stage of report.json was fed."""
+    verb = entry.get("verb")
+    if entry.get("episodes"):
+        return entry["episodes"], "answers of the model, scored by the reward model"
+    if verb == "sft":
+        return entry.get("demonstrations"), "demonstrations of good answers"
+    if verb == "sample":
+        return entry.get("completions"), "answers, several to each prompt"
+    if verb == "label":
+        return entry.get("labelers"), "labelers, who rank the answers to each prompt"
+    if verb == "eval":
+        return (report.get("win_rates") or [{}])[0].get("prompts"), "held-out prompts, answered by every model"
+    if entry.get("comparisons"):
+        labelers = number((report.get("data") or {}).get("labelers"))
+        return entry["comparisons"], "comparisons" + (f" by {short(labelers)} labelers" if labelers else "")
+    return entry.get("tokens"), "tokens"
 
 
 def _time(value: Any) -> str:

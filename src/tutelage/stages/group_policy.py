@@ -11,6 +11,7 @@ Departures from the papers:
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -108,7 +109,8 @@ def run(config: GroupConfig) -> dict[str, Any]:
                 objective = row["eval/scores"] - config.penalty * row["eval/kl"]
             write = lambda path, verify: save_model(path, policy, about, verify=verify)  # noqa: E731
             session.done(step, row, write, {"optimizer": optimizer.state(), "alarms": alarms}, SHOWN, objective)
-        return session.finish({"model": source, "reward_model": reward_source, "data": config.data}, alarms=alarms)
+        inputs: dict[str, Path | str | None] = {"model": source, "reward_model": reward_source, "data": config.data}
+        return session.finish(inputs, alarms=alarms, episodes=session.total * config.batch_size)
 
 
 def comparison_within_groups(config: GroupConfig, rollout: Rollout) -> tuple[list[list[int]], Tensor]:

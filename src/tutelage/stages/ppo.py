@@ -130,7 +130,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
             write = partial(_save_average, policy, adam.policy, averages, about)
             session.done(step, row, write, state, SHOWN, objective)
         inputs: dict[str, Path | str | None] = {"model": source, "reward_model": reward_source, "data": config.data}
-        return session.finish(inputs, alarms=alarms)
+        return session.finish(inputs, alarms=alarms, episodes=session.total * config.batch_size)
 
 
 def _ptx_documents(config: PPOConfig, policy: Policy) -> list[Rendered]:

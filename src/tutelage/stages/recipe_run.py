@@ -23,6 +23,9 @@ from tutelage.runs import check_same, finished, write_config, write_json, write_
 from tutelage.runs.folder import HARMLESS
 from tutelage.runs.lineage import environment
 
+# What stages count of what they were fed, for the picture of the pipeline.
+FED = ("demonstrations", "completions", "comparisons", "labelers", "episodes")
+
 
 def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
     """Run what is not finished; returns the report. What a stage made stays: its options may not change later.
@@ -111,9 +114,11 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
         "stages": [
             {
                 "name": s,
+                "verb": verbs[s],
                 "checkpoint": r.get("checkpoint") or r.get("out"),
                 "seconds": r["seconds"],
                 "tokens": r.get("tokens", 0),
+                **{count: r[count] for count in FED if count in r},
             }
             for s, r in results.items()
         ],
