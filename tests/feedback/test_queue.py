@@ -170,6 +170,27 @@ def test_a_stale_draft_never_overwrites_a_newer_one(store, project):
         assert work_on(db, task, "ana").draft is None
 
 
+def test_a_place_taken_between_the_search_and_the_lock_is_not_given_again(store, project, monkeypatch):
+    people(store, "ana", "ben", "eve")
+    with store.write() as db:
+        found = db.scalar
+
+        def scalar(query, *more):
+            task = found(query, *more)
+            if isinstance(task, Task) and query._for_update_arg is not None and not taken:
+                for person in ("ben", "eve"):  # as if their transactions ended just before the lock was had
+                    lease = {"shown": {}, "state": "leased", "leased": 1000, "expires": 2000}
+                    db.add(Assignment(task_id=task.id, person_id=person, **lease))
+                db.flush()
+                taken.append(task.id)
+            return task
+
+        taken = []
+        monkeypatch.setattr(db, "scalar", scalar)
+        task = lease_next(db, find_project(db, project), "ana", 1001.0)
+        assert len(taken) == 1 and task.id not in taken
+
+
 def test_people_who_take_at_once_never_share_more_places_than_there_are(store, project, sampled):
     names = people(store, *(f"person{i}" for i in range(8)))
     with store.write() as db:
