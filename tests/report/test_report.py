@@ -72,7 +72,7 @@ def test_the_pipeline_says_what_each_stage_was_fed(tmp_path):
         "eval": {},
     }
     value["stages"] = [{"name": f"my-{v}", "verb": v, "seconds": 3, "tokens": 77, **found} for v, found in fed.items()]
-    found = re.findall(r'<p class="from">(.*?)</p>', page(tmp_path, value))
+    found = re.findall(r'<p class="from">(.*?)</p>', page(tmp_path, value).replace("\u00ad", ""))
     assert found == [
         "<b>1,500</b>demonstrations of good answers",
         "<b>36,000</b>answers, several to each prompt",

@@ -60,7 +60,9 @@ def _fed(entry: dict[str, Any], report: Report) -> tuple[Any, str]:
     if entry.get("episodes"):
         return entry["episodes"], "answers of the model, scored by the reward model"
     if verb == "sft":
-        return entry.get("demonstrations"), "demonstrations of good answers"
+        return entry.get(
+            "demonstrations"
+        ), "demon\u00adstrations of good answers"  # a soft hyphen: the boxes are narrow
     if verb == "sample":
         return entry.get("completions"), "answers, several to each prompt"
     if verb == "label":
@@ -69,7 +71,7 @@ def _fed(entry: dict[str, Any], report: Report) -> tuple[Any, str]:
         return (report.get("win_rates") or [{}])[0].get("prompts"), "held-out prompts, answered by every model"
     if entry.get("comparisons"):
         labelers = number((report.get("data") or {}).get("labelers"))
-        return entry["comparisons"], "comparisons" + (f" by {short(labelers)} labelers" if labelers else "")
+        return entry["comparisons"], "compari\u00adsons" + (f" by {short(labelers)} labelers" if labelers else "")
     return entry.get("tokens"), "tokens"
 
 
