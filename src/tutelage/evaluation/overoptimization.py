@@ -141,12 +141,11 @@ def exploited(early_texts: Sequence[str], late_texts: Sequence[str]) -> str:
     for phrase, old, new in _phrases(early_texts, late_texts):
         if phrase not in said:
             parts.append(f"{new:.0%} say “{phrase}” (was {old:.0%})")
+    sentences = ["Of the late answers, " + "; ".join(parts[:4]) + "."] if parts else []
     lengths = [float(np.mean([len(_words(t)) for t in texts])) for texts in (early_texts, late_texts)]
     if lengths[1] > 1.25 * lengths[0] or lengths[1] < 0.8 * lengths[0]:
-        parts.append(f"answers went from {lengths[0]:.0f} to {lengths[1]:.0f} words")
+        sentences.append(f"Answers went from {lengths[0]:.0f} to {lengths[1]:.0f} words.")
     loops = _repetition(early_texts), _repetition(late_texts)
     if loops[1] > max(2 * loops[0], loops[0] + 0.1):
-        parts.append(f"{loops[1]:.0%} of three-word phrases repeat within the answer (was {loops[0]:.0%})")
-    if not parts:
-        return "Nothing simple changed: no phrase, ending, length or repetition stands out."
-    return "Of the late answers, " + "; ".join(parts[:4]) + "."
+        sentences.append(f"{loops[1]:.0%} of three-word phrases repeat within an answer (was {loops[0]:.0%}).")
+    return " ".join(sentences) or "Nothing simple changed: no phrase, ending, length or repetition stands out."
