@@ -2,7 +2,7 @@
 
 import pytest
 
-from tutelage.data.templates import end_token_id, preflight, render, render_completion, render_prompt
+from tutelage.data.templates import end_token_id, preflight, render, render_completion, render_completions, render_prompt
 from tutelage.errors import UserError
 
 TALK = [{"role": "user", "content": "Where does Mira live?"}, {"role": "assistant", "content": "Mira lives in Oakton."}]
@@ -23,6 +23,13 @@ def test_training_and_serving_share_the_prompt(tokenizer):
     assert completion.input_ids[-1] == end_token_id(tokenizer) == tokenizer.eos_token_id
     cut = render_completion(tokenizer, TALK[:1], TALK[1]["content"], ended=False)
     assert cut.input_ids == completion.input_ids[:-1]
+
+
+def test_answers_of_one_prompt_are_those_rendered_apart(tokenizer):
+    texts = ["Yes.", "No, I think not.", ""]
+    apart = [render_completion(tokenizer, TALK[:1], text) for text in texts]
+    assert render_completions(tokenizer, TALK[:1], texts) == apart
+    assert render_completions(tokenizer, TALK[:1], []) == []
 
 
 def test_every_assistant_turn_is_trained(tokenizer):

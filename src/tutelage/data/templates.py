@@ -63,11 +63,19 @@ def end_token_id(tokenizer: Any) -> int:
     return end_ids(tokenizer)[-1]
 
 
-def render_completion(tokenizer: Any, messages: Sequence[Message], text: str, *, ended: bool = True) -> Rendered:
-    """A prompt with an answer to it: the mask covers the answer and, unless it was cut off, its end token."""
+def render_completions(
+    tokenizer: Any, messages: Sequence[Message], texts: Sequence[str], *, ended: bool = True
+) -> list[Rendered]:
+    """A prompt with each of its answers: the mask covers the answer and, unless it was cut off, its end token."""
     prompt = render_prompt(tokenizer, messages)
-    answer = tokenizer(text, add_special_tokens=False)["input_ids"] + (end_ids(tokenizer) if ended else [])
-    return Rendered(prompt + answer, [False] * len(prompt) + [True] * len(answer))
+    end = end_ids(tokenizer) if ended else []
+    answers = [ids + end for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+    return [Rendered(prompt + ids, [False] * len(prompt) + [True] * len(ids)) for ids in answers]
+
+
+def render_completion(tokenizer: Any, messages: Sequence[Message], text: str, *, ended: bool = True) -> Rendered:
+    """A prompt with an answer to it."""
+    return render_completions(tokenizer, messages, [text], ended=ended)[0]
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> Rendered:

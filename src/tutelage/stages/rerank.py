@@ -14,7 +14,7 @@ import torch
 from tutelage.algorithms.best_of_n import best_of_n
 from tutelage.algorithms.process import AGGREGATIONS, solution_scores
 from tutelage.configs import RerankConfig
-from tutelage.data.templates import render_completion
+from tutelage.data.templates import render_completions
 from tutelage.engine.packing import offsets_of
 from tutelage.errors import UserError
 from tutelage.evaluation.intervals import mean_interval
@@ -113,7 +113,7 @@ def _outcome(path: str, groups: Groups, config: RerankConfig) -> list[list[float
         return [[next(found) for _ in group] for _, group in groups]
     reward = load_scalar(path, config.dtype)
     return score_groups(
-        reward, [[render_completion(reward.tokenizer, p.messages, s.text) for s in group] for p, group in groups]
+        reward, [render_completions(reward.tokenizer, p.messages, [s.text for s in group]) for p, group in groups]
     )
 
 

@@ -22,7 +22,7 @@ from tutelage.configs import RewardConfig
 from tutelage.data.batches import batch_order, rank_batches, step_seed
 from tutelage.data.preferences import has_winner
 from tutelage.data.sources import comparisons, data_hash, load_data
-from tutelage.data.templates import Rendered, preflight, render, render_completion
+from tutelage.data.templates import Rendered, preflight, render, render_completions
 from tutelage.engine.distributed import joined, summed
 from tutelage.engine.memory import run_fitting
 from tutelage.engine.optimizer import MasterAdam
@@ -125,9 +125,7 @@ def _rankings(config: RewardConfig) -> tuple[list[Comparison], list[Comparison]]
 
 def _render(model: ScalarModel, comparison: Comparison, max_length: int) -> list[Rendered]:
     """Each completion with the prompt; a long one loses its beginning, never its end, where the score is read."""
-    rendered = [
-        render_completion(model.tokenizer, comparison.messages or [], text) for text in comparison.completions or []
-    ]
+    rendered = render_completions(model.tokenizer, comparison.messages or [], comparison.completions or [])
     return [Rendered(r.input_ids[-max_length:], r.loss_mask[-max_length:]) for r in rendered]
 
 
