@@ -2,7 +2,14 @@
 
 import pytest
 
-from tutelage.data.templates import end_token_id, preflight, render, render_completion, render_completions, render_prompt
+from tutelage.data.templates import (
+    end_token_id,
+    preflight,
+    render,
+    render_completion,
+    render_completions,
+    render_prompt,
+)
 from tutelage.errors import UserError
 
 TALK = [{"role": "user", "content": "Where does Mira live?"}, {"role": "assistant", "content": "Mira lives in Oakton."}]
