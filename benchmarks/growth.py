@@ -19,7 +19,7 @@ import torch
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
 from tutelage.engine.attention import NAME
-from tutelage.engine.norms import use_own_norms
+from tutelage.engine.layers import use_own_layers
 from tutelage.engine.packing import pack
 from tutelage.models import Policy, load_policy
 from tutelage.report.svg import Line, line_panel
@@ -101,7 +101,7 @@ def _sized(model: str, hidden: int) -> tuple[Policy, list[list[int]]]:
     )
     shape._attn_implementation = NAME
     made = LlamaForCausalLM(shape).to(torch.bfloat16)
-    use_own_norms(made)
+    use_own_layers(made)
     policy = Policy(made, None)
     return policy, _random(policy, [256] * 4)
 

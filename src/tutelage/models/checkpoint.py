@@ -24,8 +24,8 @@ from transformers.utils import logging as transformers_logging
 
 from tutelage.engine.attention import NAME, PackedLayout, attending
 from tutelage.engine.choosing import SamplingParams
+from tutelage.engine.layers import use_own_layers
 from tutelage.engine.logprobs import capped, head_of
-from tutelage.engine.norms import use_own_norms
 from tutelage.engine.packing import pack
 from tutelage.engine.sharding import plain_state, whole
 from tutelage.engine.vllm import VLLM
@@ -134,7 +134,7 @@ def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> An
         raise UserError(
             f"weight {broken[0]} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint"
         )
-    use_own_norms(model)
+    use_own_layers(model)
     _check_packing(model.eval(), path)
     return model
 

@@ -1,0 +1,99 @@
+"""Parts of a layer with a backward pass of their own, which keep less for it than autograd does.
+
+RMS norm: the input and one number a token, where autograd keeps three tensors of the input's size in float32; half the
+passes over memory. Gated feed-forward: gate and up, where autograd keeps the gate's activation and the product too.
+
+Suffixes: _T tokens, _H hidden, _F the feed-forward layer's width.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu
+
+# Norms of `transformers` that compute weight * (x / rms(x)) with the weight as it is.
+NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Phi3RMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+# Layers of `transformers` that compute down(act(gate(x)) * up(x)).
+GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
+
+
+class _RMSNorm(torch.autograd.Function):
+    """n = x r, r = (mean(x^2) + eps)^(-1/2), y = w n;  dx = r (w dy - n mean(w dy n)),  dw = sum over tokens of dy n."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
+        wide = x.float()
+        inverse = (torch.linalg.vecdot(wide, wide) / x.shape[-1] + eps).rsqrt_()[..., None]
+        ctx.save_for_backward(x, weight_H, inverse)
+        return (wide * inverse).to(x.dtype).mul_(weight_H)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None]:
+        x, weight_H, inverse = ctx.saved_tensors
+        normed = x * inverse  # in float32, as the inverse is
+        grad = gradients[0].float()
+        grad_weight = (grad * normed).flatten(0, -2).sum(0)
+        scaled = grad * weight_H
+        mean = torch.linalg.vecdot(scaled, normed)[..., None].div_(x.shape[-1])
+        grad_x = scaled.addcmul_(normed, mean, value=-1).mul_(inverse)
+        return grad_x.to(x.dtype), grad_weight.to(weight_H.dtype), None
+
+
+def rms_norm(x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
+    """weight * x / sqrt(mean(x^2) + eps), the mean in float32, rounded to x's type before the weight."""
+    return _RMSNorm.apply(x, weight_H, eps)
+
+
+class _GatedDown(torch.autograd.Function):
+    """y = (silu(g) u) W^T;  dW = dy^T (silu(g) u), du = dh silu(g), dg = dh u silu'(g), with dh = dy W."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, weight_HF: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up, weight_HF)
+        return linear(silu(gate).mul_(up), weight_HF)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        gate, up, weight_HF = ctx.saved_tensors
+        active, grad_weight = silu(gate), None
+        if ctx.needs_input_grad[2]:
+            grad_weight = gradients[0].flatten(0, -2).T @ (active * up).flatten(0, -2)
+        inner = gradients[0] @ weight_HF
+        grad_up = active.mul_(inner)
+        return torch.ops.aten.silu_backward(inner.mul_(up), gate), grad_up, grad_weight
+
+
+def gated_down(gate: Tensor, up: Tensor, weight_HF: Tensor) -> Tensor:
+    """(silu(gate) * up) @ weight^T, with the roundings of the three operations."""
+    return _GatedDown.apply(gate, up, weight_HF)
+
+
+def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
+    return rms_norm(hidden_states, self.weight, self.variance_epsilon)
+
+
+def _gated_forward(self: Any, x: Tensor) -> Tensor:
+    if type(self.down_proj) is not nn.Linear:  # an adapter stands beside it
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+    return gated_down(self.gate_proj(x), self.up_proj(x), self.down_proj.weight)
+
+
+def use_own_layers(model: nn.Module) -> None:
+    """Let the model's RMS norms and gated feed-forward layers, where they are of a known kind, compute as here."""
+    for module in model.modules():
+        kind: Any = type(module)
+        forward: Callable[[Any, Tensor], Tensor] | None = None
+        if kind.__name__ in NORMS:
+            forward = _norm_forward
+        elif kind.__name__ in GATED and _is_plain(module):
+            forward = _gated_forward
+        if forward is not None:
+            # A subclass of the same name, not a bound method: the module can still be copied.
+            module.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether the activation is SiLU and the last product has no bias."""
+    return type(layer.act_fn).__name__ in ("SiLU", "SiLUActivation") and layer.down_proj.bias is None

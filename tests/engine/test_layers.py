@@ -1,0 +1,67 @@
+"""Our norm and feed-forward layer equal those of transformers, forward and backward, and a copied model keeps them."""
+
+import copy
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+
+from tutelage.engine.layers import rms_norm, use_own_layers
+
+
+def test_norm_equals_transformers_forward_and_backward():
+    torch.manual_seed(0)
+    plain = LlamaRMSNorm(24, eps=1e-5)
+    torch.nn.init.normal_(plain.weight)
+    x, upstream = torch.randn(1, 7, 24, requires_grad=True), torch.randn(1, 7, 24)
+    want = plain(x)
+    expected = torch.autograd.grad((want * upstream).sum(), (x, plain.weight))
+    ours = rms_norm(x, plain.weight, 1e-5)
+    got = torch.autograd.grad((ours * upstream).sum(), (x, plain.weight))
+    for a, b in zip((ours, *got), (want, *expected), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    low = x.detach().bfloat16()
+    low_plain = copy.deepcopy(plain).bfloat16()
+    assert torch.equal(rms_norm(low, low_plain.weight, 1e-5), low_plain(low))  # the same roundings
+
+
+def test_a_copy_keeps_its_own_weights():
+    model = torch.nn.Sequential(LlamaRMSNorm(8))
+    use_own_layers(model)
+    other = copy.deepcopy(model)
+    other[0].weight.data.fill_(2.0)
+    x = torch.randn(3, 8)
+    assert "_RMSNorm" in type(model(x.requires_grad_()).grad_fn).__name__
+    torch.testing.assert_close(other(x), 2 * model(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_feed_forward_equals_transformers_bit_by_bit_and_keeps_two_tensors(dtype, frozen):
+    torch.manual_seed(0)
+    plain = LlamaMLP(LlamaConfig(hidden_size=24, intermediate_size=40, num_attention_heads=4)).to(dtype)
+    plain.down_proj.weight.requires_grad_(not frozen)
+    ours = copy.deepcopy(plain)
+    use_own_layers(ours)
+    found, kept = [], []
+    for model in (plain, ours):
+        x = torch.randn(1, 7, 24, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+        saved: list[torch.Size] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t.shape) or t, lambda t: t):
+            y = model(x)
+        (y.float() ** 2).sum().backward()
+        found.append([y, x.grad, *(p.grad for p in model.parameters() if p.requires_grad)])
+        kept.append(sum(shape[-1] == 40 and shape[:-1].numel() == 7 for shape in saved))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+    assert kept[1] == 2 and kept[0] > 2
+
+
+def test_feed_forward_with_an_adapter_beside_its_last_product():
+    model = LlamaMLP(LlamaConfig(hidden_size=8, intermediate_size=12, num_attention_heads=2))
+    use_own_layers(model)
+    model.down_proj = torch.nn.Sequential(model.down_proj, torch.nn.Tanh())
+    x = torch.randn(3, 8)
+    want = torch.tanh(model.down_proj[0](model.act_fn(model.gate_proj(x)) * model.up_proj(x)))
+    torch.testing.assert_close(model(x), want)
