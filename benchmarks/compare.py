@@ -88,6 +88,7 @@ def _training(task: str, args: argparse.Namespace, work: Path) -> dict[str, Any]
         "ratios": [o[unit] / t[unit] for o, t in turns],
         "memory_ratio": statistics.median(o["peak_rss_mib"] / t["peak_rss_mib"] for o, t in turns),
         "peak_rss_mib": [turns[0][0]["peak_rss_mib"], turns[0][1]["peak_rss_mib"]],
+        "planned": turns[0][0]["planned_mib"] / statistics.median(o["peak_rss_mib"] for o, _ in turns),
         "gflops": statistics.median(6 * parameters * o["tokens_per_second"] / 1e9 for o, _ in turns),
     }
     return summary
@@ -120,7 +121,8 @@ def _ours(task: str, args: argparse.Namespace, out: Path, work: Path) -> dict[st
     steps = rows[-1]["step"] - (1 if first else 0)
     tokens = rows[-1]["num_tokens"] - (first["num_tokens"] if first else 0)
     rates = {"tokens_per_second": tokens / seconds, "samples_per_second": args.batch * steps / seconds}
-    return rates | {"peak_rss_mib": peak}
+    planned = _last_json([*command[:3], "plan", *command[3:], "--json"])["peak_bytes"] / 2**20
+    return rates | {"peak_rss_mib": peak, "planned_mib": planned}
 
 
 def _sampling(task: str, args: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -218,16 +220,18 @@ def _write(out: Path, table: dict[str, Any]) -> None:
     lines[-1] += f" matrix products at {table['gemm_gflops']:.0f} GFLOP/s."
     lines += [
         "",
-        "| work | peer | ours | theirs | ratio (each turn) | memory, ours / theirs | of the GEMM rate |",
-        "|" + "---|" * 7,
+        "| work | peer | ours | theirs | ratio (each turn) | memory, ours / theirs | memory, planned / measured "
+        "| of the GEMM rate |",
+        "|" + "---|" * 8,
     ]
     for task, found in table["results"].items():
         for name, row in found.items() if task == "sample" else [(task, found)]:
             ratio = f"**{statistics.median(row['ratios']):.1f}** ({', '.join(f'{x:.1f}' for x in row['ratios'])})"
             memory = f"{row['memory_ratio']:.2f}" if "memory_ratio" in row else ""
+            planned = f"{row['planned']:.2f}" if "planned" in row else ""
             share = f"{row['gflops'] / table['gemm_gflops']:.0%}" if "gflops" in row and task != "ppo" else ""
             rates = f"{row['ours']:.3g} {row['unit']} | {row['theirs']:.3g}"
-            lines.append(f"| {name} | {row['peer']} | {rates} | {ratio} | {memory} | {share} |")
+            lines.append(f"| {name} | {row['peer']} | {rates} | {ratio} | {memory} | {planned} | {share} |")
     (out / "RESULTS.md").write_text("\n".join(lines) + "\n")
 
 
