@@ -54,10 +54,10 @@ def main() -> None:
 
 def _write_rows(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
     """Pairs as both sides read them, and the first turns alone as prompts."""
-    from tutelage.data.sources import comparisons
+    from tutelage.data.sources import read_whole
 
     pairs, asked = work / "pairs.jsonl", work / "prompts.jsonl"
-    found = [c for c in comparisons(args.pairs, "train") if sorted(c.filled_ranks(), key=str) == [1, 2]]
+    found = [c for c in read_whole(args.pairs)[0].comparisons if sorted(c.filled_ranks(), key=str) == [1, 2]]
     with open(pairs, "w") as both, open(asked, "w") as firsts:
         for one in found[:400]:
             messages, texts = one.messages or [], one.completions or []

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tutelage.data.check import check
-from tutelage.data.sources import comparisons, load_data
+from tutelage.data.sources import comparisons, load_data, prompts
 from tutelage.errors import UserError
 
 PAIR = {
@@ -225,3 +225,13 @@ def test_hh_rlhf_text_becomes_messages(tmp_path):
     assert [m["content"] for m in data.comparisons[0].messages] == ["Hi", "Hello", "Why?"]
     assert data.comparisons[0].completions == ["Good.", "Bad."] and data.comparisons[0].ranks == [1, 2]
     assert data.demonstrations[0].messages[-1]["content"] == "Good."
+
+
+def test_a_split_without_a_prompt_is_named(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Say {i}"}) + "\n" for i in range(400)))
+    kept = {p.messages[0]["content"] for p in prompts(str(path), "train", None, 0)}
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in sorted(kept)))
+    assert len(prompts(str(path), "train", None, 0)) == len(kept) > 40
+    with pytest.raises(UserError, match=r"no prompt in its split 'tune'(.|\n)*a field split"):
+        prompts(str(path), "tune", None, 0)

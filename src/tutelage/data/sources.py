@@ -212,6 +212,9 @@ def prompts(spec: str, split: str, count: int | None, seed: int) -> list[Prompt]
 
         return world.prompts_of(spec, split, count or 1000, seed)
     found = load_data(spec, split).prompts
+    if not found and read_whole(spec)[0].prompts:
+        mend = "give more prompts, or declare the splits: a field split, or files named train, validation and test"
+        raise UserError(f"has no prompt in its split {split!r}", where=spec, mend=mend)
     if not found:
         raise UserError("holds no prompts", where=spec, mend="give rows with prompt, messages or comparisons")
     return found[:count]
