@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from tutelage.configs import EvalConfig, LabelConfig, PPOConfig, RewardConfig, SampleConfig, SFTConfig
+from tutelage.data.sources import prompts
+from tutelage.data.templates import render_prompt
+from tutelage.engine.packing import pack
+from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
+from tutelage.models import load_policy
 from tutelage.stages import evaluate, label, ppo, reward, sample, sft
+from tutelage.stages.sample import draw
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +105,28 @@ def test_evaluation_has_both_judges_and_all_behaviors(loop, nano, monkeypatch):
     assert {"instruction_following", "harmful_refusal", "over_refusal", "sycophancy", "length_tokens"} <= result[
         "behaviours"
     ]["sft"].keys()
+
+
+def test_kl_of_each_model_is_measured_from_the_named_one(loop, nano, monkeypatch):
+    monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 2))
+    models = (f"base={nano}", f"sft={loop / 'sft'}")
+    common = {"models": models, "prompts": 24, "max_new_tokens": 6, "dtype": "float32"}
+    found = evaluate.run(EvalConfig(**common, kl_from="base"))["kl"]
+    assert found["base"]["value"] == pytest.approx(0, abs=1e-5)
+    # A second route: what the sampler says of each token that it drew, against the base's forward pass.
+    policy, base = (load_policy(path, "float32") for path in (loop / "sft", nano))
+    asked = prompts("world", "report", 24, seed=77)[:24]
+    gaps = []
+    for prompt, (one,) in zip(asked, draw(policy, asked, 1, SamplingParams(6), 0, 1024), strict=True):
+        ids = render_prompt(base.tokenizer, prompt.messages)
+        targets = torch.arange(len(ids), len(ids) + len(one.tokens))
+        theirs, _ = base.logprobs(pack([ids + one.tokens]), targets, 1.0)
+        gaps.append(sum(one.logprobs) - float(theirs.detach().sum()))
+    assert found["sft"]["value"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-3)
+    with pytest.raises(UserError, match="name one of the models: base, sft"):
+        evaluate.run(EvalConfig(**common, kl_from="bas"))
+    with pytest.raises(UserError, match="temperature"):
+        EvalConfig(**common, kl_from="base", temperature=0.0).check()
 
 
 def test_training_runs_on_foreign_pairs(nano, tmp_path):

@@ -104,8 +104,12 @@ class EvalConfig(ModelConfig):
     """0 is greedy."""
     probes: int = 0
     """Facts to probe for sycophancy (opinion, feedback, are you sure?); 0 for none. Without the world 24 at most."""
+    kl_from: str | None = None
+    """Name of the model that each other one's KL is measured from, on its own answers; not measured when not given."""
 
     def check(self) -> None:
         super().check()
         require_positive(self, "prompts", "max_new_tokens")
         require_not_negative(self, "temperature", "probes")
+        if self.kl_from is not None and self.temperature != 1:
+            raise invalid("temperature", self.temperature, "measure the KL at 1, the distribution that training sees")

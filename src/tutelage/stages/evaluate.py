@@ -13,10 +13,11 @@ from typing import Any
 from tutelage.algorithms.best_of_n import best_of_n
 from tutelage.configs import EvalConfig
 from tutelage.data.sources import load_texts, prompts
-from tutelage.data.templates import render_prompt
+from tutelage.data.templates import Rendered, render_prompt
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import behaviors, outcomes
+from tutelage.evaluation.intervals import mean_interval
 from tutelage.evaluation.length_control import controlled
 from tutelage.evaluation.paired import Outcomes, compare_behaviors
 from tutelage.evaluation.verbosity import with_explained
@@ -26,11 +27,13 @@ from tutelage.records import Message, Prompt
 from tutelage.runs import Progress, check_folder, write_json
 from tutelage.stages.language_modeling import as_document, mean_nll
 from tutelage.stages.probing import items_for, measure
+from tutelage.stages.reference import frozen_logprobs
 from tutelage.stages.rollout import score_answers
-from tutelage.stages.sample import draw, text_of
+from tutelage.stages.sample import draw, rendered_prompts, text_of
 
 SUITES = dict.fromkeys(("harmful", "benign_lookalike", "opinion", "instruction"), 120)
 SHOWN = 12  # prompts shown side by side in the report
+NOT_SHOWN = ("finish", "ids")
 CORPUS_TOKENS, CORPUS_SEED = 30_000, 101  # held-out text for the corpus loss
 
 
@@ -46,12 +49,16 @@ def run(config: EvalConfig) -> dict[str, Any]:
         raise UserError(
             "needs two models to compare", where="option --models (models)", mend="give base=FOLDER sft=FOLDER …"
         )
+    if config.kl_from is not None and config.kl_from not in models:
+        mend = f"name one of the models: {', '.join(models)}"
+        raise UserError(f"{config.kl_from!r} is not compared", where="option --kl-from (kl_from)", mend=mend)
     if config.out:
         check_folder(Path(config.out).expanduser())
     world = config.data == "world"
     asked = prompts(config.data, config.split, config.prompts, seed=77)[: config.prompts]
     suites = _suites(config.split) if world else {}
     reward = load_scalar(config.reward_model, config.dtype) if config.reward_model else None
+    reference = load_policy(models[config.kl_from], config.dtype) if config.kl_from else None
     params = SamplingParams(config.max_new_tokens, 0, config.temperature)
 
     # 2. One answer of each model to each prompt.
@@ -60,6 +67,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     probed: dict[str, tuple[dict[str, Any], Outcomes]] = {}
     items = items_for(config.data, config.split, config.probes)
     corpus_loss: dict[str, float] = {}
+    kl: dict[str, dict[str, Any]] = {}
     with Progress(len(models), "eval", unit="model") as bar:
         for number, (name, path) in enumerate(models.items(), 1):
             policy = load_policy(path, config.dtype)
@@ -72,6 +80,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
             probed[name] = measure(texts, ask, items, outcomes(findings[name]))
             if world:
                 corpus_loss[name] = _corpus_loss(policy)
+            if reference is not None:
+                kl[name] = _kl(policy, reference, asked, [a["ids"] for a in answers[name]], config.max_length)
             bar.update(number)
 
     # 3. Win rates of each later model over each earlier one, by each judge.
@@ -82,6 +92,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
         "changes": compare_behaviors({name: found for name, (_, found) in probed.items()}),
         "samples": [],
         "corpus_loss": corpus_loss,
+        **({"kl": kl} if kl else {}),
     }
     for baseline, policy_name in combinations(models, 2):
         pair = {"policy": policy_name, "baseline": baseline}
@@ -120,7 +131,9 @@ def _side_by_side(asked: list[Prompt], answers: dict[str, list[dict[str, Any]]])
             "prompt_id": prompt.id,
             "category": prompt.category,
             "prompt": prompt.messages[-1]["content"],
-            "answers": {name: {k: v for k, v in rows[i].items() if k != "finish"} for name, rows in answers.items()},
+            "answers": {
+                name: {k: v for k, v in rows[i].items() if k not in NOT_SHOWN} for name, rows in answers.items()
+            },
         }
         for i, prompt in enumerate(asked)
     ]
@@ -166,7 +179,7 @@ def _answers(
 ) -> list[dict[str, Any]]:
     samples = [row[0] for row in draw(policy, asked, 1, params, config.seed, config.max_length)]
     rows: list[dict[str, Any]] = [
-        {"text": text_of(policy, s), "tokens": len(s.tokens), "finish": s.finish} for s in samples
+        {"text": text_of(policy, s), "tokens": len(s.tokens), "finish": s.finish, "ids": s.tokens} for s in samples
     ]
     if reward is not None:
         for row, score in zip(
@@ -180,6 +193,19 @@ def _answers(
             judged = gold.score(prompt, row["text"], row["finish"])
             row |= {"gold": judged.total, "facets": judged.facets}
     return rows
+
+
+def _kl(
+    policy: Policy, reference: Policy, asked: list[Prompt], answers: list[list[int]], max_length: int
+) -> dict[str, Any]:
+    """KL(policy | reference), nats an answer: the mean log-ratio of answers that the policy drew."""
+    rendered = [
+        Rendered(ids + answer, [False] * len(ids) + [True] * len(answer))
+        for ids, answer in zip(rendered_prompts(policy, asked, max_length), answers, strict=True)
+    ]
+    ours, theirs = (frozen_logprobs(model, rendered, 16384) for model in (policy, reference))
+    mean, low, high = mean_interval([a - b for a, b in zip(ours, theirs, strict=True)])
+    return {"value": mean, "ci95": [low, high], "prompts": len(asked)}
 
 
 def _corpus_loss(policy: Policy) -> float:
