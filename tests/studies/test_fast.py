@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from tutelage.errors import UserError
 from tutelage.stages import evaluate
 from tutelage.studies.lab import direction, run_lesson, score
 from tutelage.studies.measures import prompt_weights
-from tutelage.studies.schema import find, load_scenario, load_study
+from tutelage.studies.schema import find, load_scenario, load_study, stage_name
 from tutelage.studies.study import run_study, summarize
 from tutelage.world import build
 
@@ -123,3 +124,36 @@ def test_the_command_lists_the_lessons_and_shows_questions(capsys):
     assert "knob ppo.kl_coef = 0.0" in capsys.readouterr().out
     with pytest.raises(UserError, match="did you mean no-kl"):
         main("lab", ["no-lk"])
+
+
+def test_methods_stand_beside_each_other_with_what_they_cost(folder, nano):
+    study = load_study(find("studies", "approaches"))
+    # An untrained model ends no answer, and rejection sampling keeps those that end.
+    stages = [one for one in study.stages if stage_name(one) != "rejection"]
+    stages[-1] = {
+        "eval": {**stages[-1]["eval"], "models": ["sft", "ppo", "ppo-ptx", "dpo", "ipo", "kto", "rloo", "grpo"]}
+    }
+    needs = {name: needed for name, needed in study.methods.needs.items() if name != "rejection"}
+    cases = {"3000 rankings": {"sample.prompts": 24}, "500 noisy rankings": {"sample.prompts": 12}}
+    quick = {**study.fast, "values": list(cases)}
+    quick["set"] = {k: v for k, v in quick["set"].items() if k != "sample.prompts" and not k.startswith("rejection")}
+    small = replace(
+        study,
+        stages=stages,
+        fast=quick,
+        vary=replace(study.vary, cases=cases),
+        methods=replace(study.methods, needs=needs),
+    )
+    result = run_study(small, folder / "approaches", fast=True, model=str(nano))
+    for rows in result["methods"].values():
+        assert [row["method"] for row in rows] == ["sft", *needs]
+        baseline, *others = rows
+        assert baseline["win"]["mean"] is None and abs(baseline["kl"]["mean"]) < 1e-6
+        assert all(0 <= row["win"]["mean"] <= 1 and row["memory_gib"]["mean"] > 0 for row in others)
+        by_name = {row["method"]: row for row in rows}
+        assert by_name["ppo"]["seconds_in_all"]["mean"] > by_name["ppo"]["seconds"]["mean"]
+        assert by_name["dpo"]["seconds_in_all"] == by_name["dpo"]["seconds"]
+    said = (folder / "approaches" / "study.md").read_text()
+    assert "## 500 noisy rankings" in said and "| kto |" in said
+    drawn = ET.fromstring((folder / "approaches" / "figure.svg").read_text())
+    assert "Gold win rate against KL: 3000 rankings" in "".join(drawn.itertext())

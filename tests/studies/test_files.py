@@ -10,17 +10,17 @@ from tutelage.studies.lab import settings_of
 from tutelage.studies.schema import ROOT, all_scenarios, fill, find, load_scenario, load_study, names
 from tutelage.studies.study import check_settings, plan, put
 
-STUDIES = ["alignment-tax", "figure-1", "label-budget", "reward-hacking", "sycophancy", "verbosity"]
+STUDIES = ["alignment-tax", "approaches", "figure-1", "label-budget", "reward-hacking", "sycophancy", "verbosity"]
 
 
-def test_the_six_studies_are_there_and_can_be_planned():
+def test_the_seven_studies_are_there_and_can_be_planned():
     assert names("studies") == STUDIES
     for name in STUDIES:
         study = load_study(find("studies", name))
-        assert study.study == name and len(study.seeds) >= 3 and len(study.vary.values) >= 4
+        assert study.study == name and len(study.seeds) >= 3 and len(study.vary.values or study.vary.cases) >= 4
         for fast in (False, True):
             values, seeds, common = plan(study, fast=fast)
-            check_settings({**study.vary.set, **common}, study.stages, name)
+            check_settings({**dict.fromkeys(study.vary.options()), **common}, study.stages, name)
             assert values and seeds
         page = ROOT / "docs" / "studies" / f"{name}.md"
         assert f"tutelage study {name}" in page.read_text()
@@ -82,6 +82,12 @@ def test_a_faulty_study_names_its_fault(folder):
     shutil.copy(ROOT / "studies" / "verbosity.yaml", path)
     with pytest.raises(UserError, match=r"words\.lst"):
         load_study(changed(path, conclude=[{"if": "words.lst > 0", "say": "x"}]))
+    path = folder / "studies" / "approaches.yaml"
+    with pytest.raises(UserError, match="in two ways"):
+        load_study(changed(path, vary={"label": "x", "values": [1], "cases": {"a": {}}}))
+    shutil.copy(ROOT / "studies" / "approaches.yaml", path)
+    with pytest.raises(UserError, match="did you mean rloo"):
+        load_study(changed(path, methods={"baseline": "sft", "needs": {"rloo": ["reward", "rlo"]}}))
     with pytest.raises(UserError, match="did you mean verbosity"):
         find("studies", "verbosty")
 

@@ -1,6 +1,6 @@
 """Figures of studies and lessons: one panel a measure, seeds thin, their mean thick; stand-alone SVG."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tutelage.report.svg import Dot, Line, dot_panel, esc, line_panel, short
@@ -14,6 +14,7 @@ STYLE = (
     ".hollow{fill:#fff}.s-gold{--c:#1a1f26}.s-base{--c:#5c6775}.s-sft{--c:#000ea3}.s-ppo{--c:#cc400c}.s-ptx{--c:#058760}"
 )
 WIDTH, HEIGHT = 400, 260
+SHAPES = ("circle", "square", "triangle", "diamond")
 LOOKS = ("s-ppo", "s-ptx", "s-sft", "s-base")
 
 
@@ -53,7 +54,22 @@ def study_figure(study: Study, result: Mapping[str, Any]) -> str:
                 line_panel(_by_distance(found, key), heading, x_label="√KL, √nats", width=WIDTH, height=HEIGHT)
             )
             titles.append(heading)
+    for value, rows in (result["methods"] or {}).items():
+        panels.append(_frontier(rows))
+        titles.append(f"Gold win rate against KL: {value}")
     return together(panels, titles, study.figure.title)
+
+
+def _frontier(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A point a method: how far it went from the baseline, and what that was worth."""
+    points = [
+        Line(row["method"], [(row["kl"]["mean"], row["win"]["mean"])], LOOKS[number % len(LOOKS)], SHAPES[number % 4])
+        for number, row in enumerate(rows)
+        if row["win"]["mean"] is not None
+    ]
+    return line_panel(
+        points, "frontier", x_label="KL, nats an answer", reference=(0.5, "even"), width=WIDTH, height=340
+    )
 
 
 def _by_distance(found: Mapping[str, Any], key: str) -> list[Line]:

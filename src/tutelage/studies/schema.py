@@ -17,11 +17,31 @@ SLOT = re.compile(r"\{([\w.-]+)(?::([^{}]*))?\}")
 
 @dataclass(frozen=True)
 class Vary:
-    """One thing that differs: `set` has stage.option → value, in which {value} stands for each of `values`."""
+    """What differs: `set` has stage.option → value, in which {value} stands for each of `values`.
+
+    Where several options differ at once, `cases` has them in place of both: name → stage.option → value.
+    """
 
     label: str
-    values: list[Any]
-    set: dict[str, Any]
+    values: list[Any] = field(default_factory=list)
+    set: dict[str, Any] = field(default_factory=dict)
+    cases: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def options(self) -> list[str]:
+        """Every stage.option that is set somewhere."""
+        return [*self.set, *(name for case in self.cases.values() for name in case)]
+
+
+@dataclass(frozen=True)
+class Methods:
+    """Models that a study puts beside each other: name → the stages that each needs beyond the baseline's, itself last.
+
+    `stage` is the eval that measured them; it has to measure the KL from the baseline.
+    """
+
+    baseline: str
+    needs: dict[str, list[str]]
+    stage: str = "eval"
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,7 @@ class Study:
     minutes: float = 20.0
     model: str = "world"
     over_optimization: OverOptimization | None = None
+    methods: Methods | None = None
 
 
 @dataclass(frozen=True)
@@ -154,11 +175,19 @@ def load_study(path: Path) -> Study:
     where = str(path)
     _keys(row, Study, where)
     row["vary"] = _made(Vary, row["vary"], f"{where}, key vary")
+    if bool(row["vary"].values) == bool(row["vary"].cases):
+        raise UserError(
+            "varies nothing, or in two ways", where=f"{where}, key vary", mend="give values and set, or cases"
+        )
     row["figure"] = _made(Figure, row["figure"], f"{where}, key figure")
     row["conclude"] = _sentences(row["conclude"], f"{where}, key conclude")
     if "over_optimization" in row:
         row["over_optimization"] = _made(OverOptimization, row["over_optimization"], f"{where}, key over_optimization")
+    if "methods" in row:
+        row["methods"] = _made(Methods, row["methods"], f"{where}, key methods")
     study = Study(**row)
+    if study.methods is not None:
+        _needed(study.methods, {stage_name(entry) for entry in study.stages}, f"{where}, key methods")
     _measures(study.measures, where)
     known = {f"{name}.{part}" for name in study.measures for part in ("first", "last", "change", "low", "high", "n")}
     for one in study.conclude:
@@ -169,6 +198,13 @@ def load_study(path: Path) -> Study:
                 f"draws {name!r}, which is not measured", where=f"{where}, key figure", mend="name a measure"
             )
     return study
+
+
+def _needed(methods: Methods, stages: set[str], where: str) -> None:
+    for name in (stage for needs in [[methods.stage], *methods.needs.values()] for stage in needs):
+        if name not in stages:
+            near = did_you_mean(name, sorted(stages))
+            raise UserError(f"there is no stage {name!r}{near}", where=where, mend=f"use: {', '.join(sorted(stages))}")
 
 
 def load_scenario(path: Path) -> Scenario:

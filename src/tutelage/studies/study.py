@@ -16,6 +16,8 @@ from tutelage.studies.cells import known_options, run_cell
 from tutelage.studies.conditions import holds
 from tutelage.studies.figures import study_figure
 from tutelage.studies.measures import Cell
+from tutelage.studies.methods import as_markdown as methods_as_markdown
+from tutelage.studies.methods import compare_methods
 from tutelage.studies.schema import Study, fill
 
 
@@ -41,7 +43,11 @@ def plan(study: Study, *, fast: bool) -> tuple[list[Any], list[int], dict[str, A
             raise UserError(
                 f"unknown key {name!r}", where=f"study {study.study}, key fast", mend="use values, seeds, set, model"
             )
-    return quick.get("values", study.vary.values), quick.get("seeds", study.seeds), dict(quick.get("set", {}))
+    return (
+        quick.get("values", study.vary.values or list(study.vary.cases)),
+        quick.get("seeds", study.seeds),
+        dict(quick.get("set", {})),
+    )
 
 
 def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None = None) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
     started = time.perf_counter()
     values, seeds, common = plan(study, fast=fast)
     where = f"study {study.study}"
-    check_settings({**study.vary.set, **common}, study.stages, where)
+    check_settings({**dict.fromkeys(study.vary.options()), **common}, study.stages, where)
     base = model or (study.fast.get("model") if fast else None) or study.model
     cells: list[dict[str, Any]] = []
     ran: list[Cell] = []
@@ -59,7 +65,7 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
                 f"{where}: {study.vary.label} = {value}, seed {seed}, cell {len(cells) + 1} of {len(values) * len(seeds)}",
                 file=sys.stderr,
             )
-            settings = {**common, **{k: put(v, value) for k, v in study.vary.set.items()}}
+            settings = {**common, **settings_at(study, value)}
             cell = run_cell(study.stages, settings, model=base, seed=seed, store=out.parent / "stages", where=where)
             ran.append(cell)
             cells.append({"value": value, "seed": seed, **{n: cell.measure(m) for n, m in study.measures.items()}})
@@ -75,6 +81,9 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
         "summary": table,
         "conclusions": conclusions(study, table),
         "over_optimization": over_optimization(study, ran, fast) if study.over_optimization else None,
+        "methods": compare_methods(study.methods, list(zip((c["value"] for c in cells), ran, strict=True)))
+        if study.methods
+        else None,
         "seconds": round(time.perf_counter() - started, 1),
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -99,6 +108,13 @@ def over_optimization(study: Study, cells: Sequence[Cell], fast: bool) -> dict[s
     counts = (8, 4) if fast else (asked.prompts, asked.samples)
     table = reward_model_against_gold(reward, start, "auto", *counts)["best_of_n"]
     return summarize_runs(runs, [{**row, "kl": kl_upper_bound(row["n"])} for row in table])
+
+
+def settings_at(study: Study, value: Any) -> dict[str, Any]:
+    """stage.option → value at one of the values, or in one of the cases."""
+    if study.vary.cases:
+        return dict(study.vary.cases[value])
+    return {name: put(template, value) for name, template in study.vary.set.items()}
 
 
 def put(template: Any, value: Any) -> Any:
@@ -161,6 +177,8 @@ def as_markdown(study: Study, result: Mapping[str, Any]) -> str:
             lines += [f"- Gao et al.'s form for {form}: {numbers} (standard errors), R² {fit['r2']:.2f}"]
         lines += [""]
     lines += ["![The figure](figure.svg)", ""]
+    if study.methods is not None:
+        lines += methods_as_markdown(study.methods, result["methods"])
     lines += ["| " + " | ".join([study.vary.label, *names]) + " |", "|" + "---|" * (len(names) + 1)]
     for row in result["summary"]:
         lines.append("| " + " | ".join([str(row["value"]), *(_shown(row[name]) for name in names)]) + " |")
