@@ -37,7 +37,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, default=300, help="iterations of PPO")
     parser.add_argument("--part", choices=("reward", "policy"), help="only this; both when not given")
-    parser.add_argument("--out", type=Path, default=Path("runs/real-model"))
+    parser.add_argument("--out", type=Path, default=Path("runs/real-model"), help="what the runs write")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     _write_rows(args)
@@ -48,8 +49,45 @@ def main() -> None:
     if args.part != "reward":
         found["held_out_reward_model"] = _reward(args, "reward-rest", "rest", 0)
         found["policy"] = _policy(args)
-    (args.out / "real-model.json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    (args.results / "real-model.json").write_text(json.dumps(found, indent=1) + "\n")
+    text = "\n".join(_markdown(found)) + "\n"
+    (args.results / "real-model.md").write_text(text)
+    print(text)
+
+
+def _markdown(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "# A real model on real comparisons",
+        "",
+        f"`benchmarks/real_model.py`; {found['model']}, full fine-tuning.",
+    ]
+    cards = [*found.get("reward_models", []), *([found["held_out_reward_model"]] if "policy" in found else [])]
+    lines += ["", "| reward model | accuracy (95 %) | pairs | calibration error | by length alone |", "|" + "---|" * 5]
+    for number, card in enumerate(cards):
+        name = (
+            f"seed {card['seed']}" if number < len(found.get("reward_models", [])) else "held out: trained on the rest"
+        )
+        low, high = card["ci95"]
+        lines.append(
+            f"| {name} | {card['accuracy']:.1%} ({low:.1%} to {high:.1%}) | {card['pairs']} "
+            f"| {card['calibration_error']:.3f} | {card['length_accuracy']:.1%} |"
+        )
+    if "accuracy" in found:
+        lines += ["", f"Mean of the seeds: {found['accuracy']:.1%}."]
+    if "policy" in found:
+        policy = found["policy"]
+        lines += ["", f"PPO from the SFT model, {policy['iterations']} iterations in {policy['seconds']:.0f} s:", ""]
+        lines += ["| | first tenth | last tenth |", "|---|---|---|"]
+        for name in policy["first"]:
+            lines.append(f"| {name} | {policy['first'][name]:.3g} | {policy['last'].get(name, float('nan')):.3g} |")
+        memory = policy["resident_mib"]
+        lines.append(f"| resident memory, MiB | {memory['after_a_tenth']:.0f} | {memory['end']:.0f} |")
+        lines += ["", "| win rate | judge | (95 %) |", "|---|---|---|"]
+        for row in policy["eval"]:
+            low, high = row["ci95"]
+            pair = f"{row['policy']} over {row['baseline']}: {row['win_rate']:.1%}"
+            lines.append(f"| {pair} | {Path(row['judge']).name} | {low:.1%} to {high:.1%} |")
+    return lines
 
 
 def _write_rows(args: argparse.Namespace) -> None:
@@ -123,7 +161,9 @@ def _policy(args: argparse.Namespace) -> dict[str, Any]:
         found[name] = {k: statistics.mean(r[k] for r in part if k in r) for k in watched if any(k in r for r in part)}
         found[name]["seconds_per_iteration"] = (part[-1]["seconds"] - part[0]["seconds"]) / max(1, len(part) - 1)
     found["resident_mib"] = memory
-    found["eval"] = json.loads((args.out / "eval" / "eval.json").read_text())["win_rates"]
+    rows = json.loads((args.out / "eval" / "eval.json").read_text())["win_rates"]
+    kept_of_eval = ("policy", "baseline", "judge", "win_rate", "ci95", "prompts")
+    found["eval"] = [{key: row[key] for key in kept_of_eval if key in row} for row in rows]
     return found
 
 
