@@ -170,12 +170,15 @@ def _run(command: list[Any]) -> int:
 
 
 def _last_json(command: list[Any]) -> dict[str, Any]:
-    """What a program prints last. vLLM's cache is sized for a small machine."""
+    """The last line of JSON that a program prints; vLLM logs behind it. Its cache is sized for a small machine."""
     env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "2"}
     done = subprocess.run([str(x) for x in command], capture_output=True, text=True, env=env)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}: {done.stderr[-500:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    found = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not found:
+        sys.exit(f"{' '.join(map(str, command))}: printed no result: {(done.stdout + done.stderr)[-500:]}")
+    return json.loads(found[-1])
 
 
 def _parameters(model: str) -> int:
