@@ -96,20 +96,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     }
     for baseline, policy_name in combinations(models, 2):
         pair = {"policy": policy_name, "baseline": baseline}
-        if world:
-            scores = [[a["gold"] for a in answers[n]] for n in (policy_name, baseline)]
-            row = {**pair, "judge": "gold", **win_rate(*scores)}
-            result["win_rates"].append(with_explained({**row, "length_controlled": _controlled(answers, pair)}))
-            result["win_rates"].append(
-                {
-                    **pair,
-                    "judge": "held-out-labelers",
-                    **_votes(asked, answers[policy_name], answers[baseline], config.seed),
-                }
-            )
-        elif reward is not None:
-            scores = [[a["proxy"] for a in answers[n]] for n in (policy_name, baseline)]
-            result["win_rates"].append({**pair, "judge": "reward-model", **win_rate(*scores)})
+        result["win_rates"] += _win_rates(pair, asked, answers, config)
 
     # 4. Behaviors on prompts made for each, mean length on the common ones, and the loss on text of the corpus.
     for name in models:
@@ -123,6 +110,20 @@ def run(config: EvalConfig) -> dict[str, Any]:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "eval.json", result)
     return result
+
+
+def _win_rates(
+    pair: dict[str, str], asked: list[Prompt], answers: dict[str, list[dict[str, Any]]], config: EvalConfig
+) -> list[dict[str, Any]]:
+    """Of one model over another: by gold and held-out labelers in the world, by the reward model, if any, elsewhere."""
+    ours, theirs = answers[pair["policy"]], answers[pair["baseline"]]
+    if config.data == "world":
+        gold = {**pair, "judge": "gold", **win_rate([a["gold"] for a in ours], [a["gold"] for a in theirs])}
+        votes = {**pair, "judge": "held-out-labelers", **_votes(asked, ours, theirs, config.seed)}
+        return [with_explained({**gold, "length_controlled": _controlled(answers, pair)}), votes]
+    if config.reward_model is None:
+        return []
+    return [{**pair, "judge": "reward-model", **win_rate([a["proxy"] for a in ours], [a["proxy"] for a in theirs])}]
 
 
 def _side_by_side(asked: list[Prompt], answers: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
