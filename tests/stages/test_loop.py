@@ -125,6 +125,8 @@ def test_kl_of_each_model_is_measured_from_the_named_one(loop, nano, monkeypatch
     assert found["sft"]["value"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-3)
     with pytest.raises(UserError, match="name one of the models: base, sft"):
         evaluate.run(EvalConfig(**common, kl_from="bas"))
+    with pytest.raises(UserError, match="without --judge"):
+        EvalConfig(**common, kl_from="base", judge=("gold",)).check()
     with pytest.raises(UserError, match="temperature"):
         EvalConfig(**common, kl_from="base", temperature=0.0).check()
 

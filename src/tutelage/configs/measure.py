@@ -111,5 +111,7 @@ class EvalConfig(ModelConfig):
         super().check()
         require_positive(self, "prompts", "max_new_tokens")
         require_not_negative(self, "temperature", "probes")
+        if self.kl_from is not None and self.judge:
+            raise invalid("kl_from", self.kl_from, "measure the KL without --judge, which compares texts alone")
         if self.kl_from is not None and self.temperature != 1:
             raise invalid("temperature", self.temperature, "measure the KL at 1, the distribution that training sees")
