@@ -88,6 +88,15 @@ def test_a_faulty_study_names_its_fault(folder):
     shutil.copy(ROOT / "studies" / "approaches.yaml", path)
     with pytest.raises(UserError, match="did you mean rloo"):
         load_study(changed(path, methods={"baseline": "sft", "needs": {"rloo": ["reward", "rlo"]}}))
+    with pytest.raises(UserError, match="give stage eval kl_from: reward"):
+        load_study(changed(path, methods={"baseline": "reward", "needs": {"dpo": ["dpo"]}}))
+    with pytest.raises(UserError, match="'label' is not compared"):
+        load_study(changed(path, methods={"baseline": "sft", "needs": {"label": ["label"]}}))
+    shutil.copy(ROOT / "studies" / "approaches.yaml", path)
+    with pytest.raises(UserError, match="did you mean 500 rankings"):
+        load_study(changed(path, fast={"values": ["500 ranking"]}))
+    with pytest.raises(UserError, match="in two ways"):
+        load_study(changed(path, vary={"label": "x", "cases": {"a": {}}, "set": {"ppo.seed": 1}}))
     with pytest.raises(UserError, match="did you mean verbosity"):
         find("studies", "verbosty")
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tutelage.errors import UserError
+from tutelage.evaluation.intervals import mean_interval
 from tutelage.evaluation.overoptimization import curve
 from tutelage.runs.files import read_log
 
@@ -137,6 +138,13 @@ def _win_rate(result: Mapping[str, Any], row: Mapping[str, Any]) -> float | None
             mirrored = one["policy"] != policy and key in ("win_rate", "length_controlled")
             return 1 - value if value is not None and mirrored else value
     return None
+
+
+def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean of what was measured with Student's t interval (none for one seed), and of how many seeds."""
+    known = [value for value in values if value is not None]
+    mean, low, high = mean_interval(known) if known else (None, None, None)
+    return {"mean": mean, "ci95": [low, high] if len(known) > 1 else None, "seeds": len(known)}
 
 
 def prompt_weights(prompts: Sequence[str], seed: int = 0, resamples: int = RESAMPLES) -> list[dict[str, int]]:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tutelage.evaluation.intervals import mean_interval
-from tutelage.studies.measures import Cell
+from tutelage.studies.measures import Cell, over_seeds
 from tutelage.studies.schema import Methods
 
 # Column → the measure, in which {name} and {baseline} are put in.
@@ -45,7 +44,7 @@ def compare_methods(methods: Methods, cells: Sequence[tuple[Any, Cell]]) -> dict
         names = [methods.baseline, *methods.needs]
         rows = [[_measured(methods, name, cell) for cell in same] for name in names]
         found[str(value)] = [
-            {"method": name, **{column: _mean([row[column] for row in seeds]) for column in TITLES}}
+            {"method": name, **{column: over_seeds([row[column] for row in seeds]) for column in TITLES}}
             for name, seeds in zip(names, rows, strict=True)
         ]
     return found
@@ -69,12 +68,6 @@ def _filled(value: Any, name: str, baseline: str) -> Any:
     if isinstance(value, list):
         return [_filled(one, name, baseline) for one in value]
     return value.format(name=name, baseline=baseline)
-
-
-def _mean(values: Sequence[float | None]) -> dict[str, Any]:
-    known = [value for value in values if value is not None]
-    mean, low, high = mean_interval(known) if known else (None, None, None)
-    return {"mean": mean, "ci95": [low, high] if len(known) > 1 else None, "seeds": len(known)}
 
 
 def as_markdown(methods: Methods, table: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:

@@ -175,7 +175,7 @@ def load_study(path: Path) -> Study:
     where = str(path)
     _keys(row, Study, where)
     row["vary"] = _made(Vary, row["vary"], f"{where}, key vary")
-    if bool(row["vary"].values) == bool(row["vary"].cases):
+    if bool(row["vary"].values) == bool(row["vary"].cases) or (row["vary"].cases and row["vary"].set):
         raise UserError(
             "varies nothing, or in two ways", where=f"{where}, key vary", mend="give values and set, or cases"
         )
@@ -187,7 +187,13 @@ def load_study(path: Path) -> Study:
         row["methods"] = _made(Methods, row["methods"], f"{where}, key methods")
     study = Study(**row)
     if study.methods is not None:
-        _needed(study.methods, {stage_name(entry) for entry in study.stages}, f"{where}, key methods")
+        _measured_methods(study.methods, study.stages, f"{where}, key methods")
+    for value in study.fast.get("values", []):
+        if study.vary.cases and value not in study.vary.cases:
+            near = did_you_mean(str(value), list(study.vary.cases))
+            raise UserError(
+                f"there is no case {value!r}{near}", where=f"{where}, key fast", mend="name one of the cases"
+            )
     _measures(study.measures, where)
     known = {f"{name}.{part}" for name in study.measures for part in ("first", "last", "change", "low", "high", "n")}
     for one in study.conclude:
@@ -200,11 +206,21 @@ def load_study(path: Path) -> Study:
     return study
 
 
-def _needed(methods: Methods, stages: set[str], where: str) -> None:
+def _measured_methods(methods: Methods, entries: list[Any], where: str) -> None:
+    """Every stage that a method names is there, and the eval compares all of them and measures the KL from the baseline."""
+    stages = {stage_name(entry): next(iter(entry.values())) for entry in entries if isinstance(entry, dict)}
     for name in (stage for needs in [[methods.stage], *methods.needs.values()] for stage in needs):
         if name not in stages:
             near = did_you_mean(name, sorted(stages))
             raise UserError(f"there is no stage {name!r}{near}", where=where, mend=f"use: {', '.join(sorted(stages))}")
+    asked = stages[methods.stage]
+    if asked.get("kl_from") != methods.baseline:
+        mend = f"give stage {methods.stage} kl_from: {methods.baseline}"
+        raise UserError(f"the KL from {methods.baseline!r} is not measured", where=where, mend=mend)
+    for name in (methods.baseline, *methods.needs):
+        if name not in asked.get("models", []):
+            mend = f"add it to the models of stage {methods.stage}"
+            raise UserError(f"{name!r} is not compared", where=where, mend=mend)
 
 
 def load_scenario(path: Path) -> Scenario:

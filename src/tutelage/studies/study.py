@@ -9,13 +9,12 @@ from typing import Any
 from tutelage.errors import UserError
 from tutelage.evaluation.hacking import run_curve
 from tutelage.evaluation.hacking import summarize as summarize_runs
-from tutelage.evaluation.intervals import mean_interval
 from tutelage.evaluation.overoptimization import curve
 from tutelage.runs import write_json, write_text
 from tutelage.studies.cells import known_options, run_cell
 from tutelage.studies.conditions import holds
 from tutelage.studies.figures import study_figure
-from tutelage.studies.measures import Cell
+from tutelage.studies.measures import Cell, over_seeds
 from tutelage.studies.methods import as_markdown as methods_as_markdown
 from tutelage.studies.methods import compare_methods
 from tutelage.studies.schema import Study, fill
@@ -130,10 +129,7 @@ def summarize(cells: Sequence[Mapping[str, Any]], names: Sequence[str], values: 
     for value in values:
         row: dict[str, Any] = {"value": value}
         for name in names:
-            found = [c[name] for c in cells if c["value"] == value and c[name] is not None]
-            mean, low, high = mean_interval(found) if found else (None, None, None)
-            several = len(found) > 1
-            row[name] = {"mean": mean, "ci95": [low, high] if several else None, "seeds": len(found)}
+            row[name] = over_seeds([c[name] for c in cells if c["value"] == value])
         rows.append(row)
     return rows
 
