@@ -5,7 +5,7 @@
 1. Reward models (three seeds) on the first 1,412 pairs, tested on the rest: accuracy, its interval, calibration.
 2. A held-out reward model, trained on the rest and tested on the first: it judges, and no policy is trained against it.
 3. SFT on the preferred answers of the first pairs, then PPO against the reward model of seed 0: reward, KL, length, entropy
-   on the way, the memory and the speed of its first and last tenth, and win rates by the held-out reward model.
+   on the way, the memory and the speed of its first and last tenth, and win rates by the held-out reward model and by seed 1's.
 
 Every command is one a user would give; what it wrote is kept under --out, and a second call goes on where the first stopped.
 """
@@ -125,6 +125,8 @@ def _reward(args: argparse.Namespace, name: str, data: str, seed: int) -> dict[s
 
 
 def _policy(args: argparse.Namespace) -> dict[str, Any]:
+    for seed in SEEDS[:2]:  # one that the policy learns against, and one that judges it too
+        _reward(args, f"reward-{seed}", "first", seed)
     _tutelage(args, "sft", args.model, "sft", ["--data", args.out / "first", *SFT])
     ppo = [
         "--data",
@@ -161,9 +163,10 @@ def _policy(args: argparse.Namespace) -> dict[str, Any]:
         found[name] = {k: statistics.mean(r[k] for r in part if k in r) for k in watched if any(k in r for r in part)}
         found[name]["seconds_per_iteration"] = (part[-1]["seconds"] - part[0]["seconds"]) / max(1, len(part) - 1)
     found["resident_mib"] = memory
-    rows = json.loads((args.out / "eval" / "eval.json").read_text())["win_rates"]
-    kept_of_eval = ("policy", "baseline", "judge", "win_rate", "ci95", "prompts")
-    found["eval"] = [{key: row[key] for key in kept_of_eval if key in row} for row in rows]
+    win_rates = json.loads((args.out / "eval" / "eval.json").read_text())["win_rates"]
+    found["eval"] = [
+        {key: row[key] for key in ("policy", "baseline", "judge", "win_rate", "ci95")} for row in win_rates
+    ]
     return found
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from tutelage.configs import DPOConfig, RewardConfig, SFTConfig
 from tutelage.models import Policy, resolve, save_model
@@ -13,7 +14,6 @@ from tutelage.world.build import SIZES, make_model
 
 trl = pytest.importorskip("trl", reason="TRL is not installed")
 datasets = pytest.importorskip("datasets", reason="TRL's datasets are not installed")
-transformers = pytest.importorskip("transformers")
 
 ROWS = [
     ("Tell me the color of the ring.", "The ring is brown.", "It is a ring, and rings are many things to many people."),
