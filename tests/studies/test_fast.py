@@ -149,7 +149,7 @@ def test_methods_stand_beside_each_other_with_what_they_cost(folder, nano):
         assert [row["method"] for row in rows] == ["sft", *needs]
         baseline, *others = rows
         assert baseline["win"]["mean"] is None and abs(baseline["kl"]["mean"]) < 1e-6
-        assert all(0 <= row["win"]["mean"] <= 1 and row["memory_gib"]["mean"] > 0 for row in others)
+        assert all(0 <= row["win"]["mean"] <= 1 for row in others)
         by_name = {row["method"]: row for row in rows}
         assert by_name["ppo"]["seconds_in_all"]["mean"] > by_name["ppo"]["seconds"]["mean"]
         assert by_name["dpo"]["seconds_in_all"] == by_name["dpo"]["seconds"]

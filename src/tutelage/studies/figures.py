@@ -46,7 +46,8 @@ def study_figure(study: Study, result: Mapping[str, Any]) -> str:
                 Dot(str(r["value"]), r[name]["mean"], tuple(r[name]["ci95"]) if r[name]["ci95"] else None, "s-ppo")
                 for r in known
             ]
-            panels.append(dot_panel(dots, label, limits=_limits(dots), show=short, width=WIDTH))
+            gutter = max(96, 16 + 8 * max(len(dot.label) for dot in dots))  # room for the names
+            panels.append(dot_panel(dots, label, limits=_limits(dots), show=short, width=WIDTH, gutter=gutter))
     titles = list(study.figure.y.values())
     if (found := result["over_optimization"]) is not None:
         for key, heading in (("proxy", "Proxy against √KL"), ("gold", "Gold against √KL; the best is marked")):
@@ -62,10 +63,11 @@ def study_figure(study: Study, result: Mapping[str, Any]) -> str:
 
 def _frontier(rows: Sequence[Mapping[str, Any]]) -> str:
     """A point a method: how far it went from the baseline, and what that was worth."""
+    marks = [(look, SHAPES[(i + j) % len(SHAPES)]) for j in range(len(SHAPES)) for i, look in enumerate(LOOKS)]
+    compared = [row for row in rows if row["win"]["mean"] is not None]
     points = [
-        Line(row["method"], [(row["kl"]["mean"], row["win"]["mean"])], LOOKS[number % len(LOOKS)], SHAPES[number % 4])
-        for number, row in enumerate(rows)
-        if row["win"]["mean"] is not None
+        Line(row["method"], [(row["kl"]["mean"], row["win"]["mean"])], *marks[number % len(marks)])
+        for number, row in enumerate(compared)
     ]
     return line_panel(
         points, "frontier", x_label="KL, nats an answer", reference=(0.5, "even"), width=WIDTH, height=340

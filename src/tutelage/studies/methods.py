@@ -1,4 +1,7 @@
-"""Methods beside each other in one study: gold win rate and KL from the same baseline, behaviors, time, memory."""
+"""Methods beside each other in one study: gold win rate and KL from the same baseline, behaviors, time.
+
+No memory: the stages of a study run in one process, whose peak says nothing of the later ones.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +32,6 @@ TITLES = {
     "corpus_loss": "corpus loss",
     "seconds": "seconds",
     "seconds_in_all": "with what it needs",
-    "memory_gib": "memory, GiB",
 }
 
 
@@ -60,7 +62,6 @@ def _measured(methods: Methods, name: str, cell: Cell) -> dict[str, float | None
     needed = methods.needs.get(name, [name])
     row["seconds"] = cell.results[needed[-1]]["seconds"]
     row["seconds_in_all"] = sum(cell.results[stage]["seconds"] for stage in needed)
-    row["memory_gib"] = max(cell.results[stage]["peak_rss_bytes"] for stage in needed) / 2**30
     return row
 
 
