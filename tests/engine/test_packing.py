@@ -41,3 +41,16 @@ def test_packed_gradient_equals_the_sum_of_single_ones(nano):
 
     for a, b in zip(gradient([sequences]), gradient([[s] for s in sequences]), strict=True):
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+def test_each_distinct_beginning_is_computed_once_as_in_a_tree(nano):
+    system, one, other = [5, 6, 7, 8, 9, 10], [20, 21, 22], [30, 31]
+    sequences = [[*system, *one, 40], [*system, *other, 41], [*system, *one, 42, 43], [70, 71], [*system, *other, 41]]
+    packed = pack(sequences, share=True)
+    assert packed.shared is not None
+    assert len(packed.shared.kept) == 6 + 3 + 2 + 1 + 1 + 2 + 2  # the system message, two prompts, what follows each
+    policy = load_policy(nano, "float32")
+    torch.testing.assert_close(
+        hidden_states(policy.model, packed), hidden_states(policy.model, pack(sequences)), atol=1e-5, rtol=1e-4
+    )
+    assert pack([[1, *range(10, 49)], [1, *range(50, 89)]], share=True).shared is None  # a token is not worth it

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from tutelage.engine.cache import ROOM
 from tutelage.engine.packing import pack
 from tutelage.engine.sampling import SamplingParams, choose, row_seed, sample
 from tutelage.engine.stopping import StopStrings
@@ -36,6 +37,21 @@ def test_logprobs_equal_the_trainers(nano):
             targets = torch.arange(len(prompt), len(prompt) + len(one.tokens))
             logprobs, _ = policy.logprobs(packed, targets, 0.8)
             torch.testing.assert_close(torch.tensor(one.logprobs), logprobs.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_prompts_that_begin_alike_and_rows_that_outgrow_their_room(nano):
+    policy, beginning = load_policy(nano, "float32"), list(range(40, 60))
+    prompts = [[*beginning, 70, 71], [*beginning, 72], [*beginning, 70, 73, 74], [80, 81]]
+    rows = draw(policy, 5, prompts, max_new_tokens=3 * ROOM, min_new_tokens=2 * ROOM)
+    for prompt, row in zip(prompts, rows, strict=True):
+        for one in row:
+            assert len(one.tokens) >= 2 * ROOM
+            targets = torch.arange(len(prompt), len(prompt) + len(one.tokens))
+            logprobs, _ = policy.logprobs(pack([prompt + one.tokens]), targets, 1.0)
+            # Before min_new_tokens the end token is out of the question, which the trainer does not know.
+            some = slice(2 * ROOM, None)
+            torch.testing.assert_close(torch.tensor(one.logprobs)[some], logprobs.detach()[some], atol=1e-4, rtol=1e-4)
+            assert (torch.tensor(one.logprobs) - logprobs.detach() >= -1e-4).all()
 
 
 def test_greedy_takes_the_best_and_min_new_tokens_holds_the_end_back(nano):

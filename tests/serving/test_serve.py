@@ -251,11 +251,11 @@ def test_a_client_that_leaves_frees_its_row(client, served):
 
 def test_a_failing_model_is_a_500_and_the_server_goes_on(client, served, monkeypatch):
     decoder = served[0].scheduler.decoder
-    monkeypatch.setattr(decoder, "_read", lambda *_: 1 / 0)
+    monkeypatch.setattr(decoder, "_draw", lambda *_: 1 / 0)
     with pytest.raises(openai.InternalServerError, match="division"):
         chat(client)
     assert chat(client).choices
-    monkeypatch.setattr(served[0].scheduler.decoder, "_read", lambda *_: 1 / 0)
+    monkeypatch.setattr(served[0].scheduler.decoder, "_draw", lambda *_: 1 / 0)
     with pytest.raises(openai.APIError, match="division"):
         list(chat(client, stream=True))
     assert chat(client).choices

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BLOCK = 256  # tokens whose weights are summed before the cumulative sum: it runs over V / 256 numbers, then 256
+AT_ONCE = 2**18  # weights made together: they stay near the processor, and in memory that it has touched
 LIKELY = 512  # top-p looks at this many tokens before it sorts the whole vocabulary
 
 
@@ -36,6 +37,12 @@ def choose(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     logits: [B, V]. The log-probability is that of the distribution at this temperature, before tokens are
     left out. A row's token depends on its own logits and number only.
     """
+    rows = max(1, AT_ONCE // logits.shape[-1])
+    some = [_choose(*part, params) for part in zip(logits.split(rows), uniform.split(rows), strict=True)]
+    return torch.cat([tokens for tokens, _ in some]), torch.cat([logprobs for _, logprobs in some])
+
+
+def _choose(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
     if params.temperature == 0:
         tokens = logits.argmax(-1)
         weights = logits.softmax(-1, dtype=torch.float32)

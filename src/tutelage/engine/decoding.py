@@ -1,9 +1,10 @@
-"""One decoding step of a model: through its own modules, or with fewer, fused products where its shape is known.
+"""Reading prompts, and one decoding step of a model: through its own modules, or with fewer, fused products where its shape is known.
 
 Suffixes: B rows, H hidden, h heads, h_kv key heads, d head size.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,22 +14,27 @@ from torch.nn.functional import embedding, linear, rms_norm, silu
 from tutelage.engine.attention import attending
 from tutelage.engine.cache import CacheLayout
 from tutelage.engine.logprobs import finished, head_of
+from tutelage.engine.packing import Packed
 
 FUSED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "MistralForCausalLM")
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
+def prefill(model: Any, cache: CacheLayout, packed: Packed) -> Tensor:
+    """[U, H] last hidden states of prompts, whose keys and values `cache.start_prefill` has made ready to be written."""
+    return _hidden(model, cache, *packed.computed)
+
+
+def _hidden(model: Any, cache: CacheLayout, tokens: Tensor, positions: Tensor) -> Tensor:
+    with attending(cache):
+        body = model.base_model(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
+    hidden: Tensor = body.last_hidden_state[0]
+    return hidden
+
+
 def decoder_step(model: Any, cache: CacheLayout) -> Step:
     """tokens [B] and positions [B] -> last hidden states [B, H], reading and writing the cache."""
-    if fusable(model):
-        return FusedStep(model, cache)
-
-    def step(tokens: Tensor, positions: Tensor) -> Tensor:
-        with attending(cache):
-            body = model.base_model(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
-        return body.last_hidden_state[0]
-
-    return step
+    return FusedStep(model, cache) if fusable(model) else partial(_hidden, model, cache)
 
 
 def fusable(model: Any) -> bool:

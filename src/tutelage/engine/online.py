@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.engine.attention import attending
 from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
-from tutelage.engine.decoding import decoder_step, head_product
-from tutelage.engine.packing import Packed, pack
+from tutelage.engine.decoding import decoder_step, head_product, prefill
+from tutelage.engine.packing import pack
 
 Alternatives = list[tuple[int, float]]  # token, log-probability; the likeliest first
 DRAWN_AT_ONCE = 64  # uniform numbers
@@ -61,25 +60,6 @@ def _uniforms(seed: int) -> Iterator[float]:
         yield from torch.rand(DRAWN_AT_ONCE, generator=generator).tolist()
 
 
-class GrowingCache(CacheLayout):
-    """A cache whose slots and length grow when a row needs it."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 0)
-
-    def reserve(self, slots: int, length: int) -> None:
-        if slots <= self.slots and length <= self.length:
-            return
-        slots = self.slots if slots <= self.slots else max(slots, 2 * self.slots)
-        length = self.length if length <= self.length else max(length, 2 * self.length)
-        for cache in (self.keys, self.values):
-            for layer, old in cache.items():
-                new = old.new_zeros(slots, old.shape[1], length, old.shape[3])
-                new[: self.slots, :, : self.length] = old
-                cache[layer] = new
-        self.slots, self.length = slots, length
-
-
 class OnlineDecoder:
     """A running batch: `admit` reads prompts, `step` gives every row one token, `cancel` takes a row out."""
 
@@ -88,7 +68,7 @@ class OnlineDecoder:
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
         self.head = head_product(model)
         self.ends = sorted(set(end_tokens))
-        self.cache = GrowingCache()
+        self.cache = CacheLayout()
         self.forward = decoder_step(model, self.cache)
         self.rows: list[Row] = []
 
@@ -99,10 +79,10 @@ class OnlineDecoder:
         groups: dict[tuple[int, ...], list[int]] = {}
         for slot, row in enumerate(arrivals, start):
             groups.setdefault(tuple(row.prompt), []).append(slot)
-        self.cache.reserve(start + len(arrivals), 1 + max(len(row.prompt) for row in arrivals))
-        packed = pack([list(prompt) for prompt in groups])
+        self.cache.reserve(start + len(arrivals), 0)  # equal prompts are read into one slot
+        packed = pack([list(prompt) for prompt in groups], share=True)
         self.cache.start_prefill(packed, torch.tensor([slots[0] for slots in groups.values()]))
-        hidden = self._read(packed)
+        hidden = prefill(self.model, self.cache, packed)
         last = torch.empty(len(arrivals), dtype=torch.long)
         copies = [(slots[0], slot) for slots in groups.values() for slot in slots[1:]]
         if copies:
@@ -110,11 +90,12 @@ class OnlineDecoder:
             self.cache.copy(sources, targets, int(packed.lengths.max()))
         for place, slots in enumerate(groups.values()):
             for slot in slots:
-                last[slot - start] = packed.last[place]
+                last[slot - start] = packed.place_of(packed.last[place])
                 row = arrivals[slot - start]
                 if row.score_prompt:
                     first = int(packed.offsets[place])
-                    self._score(row, hidden[first : first + len(row.prompt) - 1])
+                    before = torch.arange(first, first + len(row.prompt) - 1)
+                    self._score(row, hidden[packed.place_of(before)])
         self.rows += arrivals
         self._draw(hidden[last], list(arrivals))
         self._leave()
@@ -124,7 +105,6 @@ class OnlineDecoder:
         """One more token for every row; returns those rows."""
         moved = list(self.rows)
         lengths = torch.tensor([row.length - 1 for row in moved])  # the newest token is not in the cache yet
-        self.cache.reserve(len(moved), 1 + int(lengths.max()))
         self.cache.start_decode(lengths)
         tokens = torch.tensor([row.tokens[-1] for row in moved])
         self._draw(self.forward(tokens, lengths), moved)
@@ -136,13 +116,6 @@ class OnlineDecoder:
         """Take a row out before its end (one that has left already is left alone)."""
         if row in self.rows:
             self._remove(self.rows.index(row))
-
-    def _read(self, packed: Packed) -> Tensor:
-        with attending(self.cache):
-            body = self.model.base_model(
-                input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
-            )
-        return body.last_hidden_state[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.head(hidden).float()

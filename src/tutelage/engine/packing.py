@@ -9,12 +9,12 @@ Suffixes: _T packed tokens, _N sequences, _U computed tokens (T less what is sha
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
 
-WORTH_SHARING = 3  # sequences share a beginning that is at least a third of each of them
+WORTH_SHARING = 20  # what is shared is at least so small a part of all tokens: it costs some copies
 WASTE = 1.25  # sequences of like length are lifted together as long as the longest exceeds none by more
 SMALL_WASTE = 2**15  # or the padding of a bucket makes no more scores than this: another bucket would cost more
 
@@ -48,6 +48,17 @@ class Packed:
     def last(self) -> Tensor:
         """[N] index of each sequence's last token."""
         return self.offsets[1:] - 1
+
+    @property
+    def computed(self) -> tuple[Tensor, Tensor]:
+        """[U] token ids and positions of what a model has to compute."""
+        if self.shared is None:
+            return self.input_ids, self.position_ids
+        return self.input_ids[self.shared.kept], self.position_ids[self.shared.kept]
+
+    def place_of(self, where: Tensor) -> Tensor:
+        """The computed token [M] that stands for each packed index [M]."""
+        return where if self.shared is None else self.shared.place[where]
 
     @cached_property
     def lifting(self) -> "Lifting":
@@ -109,28 +120,19 @@ def pack(sequences: Sequence[Sequence[int]], *, share: bool = False) -> Packed:
 
 
 def _share(sequences: list[list[int]], offsets: list[int]) -> Shared | None:
-    """Neighbors in lexicographic order that begin alike make a unit; its prefix is computed in its first."""
+    """In lexicographic order each sequence shares with the one before it all that both begin with.
+
+    So each distinct beginning is computed once, as in a tree: a system message for all, a prompt for its answers.
+    """
     order = sorted(range(len(sequences)), key=sequences.__getitem__)
     place = list(range(offsets[-1]))  # on the packed axis first: which token answers for each
     saved = 0
-    unit, prefix = [order[0]], len(sequences[order[0]])
-
-    def close() -> int:
-        head = offsets[unit[0]]
-        for other in unit[1:]:
-            place[offsets[other] : offsets[other] + prefix] = range(head, head + prefix)
-        return prefix * (len(unit) - 1)
-
-    for index in order[1:]:
-        common = min(prefix, _common(sequences[unit[0]], sequences[index]))
-        if common * WORTH_SHARING >= max(len(sequences[index]), *(len(sequences[i]) for i in unit)):
-            unit.append(index)
-            prefix = common
-        else:
-            saved += close()
-            unit, prefix = [index], len(sequences[index])
-    saved += close()
-    if saved == 0:
+    for before, index in pairwise(order):
+        common = _common(sequences[before], sequences[index])
+        start, other = offsets[index], offsets[before]
+        place[start : start + common] = place[other : other + common]
+        saved += common
+    if saved * WORTH_SHARING < len(place):
         return None
     answers = torch.tensor(place)
     kept = (answers == torch.arange(len(place))).nonzero()[:, 0]

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.engine.attention import attending
 from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
-from tutelage.engine.decoding import decoder_step, head_product
+from tutelage.engine.decoding import decoder_step, head_product, prefill
 from tutelage.engine.packing import pack
 from tutelage.engine.stopping import StopStrings
 from tutelage.engine.watchdog import beat
@@ -108,7 +107,8 @@ class _Decoder:
         )
         self.slots = min(batch_size, len(self.waiting))
         self.context = context_of(model)  # a row that has filled it ends, cut off
-        self.cache = CacheLayout(self.slots, max(len(p) for p in prompts) + params.max_new_tokens)
+        self.cache = CacheLayout()
+        self.cache.reserve(self.slots, max(len(p) for p in prompts))
         self.head = head_product(model)
         self.forward = decoder_step(model, self.cache)
         self.rows: list[tuple[int, int]] = []  # (prompt, number) of each active row
@@ -147,13 +147,9 @@ class _Decoder:
             generator = torch.Generator().manual_seed(self.seeds[prompt][number])
             self.uniforms[len(self.rows)] = torch.rand(self.params.max_new_tokens, generator=generator)
             self.rows.append((prompt, number))
-        packed = pack([self.prompts[p] for p in firsts])
+        packed = pack([self.prompts[p] for p in firsts], share=True)  # a system message is read once for all
         self.cache.start_prefill(packed, torch.tensor(list(firsts.values())))
-        with attending(self.cache):
-            body = self.model.base_model(
-                input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
-            )
-        hidden = body.last_hidden_state[0][packed.last]
+        hidden = prefill(self.model, self.cache, packed)[packed.place_of(packed.last)]
         place = {prompt: i for i, prompt in enumerate(firsts)}
         arrived = self.rows[start:]
         copies = [(firsts[p], slot) for slot, (p, _) in enumerate(arrived, start) if firsts[p] != slot]

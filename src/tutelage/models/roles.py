@@ -31,10 +31,9 @@ def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any 
     """
     beat()
     check_context(model, int(packed.lengths.max()))
-    ids, positions, shared = packed.input_ids, packed.position_ids, packed.shared
-    if shared is not None:
-        ids, positions = ids[shared.kept], positions[shared.kept]
-        where = shared.place if where is None else shared.place[where]
+    ids, positions = packed.computed
+    if packed.shared is not None:
+        where = packed.shared.place if where is None else packed.place_of(where)
     with attending(layout or PackedLayout(packed.offsets, packed.lifting)):
         body_of = getattr(model, "body", model.base_model)  # a sharded model is put together for its body's pass
         body = body_of(input_ids=ids[None], position_ids=positions[None], use_cache=False)
