@@ -26,6 +26,7 @@ from tutelage.engine.attention import NAME, PackedLayout, attending
 from tutelage.engine.choosing import SamplingParams
 from tutelage.engine.layers import use_own_layers
 from tutelage.engine.logprobs import capped, head_of
+from tutelage.engine.memory import keep_freed_memory
 from tutelage.engine.packing import pack
 from tutelage.engine.sharding import plain_state, whole
 from tutelage.engine.vllm import VLLM
@@ -112,6 +113,7 @@ def load_tokenizer(path: Path) -> Any:
 
 def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> Any:
     """A model whose weights all come from the folder, but for those whose names begin with `new`."""
+    keep_freed_memory()
     kwargs |= {"dtype": compute_dtype(dtype), "attn_implementation": NAME, "output_loading_info": True}
     kwargs["ignore_mismatched_sizes"] = True  # reported below
     try:
