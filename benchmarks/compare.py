@@ -109,7 +109,7 @@ def _ours(task: str, args: argparse.Namespace, out: Path, work: Path) -> dict[st
             start = [sys.executable, "-m", "tutelage", "reward", "--model", args.model, "--data", args.rows]
             _run([*start, "--out", reward, "--max-steps", 2, "--batch-size", args.batch, "--dtype", "bfloat16"])
         command += ["--data", args.prompt_rows, "--reward-model", reward, "--max-new-tokens", NEW_TOKENS, "--force"]
-        command += ["--minibatch-size", args.batch, "--eval-prompts", 1, "--eval-every", 100]
+        command += ["--minibatch-size", args.batch, "--group-size", 4, "--eval-prompts", 1, "--eval-every", 100]
     else:
         command += ["--data", args.rows]
     peak = _run(command)

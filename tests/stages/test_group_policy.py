@@ -87,8 +87,11 @@ def test_answers_to_one_prompt_are_scored_together_as_alone(nano, reward):
     asked = prompts("train", 3)
     rows = draw(policy, asked, 4, SamplingParams(12), 1, 96)
     each = [prompt for prompt in asked for _ in range(4)]
-    options = (model, policy, each, [one for row in rows for one in row], 96, 300)
-    alone, together = (rollout.score_answers(*options, share=share) for share in (False, True))
+    answers = [one for row in rows for one in row]
+    together = rollout.score_answers(model, policy, each, answers, 96, 300)
+    alone = torch.cat(
+        [rollout.score_answers(model, policy, [p], [a], 96, 300) for p, a in zip(each, answers, strict=True)]
+    )
     assert together.std() > 0 and torch.allclose(alone, together, atol=1e-5)
 
 

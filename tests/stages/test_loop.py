@@ -82,6 +82,19 @@ def test_ppo_starts_at_no_kl_and_ratio_one(loop, tmp_path):
     assert abs(first["objective/kl"]) < 1e-4 and abs(first["val/ratio"] - 1) < 1e-4
 
 
+def test_ppo_takes_several_answers_to_a_prompt(loop, tmp_path, monkeypatch):
+    seen, collect = [], ppo.collect
+    monkeypatch.setattr(ppo, "collect", lambda *a, **k: seen.append(collect(*a, **k)) or seen[-1])
+    ppo.run(ppo_config(loop, tmp_path / "ppo", group_size=4, max_steps=2))
+    for rollout in seen:
+        names = [prompt.id for prompt in rollout.prompts]
+        assert len(names) == 8 and names[:4] == names[:1] * 4 and names[4:] == names[4:5] * 4 and names[0] != names[4]
+        assert len({tuple(sequence) for sequence in rollout.sequences}) > 4
+    assert {p.id for p in seen[0].prompts}.isdisjoint(p.id for p in seen[1].prompts)
+    with pytest.raises(UserError, match="multiple of group_size"):
+        ppo_config(loop, tmp_path, group_size=3)
+
+
 def test_ppo_refuses_a_reward_model_that_failed_its_gate(loop, tmp_path):
     about = loop / "reward/checkpoints/latest/tutelage.json"
     assert "gate" in json.loads(about.read_text())["card"]

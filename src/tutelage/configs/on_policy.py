@@ -18,7 +18,9 @@ class PPOConfig(TrainingConfig):
     max_steps: int | None = 500
     """Iterations of rollout and update (500 of 512 episodes are the paper's 256 k)."""
     batch_size: int = 512
-    """Episodes an iteration."""
+    """Episodes an iteration: batch_size / group_size prompts."""
+    group_size: int = 1
+    """Answers to each prompt, which is computed once for all of them; the paper takes one."""
     minibatch_size: int = 64
     """Episodes an update."""
     inner_epochs: int = 1
@@ -60,7 +62,7 @@ class PPOConfig(TrainingConfig):
     def check(self) -> None:
         super().check()
         require_positive(self, "minibatch_size", "inner_epochs", "max_new_tokens", "temperature", "eval_every", "clip")
-        require_positive(self, "eval_prompts")
+        require_positive(self, "eval_prompts", "group_size")
         for name in ("value_learning_rate", "kl_target"):
             if getattr(self, name) is not None:
                 require_positive(self, name)
@@ -68,3 +70,5 @@ class PPOConfig(TrainingConfig):
         require_share(self, "lam", "ema")
         if self.minibatch_size > self.batch_size and self.minibatch_size != 64:
             raise invalid("minibatch_size", self.minibatch_size, f"give at most batch_size ({self.batch_size})")
+        if self.batch_size % self.group_size:
+            raise invalid("batch_size", self.batch_size, f"give a multiple of group_size ({self.group_size})")

@@ -24,7 +24,7 @@ def reward_judge(path: str, dtype: str = "auto", max_length: int = 1024) -> Scor
         rows = [render_completion(reward.tokenizer, p.messages, a).input_ids[-max_length:] for p, a in pairs]
         scores = torch.zeros(len(rows))
         for micro in token_budget_batches([len(row) for row in rows], TOKENS_AT_ONCE):
-            scores[micro] = reward.scores(pack([rows[i] for i in micro]))
+            scores[micro] = reward.scores(pack([rows[i] for i in micro], share=True))
         return scores.tolist()
 
     return ScoringJudge(f"reward:{path}", scorer)

@@ -137,7 +137,7 @@ def _sampled(config: SampleConfig | PPOConfig | GroupConfig | RejectionConfig, t
 
 def _on_policy(config: PPOConfig | GroupConfig, lengths: list[int], context: int, known: bool) -> Load:
     mean, new = sum(lengths) / len(lengths), config.max_new_tokens
-    shared = config.group_size if isinstance(config, GroupConfig) else 1  # answers that share their prompt
+    shared = config.group_size  # answers that share their prompt
     together = min(config.minibatch_size or config.batch_size, config.batch_size)
     # The longest prompts of a thousand minibatches meet in one of them: a high share of the lengths.
     long = lengths[min(len(lengths) - 1, int(0.9 * len(lengths)))]

@@ -249,7 +249,7 @@ def reward_model_against_gold(
         n: [] for n in sorted({2**k for k in range(samples.bit_length())} | {samples})
     }
     for prompt, row in zip(asked, drawn, strict=True):
-        proxy = score_answers(reward, policy, [prompt] * samples, row, 1024, 16384, share=True)
+        proxy = score_answers(reward, policy, [prompt] * samples, row, 1024, 16384)
         golds = torch.tensor([gold.score(prompt, text_of(policy, s), s.finish).total for s in row])
         for i, j in combinations(range(samples), 2):
             if golds[i] != golds[j]:

@@ -87,13 +87,15 @@ def run(config: PPOConfig) -> dict[str, Any]:
             kl_coef = session.state["kl_coef"]
 
         def prompts_of(step: int) -> list[Prompt]:
-            order = batch_order(len(asked), config.batch_size, config.seed, session.position(step))
+            count = config.batch_size // config.group_size
+            order = batch_order(len(asked), count, config.seed, session.position(step))
             return [asked[i] for i in order]
 
         for step in session.steps():
             # 2. Answers of the current policy, scored by the reward model.
             clock = [time.perf_counter()]
-            rollout = collect(models, prompts_of(step), config, seed=config.seed, step=step, prompts_of=prompts_of)
+            sampling: dict[str, Any] = {"step": step, "group_size": config.group_size, "prompts_of": prompts_of}
+            rollout = collect(models, prompts_of(step), config, seed=config.seed, **sampling)
             clock.append(time.perf_counter())
             if step == 1:
                 stop_if_broken(check_first_rollout(rollout, policy), config)
@@ -184,7 +186,7 @@ def _backward(
     row = dict.fromkeys(UPDATE_METRICS, 0.0)
     for micro in rank_batches(lengths, config.micro_tokens):
         sequences, starts, where = rollout.part([episodes[i] for i in micro])
-        packed = pack(sequences)
+        packed = pack(sequences, share=True)
         targets, _ = response_indices(sequences, starts)
         old_logprobs, old_values = rollout.logprobs[where], rollout.values[where]
         logprobs, entropy = models.policy.logprobs(packed, targets, config.temperature)

@@ -119,7 +119,12 @@ def _candidates(
             lines: dict[str, Any] = {}
             for prompt, row in zip(mine, drawn, strict=True):
                 scores = score_answers(
-                    reward, policy, [prompt] * len(row), row, config.max_length, config.micro_tokens, share=True
+                    reward,
+                    policy,
+                    [prompt] * len(row),
+                    row,
+                    config.max_length,
+                    config.micro_tokens,
                 )
                 texts, ended = [text_of(policy, one) for one in row], [one.finish == "stop" for one in row]
                 lines[prompt.id] = {"texts": texts, "ended": ended, "scores": scores.tolist()}

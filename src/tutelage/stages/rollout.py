@@ -139,7 +139,7 @@ def _collect(
     logprobs, reference_logprobs, values, entropy = (torch.zeros(int(offsets[-1])) for _ in range(4))
     with torch.no_grad():
         for micro in token_budget_batches([len(s) for s in sequences], config.micro_tokens):
-            packed = pack([sequences[i] for i in micro], share=group_size > 1)
+            packed = pack([sequences[i] for i in micro], share=True)
             targets, _ = response_indices([sequences[i] for i in micro], [starts[i] for i in micro])
             where = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in micro])
             logprobs[where], entropy[where] = policy.logprobs(packed, targets, params.temperature)
@@ -149,9 +149,7 @@ def _collect(
     if isinstance(reward, StepModel):
         raw, step_rewards = process_rewards(reward, policy, asked, samples, config.max_length)
     else:
-        raw = score_answers(
-            reward, policy, asked, samples, config.max_length, config.micro_tokens, share=group_size > 1
-        )
+        raw = score_answers(reward, policy, asked, samples, config.max_length, config.micro_tokens)
         step_rewards = torch.zeros(int(offsets[-1]))
     ended = torch.tensor([one.finish == "stop" for one in samples])
     scores = terminal_scores(raw, ended, config.missing_eos_penalty)
@@ -171,20 +169,15 @@ def score_answers(
     samples: list[Sample],
     max_length: int,
     micro_tokens: int,
-    *,
-    share: bool = False,
 ) -> Tensor:
-    """[N] reward of each answer, rendered anew from its text with the reward model's own template and tokenizer.
-
-    share: several answers have one prompt, which is computed once.
-    """
+    """[N] reward of each answer, rendered anew from its text with the reward model's own template and tokenizer."""
     rendered: list[Rendered] = [
         render_completion(reward.tokenizer, p.messages, text_of(policy, s)) for p, s in zip(asked, samples, strict=True)
     ]
     sequences = [r.input_ids[-max_length:] for r in rendered]
     scores = torch.zeros(len(sequences))
     for micro in token_budget_batches([len(s) for s in sequences], micro_tokens):
-        scores[micro] = reward.scores(pack([sequences[i] for i in micro], share=share))
+        scores[micro] = reward.scores(pack([sequences[i] for i in micro], share=True))
     return scores
 
 
