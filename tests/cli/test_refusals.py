@@ -125,7 +125,9 @@ def test_places_that_cannot_be_written(refused, tmp_path):
     for place in ("file", "file/below"):
         refused("file: is a file, not a folder", "sft", "--out", place)
         refused("file: is a file, not a folder", "run", "quickstart", "--out", place)
-    refused("folder: is a folder, not a file", "sample", "--out", "folder")
+    (tmp_path / "folder.jsonl").mkdir()
+    refused("folder.jsonl: is a folder, not a file", "sample", "--out", "folder.jsonl")
+    refused("answers: is of no known kind (no extension)", "sample", "--out", "answers")  # before anything is sampled
     refused("would be replaced", "sample", "--data", "prompts.jsonl", "--out", "prompts.jsonl")
     refused("folder: is there already", "export", "--model", "world", "--out", "folder")
 
@@ -147,7 +149,9 @@ def test_places_that_cannot_be_written(refused, tmp_path):
 def test_data_of_the_wrong_kind_for_the_verb(refused, tmp_path, mention, verb, rows):
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     length = ["--max-length", "64"] if verb != "label" else []
-    said = refused(mention, verb, "--data", "data.jsonl", "--out", "out", *length)
+    said = refused(
+        mention, verb, "--data", "data.jsonl", "--out", "out.jsonl" if verb in ("label", "sample") else "out", *length
+    )
     assert "data.jsonl" in said or "max-length" in said
 
 

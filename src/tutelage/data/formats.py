@@ -14,6 +14,7 @@ from typing import Any
 
 from tutelage.errors import UserError, did_you_mean
 from tutelage.records import Record
+from tutelage.runs import check_folder
 
 Row = dict[str, Any]
 
@@ -43,6 +44,16 @@ def extension_of(path: Path, known: list[str] = EXTENSIONS) -> str:
         where=str(path),
         mend=f"use one of {', '.join(known)}",
     )
+
+
+def check_file(path: Path, source: str) -> None:
+    """A UserError where a file of records cannot be written, or would replace the one it is made from."""
+    extension_of(path, WRITABLE)
+    check_folder(path.absolute().parent)
+    if path.is_dir():
+        raise UserError("is a folder, not a file", where=str(path), mend="give --out a file's name")
+    if path.exists() and Path(source).expanduser().exists() and path.samefile(Path(source).expanduser()):
+        raise UserError("is what --data names, and would be replaced", where=str(path), mend="choose another --out")
 
 
 def data_files(spec: str | Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """The run folder: atomic writes, metrics, progress, signals, resume, lineage."""
 
 from tutelage.runs.files import DiskFullError, is_disk_full, write_json, write_text
-from tutelage.runs.folder import Run, check_file, check_folder, check_out, check_same, finished, write_config
+from tutelage.runs.folder import Run, check_folder, check_out, check_same, finished, write_config
 from tutelage.runs.progress import Progress
 from tutelage.runs.signals import Interrupt, Interrupted
 
@@ -11,7 +11,6 @@ __all__ = [
     "Interrupted",
     "Progress",
     "Run",
-    "check_file",
     "check_folder",
     "check_out",
     "check_same",

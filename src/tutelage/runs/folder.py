@@ -295,15 +295,6 @@ def check_folder(path: Path) -> None:
         raise UserError("cannot be written", where=str(above), mend="choose another --out")
 
 
-def check_file(path: Path, source: str) -> None:
-    """A UserError where a file cannot be written, or would replace the one it is made from."""
-    check_folder(path.absolute().parent)
-    if path.is_dir():
-        raise UserError("is a folder, not a file", where=str(path), mend="give --out a file's name")
-    if path.exists() and Path(source).expanduser().exists() and path.samefile(Path(source).expanduser()):
-        raise UserError("is what --data names, and would be replaced", where=str(path), mend="choose another --out")
-
-
 def write_config(folder: Path, stage: str, config: dict[str, Any]) -> None:
     """config.yaml: every effective value."""
     write_text(folder / "config.yaml", yaml.safe_dump({"stage": stage, **_plain(config)}, sort_keys=False))

@@ -15,14 +15,14 @@ from typing import Any
 
 from tutelage.configs import CAILabelConfig
 from tutelage.constitutions import load_constitution
-from tutelage.data.formats import write_jsonl
+from tutelage.data.formats import check_file, write_jsonl
 from tutelage.data.sources import comparisons
 from tutelage.errors import UserError
 from tutelage.judges.cache import key_of
 from tutelage.judges.chats import open_chat
 from tutelage.judges.critic import Critic
 from tutelage.records import Comparison, Completion, Prompt
-from tutelage.runs import Progress, check_file
+from tutelage.runs import Progress
 from tutelage.runs.files import append_rows, whole_rows
 from tutelage.stages.label import read_completions
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.configs import LabelConfig
-from tutelage.data.formats import read_rows, write_jsonl
+from tutelage.data.formats import check_file, read_rows, write_jsonl
 from tutelage.errors import UserError
 from tutelage.judges.rankers import Ranker, open_rankers
 from tutelage.records import Comparison, Completion, Prompt
-from tutelage.runs import Progress, check_file
+from tutelage.runs import Progress
 
 
 def run(config: LabelConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.configs import SampleConfig
-from tutelage.data.formats import write_jsonl
+from tutelage.data.formats import check_file, write_jsonl
 from tutelage.data.sources import prompts
 from tutelage.data.templates import end_token_id, render_prompt
 from tutelage.engine import vllm
@@ -15,7 +15,7 @@ from tutelage.errors import UserError
 from tutelage.models import Policy, load_policy
 from tutelage.models.checkpoint import load_vllm
 from tutelage.records import Completion, Prompt
-from tutelage.runs import Progress, check_file
+from tutelage.runs import Progress
 
 SAID = ("temperature", "top_p", "top_k", "min_p", "stop", "seed")  # options that each completion's record repeats
 ENDPOINTS = ("openai:", "anthropic:")

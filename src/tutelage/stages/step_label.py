@@ -12,13 +12,13 @@ from typing import Any
 
 from tutelage.algorithms.process import first_error
 from tutelage.configs import StepLabelConfig
-from tutelage.data.formats import write_jsonl
+from tutelage.data.formats import check_file, write_jsonl
 from tutelage.data.templates import end_token_id, render_prompt
 from tutelage.engine.sampling import SamplingParams, row_seed, sample
 from tutelage.errors import UserError
 from tutelage.models import Policy, load_policy
 from tutelage.records import Completion, Prompt, StepLabel
-from tutelage.runs import Progress, check_file
+from tutelage.runs import Progress
 from tutelage.runs.files import append_rows, whole_rows
 from tutelage.solutions import final_answer, split_steps
 from tutelage.stages.label import read_completions
