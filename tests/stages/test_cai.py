@@ -8,6 +8,7 @@ import torch
 from tutelage.algorithms.ranking import pairwise_ranking_loss
 from tutelage.configs import CAIConfig, CAILabelConfig, RewardConfig
 from tutelage.data.formats import write_jsonl
+from tutelage.data.sources import comparisons
 from tutelage.data.validation import record_of
 from tutelage.errors import UserError
 from tutelage.judges.cache import Reply
@@ -138,7 +139,9 @@ def test_verdicts_become_soft_comparisons(nano, completions, tmp_path):
     again = cai_label.run(CAILabelConfig(**options, human=str(people), mix=str(people)))
     assert out.with_name("verdicts.jsonl").read_text() == verdicts  # nothing was asked again
     assert again["agreement_with_people"]["agreement"] == 0 and again["agreement_with_people"]["pairs"] > 20
-    assert again["human_comparisons"] == again["agreement_with_people"]["pairs"] > 0
+    assert again["human_comparisons"] == len(opposite) == 40  # those set aside too: the gate is about both kinds
+    held_out = [c.id for split in ("tune", "report") for c in comparisons(str(out), split)]
+    assert any(name.startswith("by-") for name in held_out) and not all(name.startswith("by-") for name in held_out)
     trained = reward.run(
         RewardConfig(
             model=str(nano), data=str(out), out=str(tmp_path / "rm"), max_steps=2, batch_size=8, dtype="float32"

@@ -10,13 +10,14 @@ Departures from the paper:
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tutelage.configs import CAILabelConfig
 from tutelage.constitutions import load_constitution
 from tutelage.data.formats import check_file, write_jsonl
-from tutelage.data.sources import comparisons
+from tutelage.data.sources import comparisons, read_whole
 from tutelage.errors import UserError
 from tutelage.judges.cache import key_of
 from tutelage.judges.chats import open_chat
@@ -44,7 +45,7 @@ def run(config: CAILabelConfig) -> dict[str, Any]:
         mend = "tutelage sample --data world:harmful --samples 2 --out FILE, then --data FILE"
         raise UserError("the world has no completions by itself", where="option --data (data)", mend=mend)
     asked, groups = read_completions(Path(config.data))
-    mixed = comparisons(config.mix, "train") if config.mix else []
+    mixed = _with_splits(config.mix) if config.mix else []
     people = comparisons(config.human, "train") if config.human else []
     pairs = [
         (asked[name], *pair) for name, group in groups.items() for pair in zip(group[::2], group[1::2], strict=False)
@@ -68,18 +69,26 @@ def run(config: CAILabelConfig) -> dict[str, Any]:
 
     # 3. Soft comparisons, with those of people mixed in.
     write_jsonl(out, [*map(_comparison, sound), *mixed])
+    people_compared = sum(isinstance(one, Comparison) for one in mixed)
     return {
         "stage": "cai-label",
         "out": str(out),
-        "comparisons": len(sound) + len(mixed),
+        "comparisons": len(sound) + people_compared,
         "ai_comparisons": len(sound),
-        "human_comparisons": len(mixed),
+        "human_comparisons": people_compared,
         "equal_answers": len(pairs) - len(different),
         "left_out": problems,
         "hard_labels": sum(row["hard"] for row in sound),
         "principles": _principles(sound),
         "agreement_with_people": agreement_with_people(sound, people) if people else None,
     }
+
+
+def _with_splits(spec: str) -> list[Prompt | Comparison]:
+    """All comparisons of a file, those set aside too, and the prompts whose split it declares."""
+    whole, declared = read_whole(spec)
+    asked = [replace(p, split=declared[p.id]) for p in whole.prompts if p.id in declared]
+    return [*asked, *whole.comparisons]
 
 
 def _verdicts(path: Path, critic: Critic, pairs: list[Pair], config: CAILabelConfig) -> list[Row]:
