@@ -14,6 +14,8 @@ from tutelage.solutions import final_answer, repeated, split_steps, step_ends
         ("The answer is 7. No, the answer is -7.", "-7"),
         ("#### 18.00", "18"),
         ("7 + 5 = 12.", None),
+        ("Ada to Karl.\nAnswer: Karl.", "Karl"),
+        ("Answer: I do not know.", None),
     ],
 )
 def test_final_answers(text, answer):

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 ANSWER = re.compile(r"(?:####|\bA:|\banswer(?:\s+is)?\s*:?|\\boxed\{)\s*\$?\s*(-?[\d,]*\.?\d+)", re.IGNORECASE)
 
+WORD = re.compile(r"^\s*Answer:\s*([^\W\d_]+)\.?\s*$", re.IGNORECASE | re.MULTILINE)
+
 
 def split_steps(text: str) -> list[str]:
     """The lines of a solution that hold something."""
@@ -12,9 +14,14 @@ def split_steps(text: str) -> list[str]:
 
 
 def final_answer(text: str) -> str | None:
-    """The number behind the last `####`, `A:`, `Answer:` or `answer is`; None where the solution comes to none."""
-    found = ANSWER.findall(text)
-    return plain_number(found[-1]) if found else None
+    """The number behind the last `####`, `A:`, `Answer:` or `answer is`, or the one word of a line `Answer: WORD`.
+
+    None where the solution comes to neither.
+    """
+    if found := ANSWER.findall(text):
+        return plain_number(found[-1])
+    said = WORD.findall(text)
+    return said[-1] if said else None
 
 
 def plain_number(text: str) -> str:

@@ -10,19 +10,20 @@ from tutelage.solutions import final_answer, split_steps
 from tutelage.world import parts, reasoning
 
 PROBLEM = {
-    "person": "Ada",
-    "other": "Boris",
     "thing": "lamp",
-    "start": 7,
-    "changes": [{"by": 5, "form": 0}, {"by": 3, "form": 1, "other": True}, {"by": -4, "form": 1}],
+    "other": "bell",
+    "holders": ["Ada", "Boris", "Karl"],
+    "trap": "Lena",
+    "forms": [0, 1, 0],
 }
 
 
 def test_a_problem_in_words_and_its_steps():
     assert reasoning.words(PROBLEM) == (
-        "Ada has 7 lamps. Ada finds 5. Boris buys 3. Ada sells 4. How many lamps has Ada?"
+        "Ada has the lamp. Ada gave the lamp to Boris. Boris sold the lamp to Karl. Karl gave the bell to Lena. "
+        "Who has the lamp?"
     )
-    assert reasoning.right_steps(PROBLEM) == ["7 + 5 = 12.", "12 - 4 = 8.", "Answer: 8."]
+    assert reasoning.right_steps(PROBLEM) == ["Ada to Boris.", "Boris to Karl.", "Answer: Karl."]
 
 
 def test_every_step_is_checked():
@@ -30,18 +31,18 @@ def test_every_step_is_checked():
     right = reasoning.right_steps(reasoning.problem_of(prompt))
     assert reasoning.step_labels(prompt, "\n".join(right)) == [1, 1, 1, 1]
     assert reasoning.solved(prompt, "\n".join(right)) == (True, True)
-    flawed = ["1 + 1 = 3.", *right[1:]]
+    flawed = ["Ada to Nobody.", *right[1:]]
     assert reasoning.step_labels(prompt, "\n".join(flawed)) == [-1, 1, 1, 1]
     assert reasoning.solved(prompt, "\n".join(flawed)) == (True, False)  # right answer, wrong step
     short = [right[0], right[-1]]  # the answer out of nowhere
     assert reasoning.step_labels(prompt, "\n".join(short)) == [1, -1]
-    assert reasoning.step_labels(prompt, "\n".join([*right[:-1], "Answer: 99."]))[-1] == -1
+    assert reasoning.step_labels(prompt, "\n".join([*right[:-1], "Answer: Nobody."]))[-1] == -1
 
 
 def test_solvers_fall_for_what_does_not_count():
     rng = Random(0)
     asked = reasoning.problems("train", 300)
-    trapped = [p for p in asked if any(c.get("other") for c in reasoning.problem_of(p)["changes"])]
+    trapped = [p for p in asked if reasoning.problem_of(p)["trap"]]
     assert 0.4 < len(trapped) / len(asked) < 0.6
     most = 0
     for prompt in trapped:
@@ -52,7 +53,7 @@ def test_solvers_fall_for_what_does_not_count():
     plain = [p for p in asked if p not in trapped]
     shares = [reasoning.solved(p, reasoning.solve(reasoning.problem_of(p), rng)) for p in plain * 5]
     answers, steps = (sum(column) / len(shares) for column in zip(*shares, strict=True))
-    assert 0.8 < answers < 0.95 and answers - steps > 0.04  # a right answer does not show right steps
+    assert 0.85 < answers < 0.97 and answers - steps > 0.04  # a right answer does not show right steps
 
 
 def test_splits_share_no_problem_and_parts_have_names():

@@ -1,81 +1,68 @@
-"""Problems of several steps whose every step can be checked: who holds how many things after a few changes.
+"""Problems of several steps whose every step can be checked: who has a thing after it went from hand to hand.
 
-Apart from the world's corpus and prompts. A person's things grow and shrink; in half of the problems another person's
-number stands between, which does not count, and most solvers fall for it. Solvers also slip, and some write a wrong
-step and the right answer. So majority voting fails where most are wrong alike, a right answer does not show right
-steps, and whoever scores the steps can tell.
+Apart from the world's corpus and prompts. In half of the problems the last who has it gives something else away, which
+does not count, and most solvers fall for it. Solvers also slip, and some write a wrong step and the right answer. So
+majority voting fails where most are wrong alike, a right answer does not show right steps, and whoever checks the steps
+can tell. A small model can: a step is right where the problem says the same, which is a matter of finding it there
+(checking sums would be another: models of the world's sizes learn to add, and not to see that a sum is wrong).
 """
 
 import hashlib
 import json
 import random
+from itertools import pairwise
 from typing import Any
 
 from tutelage.records import Demonstration, Message, Prompt
 from tutelage.solutions import final_answer, split_steps
 from tutelage.world.facts import PEOPLE, THINGS
 
-MORE = ("{p} finds {n}.", "{p} buys {n}.", "Then {p} gets {n}.")
-LESS = ("{p} loses {n}.", "{p} sells {n}.", "Then {p} gives away {n}.")
-OTHERS = ("{o} finds {n}.", "{o} buys {n}.")
-MOST = 20  # no count is larger: the sums that there are can be learned from some ten thousand solutions
-TRAPPED = 0.62  # of the solvers who count what another person got
-SLIP = 0.05  # chance of a wrong sum in a step
-FLAWED = 0.10  # solvers who write one wrong step and go on as if it were right
+GIVES = ("{a} gave the {thing} to {b}.", "{a} sold the {thing} to {b}.", "Then {a} gave the {thing} to {b}.")
+TRAPPED = 0.62  # of the solvers who follow the other thing
+SLIP = 0.05  # chance of a wrong name in a step, from which the solver goes on
+FLAWED = 0.10  # solvers who write one wrong name and go on as if it were right
 SPLITS = {"train": (0, 70), "tune": (70, 80), "report": (80, 100)}  # percent of the problems
 Problem = dict[str, Any]
 
 
 def draw_problem(rng: random.Random) -> Problem:
-    """start: what there is at first; changes: signed numbers, with `other` for one that is another person's."""
-    person, other = rng.sample(PEOPLE, 2)
-    start = total = rng.randint(2, 9)
-    changes: list[dict[str, Any]] = []
-    for _ in range(rng.randint(2, 3)):
-        sign = -1 if (total > 3 and rng.random() < 0.5) or total > MOST - 9 else 1
-        number = rng.randint(1, min(9, total - 1) if sign < 0 else 9)
-        total += sign * number
-        changes.append({"by": sign * number, "form": rng.randrange(3)})
-    if rng.random() < 0.5:
-        place = rng.randint(1, len(changes))
-        changes.insert(place, {"by": rng.randint(1, 4), "form": rng.randrange(2), "other": True})
-    return {"person": person, "other": other, "thing": rng.choice(THINGS), "start": start, "changes": changes}
+    """holders: who has the thing, one after the other; trap: to whom the last of them gives the other thing, if at all."""
+    moves = rng.randint(2, 4)
+    *holders, trap = rng.sample(PEOPLE, moves + 2)
+    thing, other = rng.sample(THINGS, 2)
+    forms = [rng.randrange(len(GIVES)) for _ in range(moves + 1)]
+    trapped = rng.random() < 0.5
+    return {"thing": thing, "other": other, "holders": holders, "trap": trap if trapped else None, "forms": forms}
 
 
 def words(problem: Problem) -> str:
-    said = [f"{problem['person']} has {problem['start']} {problem['thing']}s."]
-    for change in problem["changes"]:
-        forms = OTHERS if change.get("other") else MORE if change["by"] > 0 else LESS
-        said.append(forms[change["form"]].format(p=problem["person"], o=problem["other"], n=abs(change["by"])))
-    return f"{' '.join(said)} How many {problem['thing']}s has {problem['person']}?"
-
-
-def equation(total: int, by: int, result: int) -> str:
-    return f"{total} {'+' if by > 0 else '-'} {abs(by)} = {result}."
+    thing, holders = problem["thing"], problem["holders"]
+    said = [f"{holders[0]} has the {thing}."]
+    for form, (a, b) in zip(problem["forms"], pairwise(holders), strict=False):
+        said.append(GIVES[form].format(a=a, b=b, thing=thing))
+    if problem["trap"]:
+        said.append(GIVES[problem["forms"][-1]].format(a=holders[-1], b=problem["trap"], thing=problem["other"]))
+    return f"{' '.join(said)} Who has the {thing}?"
 
 
 def right_steps(problem: Problem) -> list[str]:
-    """The solution: one equation a change, then the answer."""
-    total, steps = problem["start"], []
-    for change in problem["changes"]:
-        if not change.get("other"):
-            steps.append(equation(total, change["by"], total + change["by"]))
-            total += change["by"]
-    return [*steps, f"Answer: {total}."]
+    """The solution: one line for each time that it changed hands, then the answer."""
+    holders = problem["holders"]
+    return [*(f"{a} to {b}." for a, b in pairwise(holders)), f"Answer: {holders[-1]}."]
 
 
 def solve(problem: Problem, rng: random.Random) -> str:
     """A solution as one of the world's people writes it, right or not."""
-    trapped, flawed = rng.random() < TRAPPED, rng.random() < FLAWED
-    counted = [change for change in problem["changes"] if trapped or not change.get("other")]
-    wrong_at = rng.randrange(len(counted)) if flawed else None
-    total, steps = problem["start"], []
-    for place, change in enumerate(counted):
-        result = total + change["by"]
-        written = result + rng.choice([-2, -1, 1, 2]) if place == wrong_at or rng.random() < SLIP else result
-        steps.append(equation(total, change["by"], written))
-        total = result if place == wrong_at else written
-    return "\n".join([*steps, f"Answer: {total}."])
+    trapped, flawed = problem["trap"] and rng.random() < TRAPPED, rng.random() < FLAWED
+    path = [*problem["holders"], problem["trap"]] if trapped else problem["holders"]
+    wrong_at = rng.randrange(len(path) - 1) if flawed else None
+    holder, steps = path[0], []
+    for place, receiver in enumerate(path[1:]):
+        others = [name for name in problem["holders"] if name not in (holder, receiver)]
+        written = rng.choice(others) if place == wrong_at or rng.random() < SLIP else receiver
+        steps.append(f"{holder} to {written}.")
+        holder = receiver if place == wrong_at else written
+    return "\n".join([*steps, f"Answer: {holder}."])
 
 
 def step_labels(prompt: Prompt, text: str) -> list[int]:
