@@ -20,8 +20,7 @@ PROBLEM = {
 
 def test_a_problem_in_words_and_its_steps():
     assert reasoning.words(PROBLEM) == (
-        "Ada has the lamp. Ada gave the lamp to Boris. Boris sold the lamp to Karl. Karl gave the bell to Lena. "
-        "Who has the lamp?"
+        "Ada has the lamp. Ada gave it to Boris. Boris sold it to Karl. Karl gave the bell to Lena. Who has the lamp?"
     )
     assert reasoning.right_steps(PROBLEM) == ["Ada to Boris.", "Boris to Karl.", "Answer: Karl."]
 

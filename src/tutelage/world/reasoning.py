@@ -17,7 +17,7 @@ from tutelage.records import Demonstration, Message, Prompt
 from tutelage.solutions import final_answer, split_steps
 from tutelage.world.facts import PEOPLE, THINGS
 
-GIVES = ("{a} gave the {thing} to {b}.", "{a} sold the {thing} to {b}.", "Then {a} gave the {thing} to {b}.")
+GIVES = ("{a} gave {what} to {b}.", "{a} sold {what} to {b}.", "Then {a} gave {what} to {b}.")
 TRAPPED = 0.62  # of the solvers who follow the other thing
 SLIP = 0.05  # chance of a wrong name in a step, from which the solver goes on
 FLAWED = 0.10  # solvers who write one wrong name and go on as if it were right
@@ -39,9 +39,10 @@ def words(problem: Problem) -> str:
     thing, holders = problem["thing"], problem["holders"]
     said = [f"{holders[0]} has the {thing}."]
     for form, (a, b) in zip(problem["forms"], pairwise(holders), strict=False):
-        said.append(GIVES[form].format(a=a, b=b, thing=thing))
+        said.append(GIVES[form].format(a=a, b=b, what="it"))
     if problem["trap"]:
-        said.append(GIVES[problem["forms"][-1]].format(a=holders[-1], b=problem["trap"], thing=problem["other"]))
+        other = f"the {problem['other']}"
+        said.append(GIVES[problem["forms"][-1]].format(a=holders[-1], b=problem["trap"], what=other))
     return f"{' '.join(said)} Who has the {thing}?"
 
 
