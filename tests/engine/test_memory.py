@@ -1,4 +1,8 @@
-"""A micro-batch that does not fit is halved; the gradient is that of the whole batch; one line says so."""
+"""A micro-batch that does not fit is halved; the gradient is that of the whole batch; one line says so. Freed memory is kept."""
+
+import ctypes
+import resource
+import sys
 
 import pytest
 import torch
@@ -55,3 +59,13 @@ def test_other_failures_pass_through():
 
     with pytest.raises(RuntimeError, match="shapes differ"):
         memory.run_fitting([[0]], [1], broken, lambda: None)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc only")
+def test_freed_memory_is_there_for_the_next_tensor():
+    memory.keep_freed_memory()
+    torch.ones(2**22)  # 16 MiB are there from now on
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(2**22)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2**22 * 4 / resource.getpagesize() / 2
