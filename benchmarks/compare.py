@@ -5,7 +5,8 @@
 
 MODEL is a Hugging Face folder, PAIRS a file of comparisons in any format that `tutelage data import` reads. Same model,
 rows, batch, length limit and type on both sides; only non-padding tokens count; the first step of each side is left out;
-medians of --turns. The machine's rate of matrix products is measured in the same run.
+medians of --turns. The machine's rate of matrix products is measured in the same run. A call for some tasks keeps what an
+earlier one found of the others on this machine.
 """
 
 import argparse
@@ -44,10 +45,11 @@ def main() -> None:
         work = Path(folder)
         args.rows, args.prompt_rows = _write_rows(args, work)
         table = {"machine": _machine(), "batch": args.batch, "max_length": args.max_length, "turns": args.turns}
-        table |= {"model": Path(args.model).name, "results": {}}
+        table |= {"model": Path(args.model).name, "results": _kept(args.out / "results.json", table)}
         for task in args.tasks.split(","):
             table["results"][task] = (_sampling if task == "sample" else _training)(task, args, work)
             table["gemm_gflops"] = max(_gemm_gflops(), table.get("gemm_gflops", 0.0))
+            table["results"] = {name: table["results"][name] for name in TASKS if name in table["results"]}
             _write(args.out, table)  # after each, so that what was measured outlives a stop
     print((args.out / "RESULTS.md").read_text())
 
@@ -210,6 +212,13 @@ def _machine() -> dict[str, Any]:
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     versions = {"tutelage": tutelage.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
     return {"processor": names[0] if names else platform.processor(), "threads": torch.get_num_threads(), **versions}
+
+
+def _kept(path: Path, table: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call measured of other tasks, on the same machine with the same settings."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    same = all(before.get(name) == value for name, value in table.items())
+    return before["results"] if same else {}
 
 
 def _write(out: Path, table: dict[str, Any]) -> None:
