@@ -120,6 +120,30 @@ def test_evaluation_has_both_judges_and_all_behaviors(loop, nano, monkeypatch):
     ]["sft"].keys()
 
 
+def test_a_prompted_model_reads_demonstrations_before_each_prompt(loop, nano, monkeypatch):
+    monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 2))
+    read = []
+    real = evaluate.draw
+    monkeypatch.setattr(evaluate, "draw", lambda policy, asked, *rest: read.append(asked) or real(policy, asked, *rest))
+    models = (f"base={nano}", f"sft={loop / 'sft'}")
+    common = {"models": models, "prompts": 6, "max_new_tokens": 6, "dtype": "float32"}
+    found = evaluate.run(EvalConfig(**common, prompted="base", kl_from="sft"))
+    assert {(w["policy"], w["baseline"]) for w in found["win_rates"]} >= {
+        ("base-prompted", "base"),
+        ("sft", "base-prompted"),
+    }
+    assert found["kl"].keys() == {"base", "sft"}
+    alone, after = (next(asked for asked in read if len(asked) == 6 and len(asked[0].messages) == n) for n in (1, 7))
+    for plain, prompted in zip(alone, after, strict=True):
+        assert prompted.messages[-1] == plain.messages[-1] and prompted.messages[:6] == after[0].messages[:6]
+        assert [m["role"] for m in prompted.messages] == ["user", "assistant"] * 3 + ["user"]
+    assert alone[0].messages != after[0].messages
+    with pytest.raises(UserError, match="name one of the models: base, sft"):
+        evaluate.run(EvalConfig(**common, prompted="bas"))
+    with pytest.raises(UserError, match="without --judge"):
+        EvalConfig(**common, prompted="base", judge=("gold",)).check()
+
+
 def test_kl_of_each_model_is_measured_from_the_named_one(loop, nano, monkeypatch):
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 2))
     models = (f"base={nano}", f"sft={loop / 'sft'}")

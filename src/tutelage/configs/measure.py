@@ -106,6 +106,9 @@ class EvalConfig(ModelConfig):
     """Facts to probe for sycophancy (opinion, feedback, are you sure?); 0 for none. Without the world 24 at most."""
     kl_from: str | None = None
     """Name of the model that each other one's KL is measured from, on its own answers; not measured when not given."""
+    prompted: str | None = None
+    """Name of a model that answers a second time, as NAME-prompted, with demonstrations before each prompt (the paper's
+    few-shot prefix of GPT-3)."""
 
     def check(self) -> None:
         super().check()
@@ -115,3 +118,5 @@ class EvalConfig(ModelConfig):
             raise invalid("kl_from", self.kl_from, "measure the KL without --judge, which compares texts alone")
         if self.kl_from is not None and self.temperature != 1:
             raise invalid("temperature", self.temperature, "measure the KL at 1, the distribution that training sees")
+        if self.prompted is not None and self.judge:
+            raise invalid("prompted", self.prompted, "ask without --judge, which takes models as they are")

@@ -5,6 +5,8 @@ judges, and says so.
 """
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 from tutelage.algorithms.best_of_n import best_of_n
 from tutelage.configs import EvalConfig
-from tutelage.data.sources import load_texts, prompts
+from tutelage.data.sources import demonstrations, load_texts, prompts
 from tutelage.data.templates import Rendered, render_prompt
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
@@ -35,6 +37,7 @@ SUITES = dict.fromkeys(("harmful", "benign_lookalike", "opinion", "instruction")
 SHOWN = 12  # prompts shown side by side in the report
 NOT_SHOWN = ("finish", "ids")
 CORPUS_TOKENS, CORPUS_SEED = 30_000, 101  # held-out text for the corpus loss
+SHOTS = 3  # demonstrations before a prompt
 
 
 def run(config: EvalConfig) -> dict[str, Any]:
@@ -52,6 +55,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     if config.kl_from is not None and config.kl_from not in models:
         mend = f"name one of the models: {', '.join(models)}"
         raise UserError(f"{config.kl_from!r} is not compared", where="option --kl-from (kl_from)", mend=mend)
+    shots = _shots(models, config)
     if config.out:
         check_folder(Path(config.out).expanduser())
     world = config.data == "world"
@@ -71,16 +75,15 @@ def run(config: EvalConfig) -> dict[str, Any]:
     with Progress(len(models), "eval", unit="model") as bar:
         for number, (name, path) in enumerate(models.items(), 1):
             policy = load_policy(path, config.dtype)
-            answers[name] = _answers(policy, asked, params, config, reward)
-            findings[name] = [
-                f for some in suites.values() for f in _judged(some, _answers(policy, some, params, config, None))
-            ]
-            ask = partial(_said, policy, params, config)
+            ask_after = partial(_answers, policy, shots.get(name, []), params, config)
+            answers[name] = ask_after(asked, reward)
+            findings[name] = [f for some in suites.values() for f in _judged(some, ask_after(some, None))]
+            ask = partial(_said, policy, shots.get(name, []), params, config)
             texts = [a["text"] for a in answers[name]]
             probed[name] = measure(texts, ask, items, outcomes(findings[name]))
             if world:
                 corpus_loss[name] = _corpus_loss(policy)
-            if reference is not None:
+            if reference is not None and name not in shots:
                 kl[name] = _kl(policy, reference, asked, [a["ids"] for a in answers[name]], config.max_length)
             bar.update(number)
 
@@ -140,11 +143,30 @@ def _side_by_side(asked: list[Prompt], answers: dict[str, list[dict[str, Any]]])
     ]
 
 
+def _shots(models: dict[str, str], config: EvalConfig) -> dict[str, list[Message]]:
+    """What stands before each prompt of a model; the one to be prompted is added to the models under a second name."""
+    if config.prompted is None:
+        return {}
+    if config.prompted not in models:
+        mend = f"name one of the models: {', '.join(models)}"
+        raise UserError(f"{config.prompted!r} is not compared", where="option --prompted (prompted)", mend=mend)
+    shown = demonstrations(config.data, SHOTS, config.seed)
+    name, order = f"{config.prompted}-prompted", list(models.items())
+    order.insert(list(models).index(config.prompted) + 1, (name, models[config.prompted]))
+    models.clear()
+    models.update(order)  # beside itself: later models are measured against both
+    return {name: [message for one in shown for message in one.messages or []]}
+
+
 def _said(
-    policy: Policy, params: SamplingParams, config: EvalConfig, conversations: list[list[Message]]
+    policy: Policy,
+    shots: Sequence[Message],
+    params: SamplingParams,
+    config: EvalConfig,
+    conversations: list[list[Message]],
 ) -> list[str | None]:
     """Answers to probes; None where a conversation has outgrown the model."""
-    asked = [Prompt(id=f"probe-{i}", messages=messages) for i, messages in enumerate(conversations)]
+    asked = [Prompt(id=f"probe-{i}", messages=[*shots, *messages]) for i, messages in enumerate(conversations)]
     fits = [p for p in asked if len(render_prompt(policy.tokenizer, p.messages)) < config.max_length]
     rows = draw(policy, fits, 1, params, config.seed, config.max_length) if fits else []
     said = {p.id: text_of(policy, row[0]) for p, row in zip(fits, rows, strict=True)}
@@ -176,9 +198,15 @@ def _suites(split: str) -> dict[str, list[Prompt]]:
 
 
 def _answers(
-    policy: Any, asked: list[Prompt], params: SamplingParams, config: EvalConfig, reward: Any
+    policy: Any,
+    shots: Sequence[Message],
+    params: SamplingParams,
+    config: EvalConfig,
+    asked: list[Prompt],
+    reward: Any,
 ) -> list[dict[str, Any]]:
-    samples = [row[0] for row in draw(policy, asked, 1, params, config.seed, config.max_length)]
+    shown = [replace(prompt, messages=[*shots, *prompt.messages]) for prompt in asked]
+    samples = [row[0] for row in draw(policy, shown, 1, params, config.seed, config.max_length)]
     rows: list[dict[str, Any]] = [
         {"text": text_of(policy, s), "tokens": len(s.tokens), "finish": s.finish, "ids": s.tokens} for s in samples
     ]

@@ -22,6 +22,7 @@ from tutelage.runs import Progress
 from tutelage.runs.files import append_rows, whole_rows
 from tutelage.solutions import final_answer, split_steps
 from tutelage.stages.label import read_completions
+from tutelage.stages.sample import text_of
 
 CHUNK = 64  # solutions whose labels are written together
 
@@ -127,7 +128,7 @@ def _completed(policy: Policy, some: list[tuple[Prompt, Completion]], config: St
     drawn = sample(policy.model, begun, seeds, params, [end_token_id(policy.tokenizer)]) if begun else []
     values = [[0.0] * len(split_steps(one.text)) for _, one in some]
     for (number, place), row in zip(owners, drawn, strict=True):
-        answers = [final_answer(policy.tokenizer.decode(s.tokens)) for s in row if s.finish == "stop"]
+        answers = [final_answer(text_of(policy, s)) for s in row if s.finish == "stop"]
         values[number][place] = sum(a == some[number][0].answer for a in answers) / len(row)
     for number, (prompt, one) in enumerate(some):
         values[number][-1] = float(final_answer(one.text) == prompt.answer)
