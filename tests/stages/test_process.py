@@ -108,7 +108,7 @@ def test_labels_by_completions_are_shares_of_right_ones(nano, solved, tmp_path, 
             good = "1 + 1 = 3." not in text
             said = [f"Answer: {prompt.answer}." if good and n < 3 else "Answer: 77." for n in range(len(row))]
             asked.append(len(row))
-            found.append([Sample(policy.tokenizer(s)["input_ids"], [], "stop") for s in said])
+            found.append([Sample([*policy.tokenizer(s)["input_ids"], ends[0]], [], "stop") for s in said])
         return found
 
     monkeypatch.setattr(step_label, "sample", scripted)
