@@ -64,7 +64,7 @@ def study_figure(study: Study, result: Mapping[str, Any]) -> str:
 def _frontier(rows: Sequence[Mapping[str, Any]]) -> str:
     """A point a method: how far it went from the baseline, and what that was worth."""
     marks = [(look, SHAPES[(i + j) % len(SHAPES)]) for j in range(len(SHAPES)) for i, look in enumerate(LOOKS)]
-    compared = [row for row in rows if row["win"]["mean"] is not None]
+    compared = [row for row in rows if row["win"]["mean"] is not None and row["kl"]["mean"] is not None]
     points = [
         Line(row["method"], [(row["kl"]["mean"], row["win"]["mean"])], *marks[number % len(marks)])
         for number, row in enumerate(compared)

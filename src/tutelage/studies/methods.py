@@ -58,10 +58,9 @@ def _measured(methods: Methods, name: str, cell: Cell) -> dict[str, float | None
     for column, template in COLUMNS.items():
         measure = {key: _filled(value, name, methods.baseline) for key, value in template.items()}
         row[column] = None if baseline and "win_rate" in measure else cell.measure({**measure, "stage": methods.stage})
-    row["kl"] = cell.results[methods.stage]["kl"][name]["value"]
-    needed = methods.needs.get(name, [name])
-    row["seconds"] = cell.results[needed[-1]]["seconds"]
-    row["seconds_in_all"] = sum(cell.results[stage]["seconds"] for stage in needed)
+    row["kl"] = cell.results[methods.stage]["kl"].get(name, {}).get("value")
+    seconds = [cell.results[stage]["seconds"] for stage in methods.needs.get(name, [name])]
+    row["seconds"], row["seconds_in_all"] = (seconds[-1], sum(seconds)) if seconds else (None, None)
     return row
 
 

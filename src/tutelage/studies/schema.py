@@ -36,7 +36,7 @@ class Vary:
 class Methods:
     """Models that a study puts beside each other: name → the stages that each needs beyond the baseline's, itself last.
 
-    `stage` is the eval that measured them; it has to measure the KL from the baseline.
+    A model that needs none was there before; a prompted one has no KL. `stage` is the eval that measured them; it has to measure the KL from the baseline.
     """
 
     baseline: str
@@ -217,8 +217,9 @@ def _measured_methods(methods: Methods, entries: list[Any], where: str) -> None:
     if asked.get("kl_from") != methods.baseline:
         mend = f"give stage {methods.stage} kl_from: {methods.baseline}"
         raise UserError(f"the KL from {methods.baseline!r} is not measured", where=where, mend=mend)
+    compared = [*asked.get("models", []), f"{asked.get('prompted')}-prompted"]
     for name in (methods.baseline, *methods.needs):
-        if name not in asked.get("models", []):
+        if name not in compared:
             mend = f"add it to the models of stage {methods.stage}"
             raise UserError(f"{name!r} is not compared", where=where, mend=mend)
 
