@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 
 ANSWER = re.compile(r"(?:####|\bA:|\banswer(?:\s+is)?\s*:?|\\boxed\{)\s*\$?\s*(-?[\d,]*\.?\d+)", re.IGNORECASE)
-
 WORD = re.compile(r"^\s*Answer:\s*([^\W\d_]+)\.?\s*$", re.IGNORECASE | re.MULTILINE)
 
 

@@ -54,3 +54,9 @@ def test_flat_rows_are_sorted_whole(monkeypatch):
     assert torch.equal(some, choosing._kept(weights, SamplingParams(top_p=0.9)))
     share = some.sum(-1)
     assert bool((share >= 0.9 - 1e-6).all()) and bool((share - some.masked_fill(some == 0, 1).amin(-1) < 0.9).all())
+
+
+def test_many_rows_keep_their_order():
+    logits = 50 * torch.eye(2000)  # more rows than are made at once; row i is all but sure of token i
+    tokens, logprobs = choose(logits, torch.full((2000,), 0.5), SamplingParams())
+    assert tokens.tolist() == list(range(2000)) and float(logprobs.min()) > -1e-3

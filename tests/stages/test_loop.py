@@ -140,6 +140,8 @@ def test_a_prompted_model_reads_demonstrations_before_each_prompt(loop, nano, mo
     assert alone[0].messages != after[0].messages
     with pytest.raises(UserError, match="name one of the models: base, sft"):
         evaluate.run(EvalConfig(**common, prompted="bas"))
+    with pytest.raises(UserError, match="give that model another name"):
+        evaluate.run(EvalConfig(**{**common, "models": (*models, f"base-prompted={nano}")}, prompted="base"))
     with pytest.raises(UserError, match="without --judge"):
         EvalConfig(**common, prompted="base", judge=("gold",)).check()
 

@@ -1,4 +1,6 @@
-"""Reading prompts, and one decoding step of a model: through its own modules, or with fewer, fused products where its shape is known.
+"""Reading prompts, and one decoding step of a model.
+
+Through its own modules, or, where its shape is known, a step with fewer, fused products.
 
 Suffixes: B rows, H hidden, h heads, h_kv key heads, d head size.
 """

@@ -10,6 +10,9 @@ from functools import cache
 from tutelage.errors import UserError
 from tutelage.processes import in_step
 
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
+NEVER, PAD, MAPPED = -1, 2**26, 2**30
+
 # Tokens that are known to be too many for one pass on this machine, halved: later steps start below it.
 _limit: int | None = None
 
@@ -18,10 +21,6 @@ def peak_rss_bytes() -> int:
     """Largest resident size of this process so far, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
-NEVER, PAD, MAPPED = -1, 2**26, 2**30
 
 
 @cache

@@ -55,7 +55,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     if config.kl_from is not None and config.kl_from not in models:
         mend = f"name one of the models: {', '.join(models)}"
         raise UserError(f"{config.kl_from!r} is not compared", where="option --kl-from (kl_from)", mend=mend)
-    shots = _shots(models, config)
+    models, shots = _with_prompted(models, config)
     if config.out:
         check_folder(Path(config.out).expanduser())
     world = config.data == "world"
@@ -143,19 +143,21 @@ def _side_by_side(asked: list[Prompt], answers: dict[str, list[dict[str, Any]]])
     ]
 
 
-def _shots(models: dict[str, str], config: EvalConfig) -> dict[str, list[Message]]:
-    """What stands before each prompt of a model; the one to be prompted is added to the models under a second name."""
+def _with_prompted(models: dict[str, str], config: EvalConfig) -> tuple[dict[str, str], dict[str, list[Message]]]:
+    """The models, the one to be prompted a second time right after itself, and what stands before its prompts then."""
     if config.prompted is None:
-        return {}
+        return models, {}
     if config.prompted not in models:
         mend = f"name one of the models: {', '.join(models)}"
         raise UserError(f"{config.prompted!r} is not compared", where="option --prompted (prompted)", mend=mend)
     shown = demonstrations(config.data, SHOTS, config.seed)
-    name, order = f"{config.prompted}-prompted", list(models.items())
+    name = f"{config.prompted}-prompted"
+    if name in models:
+        mend = "give that model another name"
+        raise UserError(f"{name!r} is the prompted model's name", where="option --models (models)", mend=mend)
+    order = list(models.items())
     order.insert(list(models).index(config.prompted) + 1, (name, models[config.prompted]))
-    models.clear()
-    models.update(order)  # beside itself: later models are measured against both
-    return {name: [message for one in shown for message in one.messages or []]}
+    return dict(order), {name: [message for one in shown for message in one.messages or []]}
 
 
 def _said(

@@ -79,7 +79,6 @@ def run(config: GroupConfig) -> dict[str, Any]:
                 config,
                 seed=config.seed,
                 step=step,
-                group_size=config.group_size,
                 prompts_of=prompts_of,
             )
             clock.append(time.perf_counter())

@@ -33,7 +33,7 @@ def sample_held_out(
     session: Session, config: PPOConfig | GroupConfig, models: Models, held_out: list[Prompt], step: int
 ) -> dict[str, float]:
     """Sample on held-out prompts; the answers go to samples.jsonl, where evaluation can judge them later."""
-    rollout = collect(models, held_out, config, seed=config.seed + 1, step=0)
+    rollout = collect(models, held_out, config, seed=config.seed + 1, step=0, group_size=1)
     kl_N = segment_sum(k1(rollout.logprobs, rollout.reference_logprobs), rollout.offsets)
     rows = [
         {

@@ -94,8 +94,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
         for step in session.steps():
             # 2. Answers of the current policy, scored by the reward model.
             clock = [time.perf_counter()]
-            sampling: dict[str, Any] = {"step": step, "group_size": config.group_size, "prompts_of": prompts_of}
-            rollout = collect(models, prompts_of(step), config, seed=config.seed, **sampling)
+            rollout = collect(models, prompts_of(step), config, seed=config.seed, step=step, prompts_of=prompts_of)
             clock.append(time.perf_counter())
             if step == 1:
                 stop_if_broken(check_first_rollout(rollout, policy), config)

@@ -93,18 +93,19 @@ def collect(
     *,
     seed: int,
     step: int,
-    group_size: int = 1,
+    group_size: int | None = None,
     prompts_of: Callable[[int], list[Prompt]] | None = None,
 ) -> Rollout:
     """Sample group_size answers to each prompt, which follow each other, and score them with every model (no gradient).
 
+    group_size: the configuration's when not given.
     Each process does so for its part of the prompts, with the seeds of the prompts, and has the whole at the end.
     prompts_of: the prompts of any step; with it a pool of samplers draws, where there is one.
     """
     mine, some = list(distributed.part(asked)), None
     with whole(models.policy.model, models.value and models.value.model):
         if mine:
-            some = _collect(models, mine, config, seed, step, group_size, prompts_of)
+            some = _collect(models, mine, config, seed, step, group_size or config.group_size, prompts_of)
     return Rollout.joined(distributed.gather(some))
 
 
