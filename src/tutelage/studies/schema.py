@@ -36,7 +36,8 @@ class Vary:
 class Methods:
     """Models that a study puts beside each other: name → the stages that each needs beyond the baseline's, itself last.
 
-    A model that needs none was there before; a prompted one has no KL. `stage` is the eval that measured them; it has to measure the KL from the baseline.
+    A model that needs none was there before; a prompted one has no KL. `stage` is the eval that measured them; it has to
+    measure the KL from the baseline.
     """
 
     baseline: str
