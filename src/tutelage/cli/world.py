@@ -22,6 +22,8 @@ class BuildOptions:
     """Tokens to train on in place of the size's own number."""
     dtype: Dtype = "auto"
     """Compute type; `auto` is bfloat16 where the processor has it."""
+    resume: bool = False
+    """Go on with the run in OUT from its last checkpoint."""
     json: bool = False
     """Print one JSON object last."""
 
@@ -52,7 +54,7 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
         from tutelage.world.build import build
 
         options = parse_words(BuildOptions, "world build", arguments[1:])
-        return build(options.size, options.out, options.seed, options.dtype, options.tokens)
+        return build(options.size, options.out, options.seed, options.dtype, options.tokens, options.resume)
     if action == "show":
         from tutelage.world.show import show
 

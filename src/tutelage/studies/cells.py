@@ -46,7 +46,7 @@ def run_cell(stages: Sequence[Any], settings: Settings, *, model: str, seed: int
         stage = str(values.pop("name", verb))
         values |= asked.pop(stage, {})
         if own:
-            folder = store / f"{stage}-{_key(verb, {**_replaced(values, produced), 'seed': seed}, base)}"
+            folder = store / f"{stage}-{_key(verb, {'seed': seed, **_replaced(values, produced)}, base)}"
             run = _preparation(verb, _replaced(values, produced), folder, seed, model)
             output = folder
         else:
@@ -91,7 +91,7 @@ def _preparation(
 ) -> Callable[[], dict[str, Any]]:
     def run() -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
-        done = {"seconds": 0.0, **PREPARATIONS[verb](folder, seed=seed, model=model, **values)}
+        done = {"seconds": 0.0, **PREPARATIONS[verb](folder, **{"seed": seed, "model": model, **values})}
         write_json(folder / "summary.json", done)
         return done
 
@@ -130,4 +130,4 @@ def known_options(stages: Sequence[Any]) -> set[str]:
     return found
 
 
-PREPARATIONS_OPTIONS = {"build": ("size", "tokens"), "retemplate": ("of", "style"), "select": ("of", "harmful")}
+PREPARATIONS_OPTIONS = {"build": ("size", "tokens", "seed"), "retemplate": ("of", "style"), "select": ("of", "harmful")}

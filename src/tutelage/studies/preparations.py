@@ -21,7 +21,7 @@ def build(folder: Path, *, seed: int, model: str, size: str, tokens: int | None 
     """A base model of the world (`tutelage world build`)."""
     from tutelage.world.build import build as build_world
 
-    done = build_world(size, folder / "model", seed, "auto", tokens)
+    done = build_world(size, folder / "model", seed, "auto", tokens, resume=True)
     from tutelage.models import load_policy
 
     count = sum(p.numel() for p in load_policy(done["checkpoint"]).model.parameters())

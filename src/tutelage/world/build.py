@@ -89,7 +89,12 @@ def make_model(size: Size, tokenizer: Any, seed: int, dtype: str) -> Any:
 
 
 def build(
-    size: str = "small", out: str | Path = "runs/world", seed: int = 0, dtype: Dtype = "auto", tokens: int | None = None
+    size: str = "small",
+    out: str | Path = "runs/world",
+    seed: int = 0,
+    dtype: Dtype = "auto",
+    tokens: int | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Pretrain a base model of the world into `out`; returns the run's summary (its loss, its checkpoint)."""
     if size not in SIZES:
@@ -113,6 +118,7 @@ def build(
         dtype=dtype,
         max_length=512,
         batch_size=64,
-        save_every=1000,
+        save_every=100,
+        resume=resume,
     )
     return pretrain.run(config, Policy(make_model(shape, tokenizer, seed, dtype), tokenizer))
