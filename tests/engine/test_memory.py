@@ -82,3 +82,12 @@ print(given_back, faults())
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     given_back, kept = map(int, done.stdout.split())
     assert kept < given_back / 2
+
+
+def test_the_peak_of_one_stage_forgets_the_ones_before():
+    torch.ones(2**26).sum()  # 256 MiB, freed again
+    with memory.PeakMemory(0.001) as small:
+        torch.ones(2**20).sum()
+    with memory.PeakMemory(0.001) as large:
+        torch.ones(2**26).sum()
+    assert large.bytes - small.bytes > 0.7 * 2**28

@@ -152,6 +152,9 @@ def test_methods_stand_beside_each_other_with_what_they_cost(folder, nano):
         by_name = {row["method"]: row for row in rows}
         assert by_name["ppo"]["seconds_in_all"]["mean"] > by_name["ppo"]["seconds"]["mean"]
         assert by_name["dpo"]["seconds_in_all"] == by_name["dpo"]["seconds"]
+        assert all(0.05 < by_name[name]["gib"]["mean"] < 20 for name in needs if not name.startswith("base"))
+        learned = {name: row["labels"]["mean"] for name, row in by_name.items()}
+        assert learned["base"] == 0 and learned["ppo"] == learned["grpo"] > 0 and learned["dpo"] > 0
     # The table's numbers are those that the eval of that case wrote.
     first = result["methods"]["3000 rankings"]
     by_name = {row["method"]: row for row in first}

@@ -3,9 +3,13 @@
 import ctypes
 import resource
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from tutelage.errors import UserError
 from tutelage.processes import in_step
@@ -21,6 +25,41 @@ def peak_rss_bytes() -> int:
     """Largest resident size of this process so far, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def rss_bytes() -> int:
+    """Resident size of this process now, bytes; its largest so far where the system has no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return peak_rss_bytes()
+
+
+class PeakMemory:
+    """Largest resident size while it is open, looked at often: of one stage, in a process that ran others before.
+
+    What earlier stages have freed and glibc kept is given back first.
+    """
+
+    def __init__(self, every: float = 0.05) -> None:
+        self.every, self.bytes, self._over = every, 0, threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True, name="peak-memory")
+
+    def __enter__(self) -> Self:
+        if sys.platform == "linux":
+            getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+        self._watch.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        while True:
+            self.bytes = max(self.bytes, rss_bytes())
+            if self._over.wait(self.every):
+                return
 
 
 @cache

@@ -12,7 +12,7 @@ from tutelage.algorithms.best_of_n import kl_upper_bound
 from tutelage.configs import PPOConfig, StageConfig, TrainingConfig, to_mapping
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.engine.distributed import from_main
-from tutelage.engine.memory import peak_rss_bytes
+from tutelage.engine.memory import PeakMemory, peak_rss_bytes
 from tutelage.errors import UserError
 from tutelage.evaluation.hacking import RunCurve, run_curve, summarize
 from tutelage.evaluation.overoptimization import curve, exploited
@@ -75,12 +75,13 @@ def run_stage(
         if not isinstance(config, TrainingConfig):  # the others write one file each, whole, and begin anew
             folder.mkdir(exist_ok=True)
             write_config(folder, verb, to_mapping(config))
-        done = placed_function(verb, config, cluster)(config)
+        with PeakMemory() as peak:
+            done = placed_function(verb, config, cluster)(config)
     except UserError:
         if is_main():
             _leave_nothing(out, folder)
         raise
-    done = {"seconds": round(time.perf_counter() - before, 2), **done}
+    done = {"seconds": round(time.perf_counter() - before, 2), **done, "peak_rss_bytes": peak.bytes}
     if is_main():
         write_json(folder / "summary.json", done)
     return done

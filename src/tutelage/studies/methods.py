@@ -1,7 +1,4 @@
-"""Methods beside each other in one study: gold win rate and KL from the same baseline, behaviors, time.
-
-No memory: the stages of a study run in one process, whose peak says nothing of the later ones.
-"""
+"""Methods beside each other in one study: gold win rate and KL from the same baseline, behaviors, time, memory, labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,13 +29,15 @@ TITLES = {
     "corpus_loss": "corpus loss",
     "seconds": "seconds",
     "seconds_in_all": "with what it needs",
+    "gib": "GiB at the peak",
+    "labels": "labels learned from",
 }
 
 
 def compare_methods(methods: Methods, cells: Sequence[tuple[Any, Cell]]) -> dict[str, list[dict[str, Any]]]:
     """Value of what was varied → a row a method, each column a mean over seeds with its interval.
 
-    The baseline comes first; a method's time counts its own stage, and in a second column the stages that it needs.
+    The baseline comes first; a method's time and memory count its own stage, time in a second column what it needs too.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for value in dict.fromkeys(value for value, _ in cells):
@@ -59,8 +58,11 @@ def _measured(methods: Methods, name: str, cell: Cell) -> dict[str, float | None
         measure = {key: _filled(value, name, methods.baseline) for key, value in template.items()}
         row[column] = None if baseline and "win_rate" in measure else cell.measure({**measure, "stage": methods.stage})
     row["kl"] = cell.results[methods.stage]["kl"].get(name, {}).get("value")
-    seconds = [cell.results[stage]["seconds"] for stage in methods.needs.get(name, [name])]
+    stages = [cell.results[stage] for stage in methods.needs.get(name, [name])]
+    seconds = [stage["seconds"] for stage in stages]
     row["seconds"], row["seconds_in_all"] = (seconds[-1], sum(seconds)) if seconds else (None, None)
+    row["gib"] = stages[-1]["peak_rss_bytes"] / 2**30 if stages else None
+    row["labels"] = sum(stage.get("comparisons", 0) for stage in stages)
     return row
 
 

@@ -18,12 +18,15 @@ TEMPLATES = {
 
 
 def build(folder: Path, *, seed: int, model: str, size: str, tokens: int | None = None) -> dict[str, Any]:
-    """A base model of the world (`tutelage world build`)."""
+    """A base model of the world (`tutelage world build`); the one that the package ships is not built again."""
+    from tutelage.models import load_policy, resolve
+    from tutelage.world.build import SHIPPED
     from tutelage.world.build import build as build_world
 
-    done = build_world(size, folder / "model", seed, "auto", tokens, resume=True)
-    from tutelage.models import load_policy
-
+    if (size, seed, tokens) == SHIPPED:
+        done: dict[str, Any] = {"checkpoint": str(resolve("world"))}
+    else:
+        done = build_world(size, folder / "model", seed, "auto", tokens, resume=True)
     count = sum(p.numel() for p in load_policy(done["checkpoint"]).model.parameters())
     return {"out": done["checkpoint"], "parameters": count, "loss": done.get("loss")}
 

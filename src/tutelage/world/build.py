@@ -38,6 +38,7 @@ SIZES = {
     "base": Size(256, 6, 8, 10_000_000, 2e-3),
     "large": Size(384, 6, 8, 12_000_000, 1e-3),
 }
+SHIPPED = ("small", 0, None)  # size, seed, tokens (its own number) of the base that comes with the package
 
 
 def make_tokenizer(seed: int = 0) -> Any:
