@@ -16,6 +16,7 @@ from tutelage.feedback.store import StoreUnavailable
 from tutelage.web import account, adjudicate, chat, compare, lab, label, lead, rounds, runs, screening, thumbs
 from tutelage.web.access import Denied, guard
 from tutelage.web.pages import page, wants_json
+from tutelage.web.quality import Figures
 from tutelage.web.security import Security
 from tutelage.workbench.bench import Workbench
 
@@ -34,7 +35,7 @@ def create_app(store: Store, *, local: bool = False, workbench: Workbench | None
     )
     app.state.store, app.state.local = store, local
     app.state.login_limit = people.LoginLimit()
-    app.state.quality = {}
+    app.state.figures = Figures(store)
     app.state.workbench = workbench
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for part in PARTS:

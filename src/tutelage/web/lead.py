@@ -6,9 +6,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
@@ -20,7 +18,7 @@ from tutelage.feedback.export import export_folder
 from tutelage.feedback.projects import Imported, change_project, create_project, find_project, import_file
 from tutelage.feedback.quality import LEAST, project_weights, read_rankings, soft_labels
 from tutelage.feedback.schema import Project
-from tutelage.feedback.statistics import last_number, progress, quality
+from tutelage.feedback.statistics import progress
 from tutelage.feedback.store import audit
 from tutelage.web.access import LEADS, Denied, allow, number_field, text_field, uploaded
 from tutelage.web.models import known_models
@@ -28,16 +26,6 @@ from tutelage.web.pages import page
 
 router = APIRouter()
 PAPER_AGREEMENT = 0.726  # Ouyang et al. 2022, section 3.4
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Figures as of an answer's number, and the seconds that they took."""
-
-    number: int
-    found: dict[str, Any]
-    when: float
-    took: float
 
 
 def _to(request: Request, project_id: str, said: str = "") -> Response:
@@ -74,15 +62,7 @@ def project_status(request: Request, project_id: str) -> Response:
 def _project(request: Request, project_id: str, template: str, said: str) -> Response:
     with request.app.state.store.read() as db:
         project = find_project(db, project_id)
-        number = last_number(db, project)
-        known = request.app.state.quality.get(project.id)
-        started = time.monotonic()
-        # Resampling takes a while on many answers: it is done anew when they changed, for at most 1/20 of the time.
-        if known is None or (known.number != number and started - known.when > 20 * known.took):
-            found = quality(db, project)
-            known = Quality(number, found, started, time.monotonic() - started)
-            request.app.state.quality[project.id] = known
-        shown = {"progress": progress(db, project, time.time()), "settled": causes(db, project), **known.found}
+        shown = {"progress": progress(db, project, time.time()), "settled": causes(db, project)}
     return page(
         request,
         template,
@@ -93,6 +73,7 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
         paper=PAPER_AGREEMENT,
         models=known_models(),
         **shown,
+        **request.app.state.figures.of(project.id),
     )
 
 
