@@ -126,11 +126,9 @@ def sign_in(db: Db, person: Person) -> tuple[str, Session]:
 
 
 def find_session(db: Db, token: str) -> tuple[Session, Person] | None:
-    row = db.get(Session, digest(token))
-    if row is None or row.expires < time.time():
-        return None
-    person = db.get(Person, row.person_id)
-    return (row, person) if person is not None and person.active else None
+    query = select(Session, Person).join(Person, Person.id == Session.person_id).where(Person.active)
+    found = db.execute(query.where(Session.token == digest(token), Session.expires >= time.time())).first()
+    return found.tuple() if found is not None else None
 
 
 def sign_out(db: Db, token: str) -> None:

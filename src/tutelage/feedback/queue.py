@@ -157,15 +157,20 @@ def _texts(db: Db, task: Task) -> tuple[list[str], list[str]]:
     return [found[name][0] for name in task.completions], [found[name][1] for name in task.completions]
 
 
+def given_to(db: Db, task_id: int, person_id: str) -> tuple[Task, Assignment, Project]:
+    """A task that was given to this person; Refused where it was not."""
+    query = select(Task, Assignment, Project).join(Assignment).join(Project, Project.id == Task.project_id)
+    found = db.execute(query.where(Task.id == task_id, Assignment.person_id == person_id)).first()
+    if found is None:
+        raise Refused("This item was not given to you.")
+    return found.tuple()
+
+
 def work_on(db: Db, task_id: int, person_id: str) -> Work:
     """A task that was given to this person, with all that the page shows."""
-    task = db.get(Task, task_id)
-    assignment = db.scalar(select(Assignment).filter_by(task_id=task_id, person_id=person_id))
-    if task is None or assignment is None:
-        raise Refused("This item was not given to you.")
-    project = db.get(Project, task.project_id)
+    task, assignment, project = given_to(db, task_id, person_id)
     prompt = db.get(schema.Prompt, (task.project_id, task.prompt_id))
-    assert project is not None and prompt is not None  # foreign keys
+    assert prompt is not None  # a foreign key
     texts, finishes = _texts(db, task)
     draft = db.get(Draft, (task_id, person_id))
     return Work(task, assignment, project, prompt, texts, finishes, draft, last_answer(db, task_id, person_id))
@@ -179,28 +184,30 @@ def last_answer(db: Db, task_id: int, person_id: str) -> Answer | None:
 
 def renew(db: Db, task_id: int, person_id: str, now: float | None = None) -> str:
     """Prolong a lease: "kept", "free" (it had ended, and is this person's again) or "filled" (others finished it)."""
-    now = time.time() if now is None else now
-    work = work_on(db, task_id, person_id)
-    if work.assignment.state != "leased" or work.assignment.expires > now:
-        if work.assignment.state == "leased":
-            work.assignment.expires = now + work.project.lease_seconds
+    return _renew(db, *given_to(db, task_id, person_id), time.time() if now is None else now)
+
+
+def _renew(db: Db, task: Task, assignment: Assignment, project: Project, now: float) -> str:
+    if assignment.state != "leased" or assignment.expires > now:
+        if assignment.state == "leased":
+            assignment.expires = now + project.lease_seconds
         return "kept"
-    db.refresh(work.task, with_for_update=True)  # nobody takes a place meanwhile
-    if not work.task.is_gold and work.task.filled + _leased_by_others(db, work, now) >= work.task.overlap:
+    db.refresh(task, with_for_update=True)  # nobody takes a place meanwhile
+    if not task.is_gold and task.filled + _leased_by_others(db, assignment, now) >= task.overlap:
         return "filled"
-    work.assignment.expires = now + work.project.lease_seconds
+    assignment.expires = now + project.lease_seconds
     return "free"
 
 
-def _leased_by_others(db: Db, work: Work, now: float) -> int:
-    query = select(func.count()).select_from(Assignment).where(Assignment.task_id == work.task.id)
-    others = query.where(Assignment.person_id != work.assignment.person_id)
+def _leased_by_others(db: Db, mine: Assignment, now: float) -> int:
+    query = select(func.count()).select_from(Assignment).where(Assignment.task_id == mine.task_id)
+    others = query.where(Assignment.person_id != mine.person_id)
     return db.scalar(others.where(Assignment.state == "leased", Assignment.expires > now)) or 0
 
 
 def save_draft(db: Db, task_id: int, person_id: str, revision: int, payload: dict[str, Any]) -> int:
     """The new revision number. A draft made from another revision than the stored one is refused."""
-    work_on(db, task_id, person_id)
+    given = given_to(db, task_id, person_id)
     draft = db.get(Draft, (task_id, person_id))
     if draft is None:
         draft = Draft(task_id=task_id, person_id=person_id, revision=0, payload={}, updated=0)
@@ -208,7 +215,7 @@ def save_draft(db: Db, task_id: int, person_id: str, revision: int, payload: dic
     if draft.revision != revision:
         raise Refused("This item is open in another tab, which saved later.")
     draft.revision, draft.payload, draft.updated = revision + 1, payload, time.time()
-    renew(db, task_id, person_id)
+    _renew(db, *given, time.time())
     return draft.revision
 
 
@@ -223,15 +230,19 @@ def submit(
     effort: dict[str, Any] | None = None,
     seconds: float | None = None,
     now: float | None = None,
+    work: Work | None = None,
 ) -> Answer:
-    """Append an answer; the same id again returns the stored one. A later answer to a task supersedes the earlier."""
+    """Append an answer; the same id again returns the stored one. A later answer to a task supersedes the earlier.
+
+    work: the task as it was read in this transaction; read here when not given.
+    """
     now = time.time() if now is None else now
     stored = db.scalar(select(Answer).filter_by(id=answer_id))
     if stored is not None:
         if (stored.task_id, stored.person_id) != (task_id, person_id):
             raise Refused("An answer with this number exists already.")
         return stored
-    work = work_on(db, task_id, person_id)
+    work = work or work_on(db, task_id, person_id)
     if kind not in (work.task.kind, "skip"):
         raise Refused(f"This item asks for {work.task.kind}.")
     if work.task.part == "test" and getattr(admission_of(db, work.project.id, person_id), "state", "") != "open":
@@ -276,10 +287,19 @@ def shown_record(work: Work) -> dict[str, Any]:
 
 def history(db: Db, project_id: str, person_id: str, limit: int = 50) -> list[Answer]:
     """A person's latest answers, one for each task, newest first."""
+    return list(db.scalars(_latest(select(Answer), project_id, person_id, limit)))
+
+
+def answered(db: Db, project_id: str, person_id: str, limit: int = 200) -> list[int]:
+    """The tasks of a person's latest answers, newest first."""
+    return list(db.scalars(_latest(select(Answer.task_id), project_id, person_id, limit)))
+
+
+def _latest(query: Any, project_id: str, person_id: str, limit: int) -> Any:
     later = aliased(Answer)
     superseded = exists().where(later.supersedes == Answer.id)
-    query = select(Answer).where(Answer.project_id == project_id, Answer.person_id == person_id, ~superseded)
-    return list(db.scalars(query.order_by(Answer.number.desc()).limit(limit)))
+    query = query.where(Answer.project_id == project_id, Answer.person_id == person_id, ~superseded)
+    return query.order_by(Answer.number.desc()).limit(limit)
 
 
 def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:

@@ -117,10 +117,10 @@ def item(request: Request, task_id: Number, after: Ahead = 0) -> Response:
         work = queue.work_on(db, task_id, person_id)
         if wants_json(request):
             return JSONResponse(_as_json(request, work))
-        mine = queue.history(db, work.project.id, person_id, limit=200)
+        mine = queue.answered(db, work.project.id, person_id)
         done, total = queue.my_count(db, work.project, person_id)
         worked = screening.examples(db, work.project)
-    if after and after not in {answer.task_id for answer in mine}:
+    if after and after not in mine:
         return _item_page(request, work, mine, done + 1, total, worked, before=after)
     return _item_page(request, work, mine, done, total, worked)
 
@@ -128,7 +128,7 @@ def item(request: Request, task_id: Number, after: Ahead = 0) -> Response:
 def _item_page(
     request: Request,
     work: Work,
-    mine: list[Answer],
+    mine: list[int],
     done: int,
     total: int,
     worked: list[dict[str, Any]],
@@ -138,7 +138,7 @@ def _item_page(
     before: int | None = None,
 ) -> Response:
     given = _start(work, sent)
-    tasks = [answer.task_id for answer in reversed(mine)]
+    tasks = mine[::-1]
     here = tasks.index(work.task.id) if work.task.id in tasks else len(tasks)
     return page(
         request,
@@ -221,12 +221,13 @@ def answer(request: Request, task_id: Number) -> Response:
         except AnswerError as error:
             if wants_json(request):
                 return JSONResponse({"error": str(error), "faults": error.faults}, 422)
-            mine = queue.history(db, project_id, person_id, limit=200)
+            mine = queue.answered(db, project_id, person_id)
             done, total = queue.my_count(db, work.project, person_id)
             worked = screening.examples(db, work.project)
             return _item_page(request, work, mine, done, total, worked, faults=error.faults, sent=fields)
+        effort = checked_effort(sent.get("effort"))
         stored = queue.submit(
-            db, answer_id, task_id, person_id, kind, payload, effort=checked_effort(sent.get("effort")), seconds=seconds
+            db, answer_id, task_id, person_id, kind, payload, effort=effort, seconds=seconds, work=work
         )
         extra = stored.extra
     if wants_json(request):
