@@ -12,6 +12,7 @@ DRIVER = shutil.which("chromedriver")
 if not CHROMIUM or not DRIVER:
     pytest.skip("Chromium and chromedriver are not installed", allow_module_level=True)
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed")
 
 
 @contextmanager
@@ -45,3 +46,15 @@ def browser(size):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+
+
+def violations(driver):
+    """What axe-core finds on the open page, light and dark: rule, scheme, and the first element of each."""
+    found = []
+    for scheme in ("light", "dark"):
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+        rules = axe.Axe().run(driver)["violations"]
+        found += [(rule["id"], scheme, rule["nodes"][0]["html"][:200]) for rule in rules]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    return found

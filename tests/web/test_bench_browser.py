@@ -14,7 +14,7 @@ from tutelage.judges.cache import Reply
 from tutelage.web import chat, create_app
 from tutelage.workbench.bench import Workbench
 
-from .chromium import browser, serving, webdriver
+from .chromium import browser, serving, violations, webdriver
 from .site import Browser
 
 By = pytest.importorskip("selenium.webdriver.common.by").By
@@ -160,4 +160,5 @@ def test_every_page_is_quiet_and_fits_a_phone(site, driver):
         driver.get(url + path)
         assert narrow(driver, 390) <= 390, path
         assert driver.find_element(By.TAG_NAME, "h1").get_attribute("textContent").strip(), path
+        assert not violations(driver), path
     assert not driver.get_log("browser")

@@ -14,7 +14,7 @@ from tutelage.feedback.ranking import LETTERS, groups_of, parse_ranking, write_r
 from tutelage.feedback.schema import Answer, Assignment, Draft
 from tutelage.web import create_app
 
-from .chromium import browser, serving, webdriver
+from .chromium import browser, serving, violations, webdriver
 from .site import PASSWORD, fill
 
 By = pytest.importorskip("selenium.webdriver.common.by").By
@@ -369,6 +369,12 @@ def test_nothing_scrolls_sideways_on_a_small_screen(page):
         assert page.answer(task)[1] == "B > A > C > D"
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_axe_finds_nothing_on_any_page(page):
+    for path in (*PATHS, "/p/round-1/next", "/p/texts/next", "/p/proofs/next"):
+        page.open(path)
+        assert not violations(page.driver), path
 
 
 def test_without_script_one_ranks_all_the_same(page):
