@@ -375,6 +375,8 @@ def test_axe_finds_nothing_on_any_page(page):
     for path in (*PATHS, "/p/round-1/next", "/p/texts/next", "/p/proofs/next"):
         page.open(path)
         assert not violations(page.driver), path
+    page.driver.execute_script("document.querySelector('main').append(new Image())")
+    assert {rule for rule, *_ in violations(page.driver)} == {"image-alt"}  # it does look
 
 
 def test_without_script_one_ranks_all_the_same(page):
