@@ -1,10 +1,11 @@
 """What a real model learns from what real people preferred: writes real-model.json and real-model.md.
 
-    python benchmarks/real_model.py --model FOLDER --pairs FILE [--threads 1] [--part reward|policy]
+    python benchmarks/real_model.py --model FOLDER --pairs FILE [--threads 1] [--part reward|dpo|policy]
 
 1. Reward models (three seeds) on the first 1,412 pairs, tested on the rest: accuracy, its interval, calibration.
-2. A held-out reward model, trained on the rest and tested on the first: it judges, and no policy is trained against it.
-3. SFT on the preferred answers of the first pairs, then PPO against the reward model of seed 0: reward, KL, length, entropy
+2. DPO (seed 0) on the same pairs: held-out accuracy of its implicit reward, its interval, seconds and memory.
+3. A held-out reward model, trained on the rest and tested on the first: it judges, and no policy is trained against it.
+4. SFT on the preferred answers of the first pairs, then PPO against the reward model of seed 0: reward, KL, length, entropy
    on the way, the memory and the speed of its first and last tenth, and win rates by the held-out reward model and by seed 1's.
 
 Every command is one a user would give; what it wrote is kept under --out, and a second call goes on where the first stopped.
@@ -23,7 +24,9 @@ from typing import Any
 
 TRAINED_ON = 1412
 SEEDS = (0, 1, 2)
+PARTS = ("reward", "dpo", "policy")
 REWARD = ["--batch-size", 16, "--learning-rate", 2e-5, "--epochs", 1, "--max-length", 512, "--eval-every", 1000]
+DPO = ["--batch-size", 8, "--learning-rate", 5e-6, "--epochs", 1, "--max-length", 512, "--eval-every", 1000]
 SFT = ["--batch-size", 16, "--learning-rate", 2e-5, "--max-steps", 44, "--max-length", 512]
 PPO = ["--batch-size", 16, "--group-size", 4, "--minibatch-size", 16, "--learning-rate", 3e-5, "--kl-coef", 0.05]
 PPO += ["--max-new-tokens", 48, "--max-length", 256, "--eval-every", 25, "--eval-prompts", 32, "--ema", 0.95]
@@ -36,17 +39,20 @@ def main() -> None:
     parser.add_argument("--pairs", required=True)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, default=300, help="iterations of PPO")
-    parser.add_argument("--part", choices=("reward", "policy"), help="only this; both when not given")
+    parser.add_argument("--part", choices=PARTS, help="only this; all when not given")
     parser.add_argument("--out", type=Path, default=Path("runs/real-model"), help="what the runs write")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     _write_rows(args)
     found: dict[str, Any] = {"model": Path(args.model).name, "threads": args.threads}
-    if args.part != "policy":
+    parts = (args.part,) if args.part else PARTS
+    if "reward" in parts:
         found["reward_models"] = [_reward(args, f"reward-{seed}", "first", seed) for seed in SEEDS]
         found["accuracy"] = statistics.mean(one["accuracy"] for one in found["reward_models"])
-    if args.part != "reward":
+    if "dpo" in parts:
+        found["dpo"] = _dpo(args)
+    if "policy" in parts:
         found["held_out_reward_model"] = _reward(args, "reward-rest", "rest", 0)
         found["policy"] = _policy(args)
     (args.results / "real-model.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -62,7 +68,9 @@ def _markdown(found: dict[str, Any]) -> list[str]:
         f"`benchmarks/real_model.py`; {found['model']}, full fine-tuning.",
     ]
     cards = [*found.get("reward_models", []), *([found["held_out_reward_model"]] if "policy" in found else [])]
-    lines += ["", "| reward model | accuracy (95 %) | pairs | calibration error | by length alone |", "|" + "---|" * 5]
+    if cards:
+        heads = "| reward model | accuracy (95 %) | pairs | calibration error | by length alone |"
+        lines += ["", heads, "|" + "---|" * 5]
     for number, card in enumerate(cards):
         name = (
             f"seed {card['seed']}" if number < len(found.get("reward_models", [])) else "held out: trained on the rest"
@@ -74,6 +82,11 @@ def _markdown(found: dict[str, Any]) -> list[str]:
         )
     if "accuracy" in found:
         lines += ["", f"Mean of the seeds: {found['accuracy']:.1%}."]
+    if "dpo" in found:
+        dpo = found["dpo"]
+        low, high = dpo["ci95"]
+        said = f"DPO, one epoch: {dpo['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {dpo['pairs']} held-out pairs"
+        lines += ["", f"{said}, in {dpo['seconds']:.0f} s, {dpo['peak_mib']:.0f} MiB."]
     if "policy" in found:
         policy = found["policy"]
         lines += ["", f"PPO from the SFT model, {policy['iterations']} iterations in {policy['seconds']:.0f} s:", ""]
@@ -122,6 +135,15 @@ def _reward(args: argparse.Namespace, name: str, data: str, seed: int) -> dict[s
     card = json.loads((args.out / name / "summary.json").read_text())["reward_model"]
     kept = ("accuracy", "ci95", "calibration_error", "length_accuracy", "pairs", "gate")
     return {"seed": seed, "seconds": _rows(args.out / name)[-1]["seconds"]} | {k: card[k] for k in kept}
+
+
+def _dpo(args: argparse.Namespace) -> dict[str, Any]:
+    memory = _tutelage(args, "dpo", args.model, "dpo", ["--data", args.out / "first", *DPO])
+    held_out = json.loads((args.out / "dpo" / "summary.json").read_text())["held_out"]
+    interval = [held_out["rewards/accuracies_low"], held_out["rewards/accuracies_high"]]
+    seconds = _rows(args.out / "dpo")[-1]["seconds"]
+    found = {"accuracy": held_out["rewards/accuracies"], "ci95": interval, "pairs": held_out["pairs"]}
+    return {**found, "seconds": seconds, "peak_mib": memory["peak"]}
 
 
 def _policy(args: argparse.Namespace) -> dict[str, Any]:
