@@ -33,6 +33,13 @@ def test_a_lead_makes_a_project_and_sees_agreement(signed_in):
     page = lead.get("/projects/round-1").text
     assert "<b>100.0 %</b> of pairs alike" in page and "n 24 pairs of 4 items" in page and "too few to tell" in page
     assert "Labeler" in page and "<b>8</b> of 8 answers" in page
+    assert page.count('class="chart"') == 2 and "By use case" in page and "By day" in page
+    assert 'aria-label="Agreement by use case, with 95 % intervals' in page and "not stated" in page
+    assert '<th scope="row">not stated</th><td class="n">100.0 %</td>' in page
+    assert "(51–100) n 24, too few to tell" in page  # four items that agree are four trials: Wilson's interval
+    assert "ranks the first shown best in" in page and "by chance 25 %" in page
+    assert "prefers the longer answer" not in page  # all answers are as long
+    assert "style=" not in page
     packed = lead.get("/projects/round-1/export?weights=1")
     archive = zipfile.ZipFile(io.BytesIO(packed.content))
     rows = [json.loads(row) for row in archive.read("round-1/comparisons.jsonl").splitlines()]

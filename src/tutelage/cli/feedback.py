@@ -183,32 +183,62 @@ def token(options: TokenOptions) -> dict[str, Any]:
 
 
 def quality(options: QualityOptions) -> dict[str, Any]:
+    from tutelage.feedback.breakdown import by_category, categories, over_time
+    from tutelage.feedback.habits import habits
     from tutelage.feedback.projects import find_project
-    from tutelage.feedback.quality import (
-        agreement,
-        gold_accuracy,
-        gold_kappas,
-        labeler_agreement,
-        read_rankings,
-        weights_of,
-    )
+    from tutelage.feedback.quality import agreement, compare_all, gold_kappas, read_rankings
 
     with _open(options).read() as db:
         project = find_project(db, options.project)
         rankings = read_rankings(db, project)
-        gold, kappas = gold_accuracy(db, project), gold_kappas(db, project)
-    agreed, weights = labeler_agreement(rankings), weights_of(rankings)
-    people = {
-        name: {
-            "agreement": agreed.get(name, (None, 0))[0],
-            "pairs": agreed.get(name, (None, 0))[1],
-            "gold_accuracy": gold.get(name, (None, 0))[0],
-            "gold_kappa": kappas.get(name),
-            "weight": weights.get(name),
+        compared = compare_all(rankings)
+        everybody, known = habits(db, project)
+        unit, periods = over_time(compared)
+        found: dict[str, Any] = {
+            **agreement(rankings),
+            "by_category": [
+                row.to_json("category") for row in by_category(compared, categories(db, project, rankings))
+            ],
+            f"by_{unit}": [row.to_json(unit) for row in periods],
+            "habits": everybody.to_json(),
         }
-        for name in sorted({one.labeler for one in rankings})
-    }
-    return {**agreement(rankings), "labelers": people}
+        people = _people(db, project, rankings, compared, gold_kappas(db, project))
+    found["labelers"] = {name: {**row, **known[name].to_json()} for name, row in people.items()}
+    return found if options.json else _flat(found)
+
+
+def _people(db: Any, project: Any, rankings: Any, compared: Any, kappas: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Each labeler's agreement, gold accuracy and weight."""
+    from tutelage.feedback.quality import gold_accuracy, labeler_agreement, weights_of
+
+    agreed, gold, weights = labeler_agreement(compared), gold_accuracy(db, project), weights_of(rankings)
+    rows: dict[str, dict[str, Any]] = {}
+    for name in sorted({one.labeler for one in rankings}):
+        row: dict[str, Any] = {}
+        for key, pairs, share in (
+            ("agreement", "pairs", agreed.get(name)),
+            ("gold_accuracy", "gold_pairs", gold.get(name)),
+        ):
+            row[key] = share and share.value
+            row[f"{key}_ci95"] = share and share.to_json()["ci95"]
+            row[pairs] = share.n if share else 0
+        rows[name] = {**row, "gold_kappa": kappas.get(name), "weight": weights.get(name)}
+    return rows
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    """For a terminal: a line for each category, period and labeler."""
+    lines: dict[str, Any] = {}
+    for key, value in found.items():
+        if key.startswith("by_"):
+            for row in value:
+                name, *numbers = row.items()
+                lines[f"{name[0]} {name[1]}"] = ", ".join(f"{what} {number}" for what, number in numbers)
+        elif key == "labelers":
+            lines |= {f"labeler {name}": row for name, row in value.items()}
+        else:
+            lines[key] = value
+    return lines
 
 
 def new(options: NewOptions) -> dict[str, Any]:
