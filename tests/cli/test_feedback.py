@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from sqlalchemy import select
 
 from tutelage.cli.main import main
 from tutelage.data.formats import write_jsonl
@@ -8,6 +9,7 @@ from tutelage.feedback import Store
 from tutelage.feedback.people import add_person
 from tutelage.feedback.projects import create_project, import_records
 from tutelage.feedback.queue import lease_next, submit
+from tutelage.feedback.schema import Audit
 from tutelage.records import Completion, Prompt
 
 
@@ -41,6 +43,16 @@ def test_from_a_file_to_an_export(tmp_path, capsys):
     assert run("backup", str(tmp_path / "copy.db"), *store) == 0
     assert run("invite", "--role", "lead", "--url", "https://label.example/", *store) == 0
     assert "https://label.example/join/" in capsys.readouterr().out
+    with Store.open(tmp_path / "feedback.db").read() as db:
+        log = db.execute(select(Audit.person_id, Audit.action, Audit.detail).order_by(Audit.id)).all()
+    assert {row.person_id for row in log} == {"command line"}
+    assert [tuple(row)[1:] for row in log] == [
+        ("make project", "round-1"),
+        ("import", "round-1: 1 tasks"),
+        ("prioritize", "round-1: 1 items"),
+        ("backup", "copy.db"),
+        ("invite", "lead"),
+    ]  # what was refused is not in it
 
 
 def test_quality_by_use_case_period_and_labeler(tmp_path, capsys):
@@ -66,8 +78,26 @@ def test_quality_by_use_case_period_and_labeler(tmp_path, capsys):
     assert ana["longer_preferred"]["share"] == ana["longer_preferred"]["others"] == 1.0
     assert ana["contradictions"] == {"repeats": 0, "reversed": 0, "circles": 0, "rated": 0, "unlike": 0}
     assert 0 < found["habits"]["first_shown_best"]["p"] <= 1 and ana["gold_accuracy"] is None
+    assert run("export", "--project", "round-1", "--out", str(tmp_path / "out"), "--store", str(path)) == 0
+    with Store.open(path).read() as db:
+        assert db.execute(select(Audit.person_id, Audit.action)).all() == [("command line", "export")]
+    capsys.readouterr()
     assert run("quality", "--project", "round-1", "--store", str(path)) == 0
     assert "category chat: share 1.0, ci95 [1.0, 1.0], pairs 3, items 3" in capsys.readouterr().out
+
+
+def test_a_token_made_by_command_is_not_its_persons_doing(tmp_path, capsys):
+    path = tmp_path / "feedback.db"
+    with Store.open(path, create=True).write() as db:
+        add_person(db, "Ana", "admin", "a long password")
+    for words in (("night",), ("night", "--revoke")):
+        assert run("token", *words, "--store", str(path)) == 0
+    with Store.open(path).read() as db:
+        log = [tuple(row) for row in db.execute(select(Audit.person_id, Audit.action, Audit.detail))]
+    assert log == [
+        ("command line", "make token", "night for Ana: models"),
+        ("command line", "revoke token", "night"),
+    ]
 
 
 def test_what_is_misspelled_is_named(capsys):

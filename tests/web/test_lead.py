@@ -5,6 +5,7 @@ import zipfile
 import pytest
 
 from tutelage.feedback.schema import Task
+from tutelage.feedback.store import COMMAND_LINE, audit
 
 
 def lines(*rows):
@@ -103,6 +104,14 @@ def test_settings_pause_and_gold(signed_in, filled):
     lead.form("/projects/round-1/pause", paused="1")
     assert labeler.next() is None and "paused" in labeler.get("/p/round-1/next").text
     assert lead.form("/projects/round-1/settings", overlap="0", gold_every="0", lease_minutes="5").status_code == 422
+
+
+def test_the_log_names_the_command_line(signed_in, filled):
+    with filled.write() as db:
+        audit(db, COMMAND_LINE, "backup", "copy.db")
+        audit(db, None, "sign-in refused", "Eve")
+    page = signed_in["admin"].get("/people").text
+    assert "command line: backup" in page and "nobody signed in: sign-in refused" in page
 
 
 def test_inviting_and_joining(signed_in):

@@ -155,9 +155,10 @@ def serve(options: ServeOptions) -> None:
 
 def invite(options: InviteOptions) -> dict[str, Any]:
     from tutelage.feedback import people
+    from tutelage.feedback.store import COMMAND_LINE
 
     with _open(options).write() as db:
-        return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, None)}"}
+        return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, COMMAND_LINE)}"}
 
 
 def token(options: TokenOptions) -> dict[str, Any]:
@@ -165,6 +166,7 @@ def token(options: TokenOptions) -> dict[str, Any]:
 
     from tutelage.feedback import tokens
     from tutelage.feedback.schema import ApiToken, Person
+    from tutelage.feedback.store import COMMAND_LINE
 
     with _open(options).write() as db:
         if options.revoke:
@@ -172,14 +174,14 @@ def token(options: TokenOptions) -> dict[str, Any]:
             if not rows:
                 raise UserError(f"there is no token {options.name!r}", mend="the People page lists the tokens")
             for row in rows:
-                tokens.revoke(db, row, None)
+                tokens.revoke(db, row, COMMAND_LINE)
             return {"revoked": len(rows)}
         who = select(Person).where(Person.name == options.person if options.person else Person.role == "admin")
         found = list(db.scalars(who.where(Person.active)))
         if len(found) != 1:
             what = "there is no such account" if not found else "there are several administrators"
             raise UserError(what, where="option --person", mend="name one account of the People page")
-        return {"token": tokens.make_token(db, found[0], options.name, options.scopes, options.days)}
+        return {"token": tokens.make_token(db, found[0], options.name, options.scopes, options.days, COMMAND_LINE)}
 
 
 def quality(options: QualityOptions) -> dict[str, Any]:
@@ -249,6 +251,7 @@ def new(options: NewOptions) -> dict[str, Any]:
         project = create_project(
             db, options.name, overlap=options.overlap, gold_every=options.gold_every, instructions=text
         )
+        _audit(db, "make project", project.id)
     return {"project": project.id}
 
 
@@ -263,6 +266,7 @@ def import_(options: ImportOptions) -> dict[str, Any]:
             project.screening = True
         else:
             done = import_file(db, project, Path(options.file), options.tasks, gold=options.gold)
+        _audit(db, "import", f"{project.id}: {done.tasks} tasks")
     for line in done.left_out[:5]:
         show(f"left out: {line}")
     return {
@@ -288,11 +292,14 @@ def export(options: ExportOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project
     from tutelage.feedback.quality import project_weights, read_rankings, soft_labels
 
-    with _open(options).read() as db:
+    store = _open(options)
+    with store.read() as db:
         project = find_project(db, options.project)
         weights = project_weights(db, project) if options.weights else None
         labels = soft_labels(read_rankings(db, project)) if options.soft else None
         counts = export_folder(db, project, Path(options.out), weights, labels)
+    with store.write() as db:
+        _audit(db, "export", project.id)
     return {"out": options.out, **counts, **({"weights": weights} if options.weights else {})}
 
 
@@ -310,11 +317,17 @@ def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
 
         priorities = ensemble_priorities(store, options.project, options.reward_models)
     with store.write() as db:
-        return {"items": set_priorities(db, find_project(db, options.project), priorities)}
+        project = find_project(db, options.project)
+        items = set_priorities(db, project, priorities)
+        _audit(db, "prioritize", f"{project.id}: {items} items")
+    return {"items": items}
 
 
 def backup(options: BackupOptions) -> dict[str, Any]:
-    _open(options).backup(Path(options.out))
+    store = _open(options)
+    store.backup(Path(options.out))
+    with store.write() as db:
+        _audit(db, "backup", Path(options.out).name)
     return {"out": options.out}
 
 
@@ -355,6 +368,12 @@ def _open(options: StoreOptions, *, create: bool = False) -> Any:
     from tutelage.feedback import Store
 
     return Store.open(options.store, create=create)
+
+
+def _audit(db: Any, action: str, detail: str) -> None:
+    from tutelage.feedback.store import COMMAND_LINE, audit
+
+    audit(db, COMMAND_LINE, action, detail)
 
 
 def _text_file(path: str) -> str:
