@@ -1,9 +1,15 @@
 import json
 
 import pytest
+from sqlalchemy import select
 
 from tutelage.cli.main import main
 from tutelage.data.formats import write_jsonl
+from tutelage.feedback import Store
+from tutelage.feedback.people import add_person
+from tutelage.feedback.projects import create_project, import_records
+from tutelage.feedback.queue import lease_next, submit
+from tutelage.feedback.schema import Audit
 from tutelage.records import Completion, Prompt
 
 
@@ -37,6 +43,61 @@ def test_from_a_file_to_an_export(tmp_path, capsys):
     assert run("backup", str(tmp_path / "copy.db"), *store) == 0
     assert run("invite", "--role", "lead", "--url", "https://label.example/", *store) == 0
     assert "https://label.example/join/" in capsys.readouterr().out
+    with Store.open(tmp_path / "feedback.db").read() as db:
+        log = db.execute(select(Audit.person_id, Audit.action, Audit.detail).order_by(Audit.id)).all()
+    assert {row.person_id for row in log} == {"command line"}
+    assert [tuple(row)[1:] for row in log] == [
+        ("make project", "round-1"),
+        ("import", "round-1: 1 tasks"),
+        ("prioritize", "round-1: 1 items"),
+        ("backup", "copy.db"),
+        ("invite", "lead"),
+    ]  # what was refused is not in it
+
+
+def test_quality_by_use_case_period_and_labeler(tmp_path, capsys):
+    path = tmp_path / "feedback.db"
+    store = Store.open(path, create=True)
+    with store.write() as db:
+        project = create_project(db, "Round 1", overlap=2)
+        asked = [Prompt(id=f"p{i}", messages=[{"role": "user", "content": "?"}], category="chat") for i in range(3)]
+        texts = ("a long answer", "short")
+        drawn = [Completion(id=f"{p.id}-{k}", prompt_id=p.id, text=text) for p in asked for k, text in enumerate(texts)]
+        import_records(db, project, asked, drawn)
+        for name in ("ana", "ben"):
+            add_person(db, name, "labeler", None, person_id=name)
+            while (task := lease_next(db, project, name)) is not None:
+                submit(db, f"{name}-{task.id:08}", task.id, name, "rank", {"ranks": [1, 2]})
+    store.close()
+    assert run("quality", "--project", "round-1", "--json", "--store", str(path)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["by_category"] == [{"category": "chat", "share": 1.0, "ci95": [1.0, 1.0], "pairs": 3, "items": 3}]
+    assert [row["pairs"] for row in found["by_day"]] == [3]
+    ana = found["labelers"]["ana"]
+    assert ana["agreement"] == 1.0 and ana["agreement_ci95"] == pytest.approx([0.4385, 1.0]) and ana["pairs"] == 3
+    assert ana["longer_preferred"]["share"] == ana["longer_preferred"]["others"] == 1.0
+    assert ana["contradictions"] == {"repeats": 0, "reversed": 0, "circles": 0, "rated": 0, "unlike": 0}
+    assert 0 < found["habits"]["first_shown_best"]["p"] <= 1 and ana["gold_accuracy"] is None
+    assert run("export", "--project", "round-1", "--out", str(tmp_path / "out"), "--store", str(path)) == 0
+    with Store.open(path).read() as db:
+        assert db.execute(select(Audit.person_id, Audit.action)).all() == [("command line", "export")]
+    capsys.readouterr()
+    assert run("quality", "--project", "round-1", "--store", str(path)) == 0
+    assert "category chat: share 1.0, ci95 [1.0, 1.0], pairs 3, items 3" in capsys.readouterr().out
+
+
+def test_a_token_made_by_command_is_not_its_persons_doing(tmp_path, capsys):
+    path = tmp_path / "feedback.db"
+    with Store.open(path, create=True).write() as db:
+        add_person(db, "Ana", "admin", "a long password")
+    for words in (("night",), ("night", "--revoke")):
+        assert run("token", *words, "--store", str(path)) == 0
+    with Store.open(path).read() as db:
+        log = [tuple(row) for row in db.execute(select(Audit.person_id, Audit.action, Audit.detail))]
+    assert log == [
+        ("command line", "make token", "night for Ana: models"),
+        ("command line", "revoke token", "night"),
+    ]
 
 
 def test_what_is_misspelled_is_named(capsys):

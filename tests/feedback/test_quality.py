@@ -10,6 +10,7 @@ from tutelage.feedback.quality import (
     agreement,
     bootstrap,
     cohen_kappa,
+    compare_all,
     fleiss_kappa,
     kendall_tau,
     krippendorff_alpha,
@@ -18,6 +19,7 @@ from tutelage.feedback.quality import (
     pair_agreement,
     pair_counts,
 )
+from tutelage.feedback.shares import wilson
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section C: four observers, twelve units.
 NAN = None
@@ -109,8 +111,10 @@ def test_resampling_gives_the_same_as_the_statistics_themselves():
 
 
 def test_agreement_of_each_labeler_with_the_others():
-    found = labeler_agreement(simulated([0.0, 0.0, 0.0, 0.0, 0.5], 600))
-    assert all(found[f"l{i}"][0] > found["l4"][0] + 0.2 for i in range(4))
+    found = labeler_agreement(compare_all(simulated([0.0, 0.0, 0.0, 0.0, 0.5], 600)))
+    assert all(found[f"l{i}"].value > found["l4"].value + 0.2 for i in range(4))
+    low, high = found["l4"].ci95
+    assert low < 0.5 < high and 0.1 < high - low < 0.2 and found["l4"].n == found["l4"].items
 
 
 def test_gold_kappa_and_accuracy_by_hand(store, project):
@@ -141,6 +145,8 @@ def test_gold_kappa_and_accuracy_by_hand(store, project):
         submit(db, "answer-0002", known.id, "ana", "rank", {"ranks": [1, 3, 2]}, now=3)
     with store.read() as db:
         found = find_project(db, project)
-        assert gold_accuracy(db, found)["ana"] == (pytest.approx(2 / 3), 3)
+        accuracy = gold_accuracy(db, found)["ana"]
+        assert (accuracy.value, accuracy.n, accuracy.items) == (pytest.approx(2 / 3), 3, 1)
+        assert accuracy.ci95 == pytest.approx(wilson(2 / 3, 1))  # one item is one trial, whatever its pairs
         # x over y and z rightly, y and z the wrong way: p_o = 2/3, p_e = 2/3, so no better than chance
         assert gold_kappas(db, found)["ana"] == pytest.approx(0)

@@ -13,6 +13,46 @@ def test_one_step_by_hand():
     assert found.posterior[:, 1] == pytest.approx([0.836120, 0.910747, 0.203252, 0.337838], abs=1e-6)
 
 
+# Dawid and Skene (1979), table 1: 45 patients; observer 1 saw each three times, observers 2 to 5 once.
+PATIENTS = """
+111 1 1 1 1|333 4 3 3 4|112 2 1 2 2|222 3 1 2 1|222 3 2 2 2|222 3 3 2 2|122 2 1 1 1|333 3 4 3 3|222 2 2 2 3
+232 2 2 2 3|444 4 4 4 4|222 3 3 4 3|111 1 1 1 1|222 3 2 1 2|121 1 1 1 1|111 2 1 1 1|111 1 1 1 1|111 1 1 1 1
+222 2 2 2 1|222 1 3 2 2|222 2 2 2 2|222 2 2 2 1|222 3 2 2 2|221 2 2 2 2|111 1 1 1 1|111 1 1 1 1|232 2 2 2 2
+111 1 1 1 1|111 1 1 1 1|112 1 1 2 1|111 1 1 1 1|333 3 2 3 3|111 1 1 1 1|222 2 2 2 2|222 3 2 3 2|433 4 3 4 3
+221 2 2 3 2|232 3 2 3 3|333 3 4 3 2|111 1 1 1 1|111 1 1 1 1|121 2 1 1 1|232 2 2 2 2|121 1 1 1 1|222 2 2 2 2
+"""
+
+
+def test_the_anaesthetists_of_dawid_and_skene():
+    """The published example: fitness of patients for anaesthesia, four classes.
+
+    The table is their table 1 as public implementations of the method restate it; the marginals 0.40, 0.42, 0.11 and
+    0.07 are those that they publish. The first observer's confusion matrix is kept as computed here, and all of them
+    are checked against equations 2.3 to 2.5 written out as plain loops.
+    """
+    patients = [row.split() for row in PATIENTS.strip().replace("\n", "|").split("|")]
+    counts = np.zeros((45, 5, 4))
+    for i, said in enumerate(patients):
+        for j, classes in enumerate(said):
+            for name in classes:
+                counts[i, j, int(name) - 1] += 1
+    assert counts.sum(axis=(0, 2)).tolist() == [135, 45, 45, 45, 45]
+    found = dawid_skene(counts, iterations=1000, tolerance=1e-10)
+    assert found.prior.round(2).tolist() == [0.40, 0.42, 0.11, 0.07]
+    first = [[0.89, 0.11, 0, 0], [0.07, 0.88, 0.05, 0], [0, 0.34, 0.66, 0], [0, 0, 0.56, 0.44]]
+    assert found.confusion[0].round(2).tolist() == first
+    for i in range(45):
+        odds = [
+            found.prior[c] * np.prod([found.confusion[j, c, k] ** counts[i, j, k] for j in range(5) for k in range(4)])
+            for c in range(4)
+        ]
+        assert found.posterior[i] == pytest.approx(np.array(odds) / sum(odds), abs=1e-6)
+    for j in range(5):
+        for c in range(4):
+            given = np.array([sum(found.posterior[i, c] * counts[i, j, k] for i in range(45)) for k in range(4)])
+            assert found.confusion[j, c] == pytest.approx(given / given.sum(), abs=1e-6)
+
+
 def test_each_step_raises_the_likelihood():
     rng = np.random.default_rng(0)
     counts = np.eye(3)[rng.integers(0, 3, (40, 5))]

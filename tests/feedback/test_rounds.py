@@ -12,7 +12,7 @@ from tutelage.feedback import people, queue, rounds, rounds_run
 from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.rounds import RoundSettings
-from tutelage.feedback.schema import Round, Task
+from tutelage.feedback.schema import Audit, Round, Task
 
 
 @pytest.fixture
@@ -74,6 +74,9 @@ def test_a_round_waits_for_people_and_goes_on_where_it_was(store, commands, tmp_
     # the next round samples from the policy that came of this one, and its items are new ones
     following = run(store, tmp_path)
     assert following["round"] == 2 and following["labels"] == "0 of 4"
+    with store.read() as db:  # a round is started once, however often one goes on with it
+        log = [(row.person_id, row.action, row.detail) for row in db.query(Audit).order_by(Audit.id)]
+    assert log == [("command line", "start round", f"loop: {number}") for number in (1, 2)]
     assert commands[-1][:3] == ("sample", "--model", f"{tmp_path}/loop/1/run/ppo/c")
     with store.read() as db:
         assert db.query(Task).count() == 4

@@ -69,3 +69,28 @@ def test_a_backup_is_a_whole_store(tmp_path, empty_store):
         assert find_project(db, "round-1").name == "Round 1"
     with pytest.raises(UserError, match="exists"):
         store.backup(tmp_path / "copy.db")
+
+
+def test_answers_decisions_and_the_log_are_append_only(store, project):
+    from sqlalchemy import text
+    from sqlalchemy.exc import DBAPIError
+
+    from tutelage.feedback import adjudication, people, queue
+    from tutelage.feedback.projects import find_project
+    from tutelage.feedback.store import audit
+
+    with store.write() as db:
+        people.add_person(db, "Ana", "lead", None, person_id="ana")
+        found = find_project(db, project)
+        task = queue.lease_next(db, found, "ana")
+        queue.submit(db, "answer-0001", task.id, "ana", "rank", {"ranks": [1, 2, 3, 4]})
+        adjudication.order_first(db, found, task.id, "ana", [1, 2, 3, 4])
+        adjudication.settle(db, found, task.id, "ana", [2, 1, 3, 4], "slip", "")
+        audit(db, "ana", "settle", "round-1")
+    for table, column in (("answer", "kind"), ("settlement", "note"), ("audit", "detail")):
+        for change in (f"UPDATE {table} SET {column} = 'other'", f"DELETE FROM {table}"):
+            with pytest.raises(DBAPIError, match="append-only"), store.write() as db:
+                db.execute(text(change))
+    with store.read() as db:
+        rows = db.execute(text("SELECT cause, own, ranks FROM settlement ORDER BY number")).all()
+        assert [row.cause for row in rows] == [None, "slip"]  # the lead's own order, and the decision after it

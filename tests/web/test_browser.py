@@ -9,9 +9,11 @@ import time
 import pytest
 from sqlalchemy import delete, select
 
-from tutelage.feedback import Store, people
+from tutelage.feedback import Store, people, queue
+from tutelage.feedback.projects import create_project, import_records
 from tutelage.feedback.ranking import LETTERS, groups_of, parse_ranking, write_ranking
 from tutelage.feedback.schema import Answer, Assignment, Draft
+from tutelage.records import Completion, Prompt
 from tutelage.web import create_app
 
 from .chromium import browser, serving, violations, webdriver
@@ -377,6 +379,30 @@ def test_axe_finds_nothing_on_any_page(page):
         assert not violations(page.driver), path
     page.driver.execute_script("document.querySelector('main').append(new Image())")
     assert {rule for rule, *_ in violations(page.driver)} == {"image-alt"}  # it does look
+
+
+def test_the_leads_figures_and_habits_are_quiet_and_fit_a_phone(page):
+    with page.store.write() as db:
+        project = create_project(db, "Figures", overlap=2)
+        asked = [
+            Prompt(id=f"p{i}", messages=[{"role": "user", "content": "?"}], category="a very long " * 6) for i in "ab"
+        ]
+        texts = ("a long answer", "short")
+        drawn = [Completion(id=f"{p.id}-{k}", prompt_id=p.id, text=text) for p in asked for k, text in enumerate(texts)]
+        import_records(db, project, asked, drawn)
+        for name in ("bo", "cy"):
+            people.add_person(db, name, "labeler", None, person_id=name)
+            while (task := queue.lease_next(db, project, name)) is not None:
+                queue.submit(db, f"{name}-{task.id:08}", task.id, name, "rank", {"ranks": [1, 2]})
+    page.open("/projects/figures")
+    assert page.find("svg.chart").is_displayed() and "prefers the longer answer" in page.find(".habits").text
+    assert not violations(page.driver)
+    metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_without_script_one_ranks_all_the_same(page):

@@ -5,6 +5,7 @@ import zipfile
 import pytest
 
 from tutelage.feedback.schema import Task
+from tutelage.feedback.store import COMMAND_LINE, audit
 
 
 def lines(*rows):
@@ -33,6 +34,13 @@ def test_a_lead_makes_a_project_and_sees_agreement(signed_in):
     page = lead.get("/projects/round-1").text
     assert "<b>100.0 %</b> of pairs alike" in page and "n 24 pairs of 4 items" in page and "too few to tell" in page
     assert "Labeler" in page and "<b>8</b> of 8 answers" in page
+    assert page.count('class="chart"') == 2 and "By use case" in page and "By day" in page
+    assert 'aria-label="Agreement by use case, with 95 % intervals' in page and "not stated" in page
+    assert '<th scope="row">not stated</th><td class="n">100.0 %</td>' in page
+    assert "(51–100) n 24, too few to tell" in page  # four items that agree are four trials: Wilson's interval
+    assert "ranks the first shown best in" in page and "by chance 25 %" in page
+    assert "prefers the longer answer" not in page  # all answers are as long
+    assert "style=" not in page
     packed = lead.get("/projects/round-1/export?weights=1")
     archive = zipfile.ZipFile(io.BytesIO(packed.content))
     rows = [json.loads(row) for row in archive.read("round-1/comparisons.jsonl").splitlines()]
@@ -96,6 +104,14 @@ def test_settings_pause_and_gold(signed_in, filled):
     lead.form("/projects/round-1/pause", paused="1")
     assert labeler.next() is None and "paused" in labeler.get("/p/round-1/next").text
     assert lead.form("/projects/round-1/settings", overlap="0", gold_every="0", lease_minutes="5").status_code == 422
+
+
+def test_the_log_names_the_command_line(signed_in, filled):
+    with filled.write() as db:
+        audit(db, COMMAND_LINE, "backup", "copy.db")
+        audit(db, None, "sign-in refused", "Eve")
+    page = signed_in["admin"].get("/people").text
+    assert "command line: backup" in page and "nobody signed in: sign-in refused" in page
 
 
 def test_inviting_and_joining(signed_in):

@@ -38,6 +38,8 @@ class StatsOptions:
     """The file or folder."""
     model: str | None = None
     """A model's folder: count tokens of its tokenizer in place of words."""
+    chart: str | None = None
+    """An .svg file to draw the tables into, as bars and boxes."""
     json: bool = False
     """Print one JSON object last."""
 
@@ -115,8 +117,20 @@ def _check(options: CheckOptions) -> tuple[dict[str, Any], list[str]]:
 def _stats(options: StatsOptions) -> tuple[dict[str, Any], list[str]]:
     from tutelage.data.stats import lines, stats
 
+    chart = Path(options.chart).expanduser() if options.chart else None
+    if chart is not None and chart.suffix.lower() != ".svg":
+        raise UserError("is no .svg file", where=f"--chart {options.chart}", mend="name a file such as stats.svg")
     tables = stats(options.data, _tokenizer(options.model))
-    return tables, lines(tables)
+    if chart is None:
+        return tables, lines(tables)
+    from tutelage.report.data_chart import data_chart
+
+    try:
+        chart.parent.mkdir(parents=True, exist_ok=True)
+        chart.write_text(data_chart(tables), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot be written ({error})", where=str(chart), mend="name another file") from error
+    return tables, [*lines(tables), f"chart: {chart}"]
 
 
 def _import(options: ImportOptions) -> tuple[dict[str, Any], list[str]]:

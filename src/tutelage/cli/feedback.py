@@ -155,9 +155,10 @@ def serve(options: ServeOptions) -> None:
 
 def invite(options: InviteOptions) -> dict[str, Any]:
     from tutelage.feedback import people
+    from tutelage.feedback.store import COMMAND_LINE
 
     with _open(options).write() as db:
-        return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, None)}"}
+        return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, COMMAND_LINE)}"}
 
 
 def token(options: TokenOptions) -> dict[str, Any]:
@@ -165,6 +166,7 @@ def token(options: TokenOptions) -> dict[str, Any]:
 
     from tutelage.feedback import tokens
     from tutelage.feedback.schema import ApiToken, Person
+    from tutelage.feedback.store import COMMAND_LINE
 
     with _open(options).write() as db:
         if options.revoke:
@@ -172,43 +174,73 @@ def token(options: TokenOptions) -> dict[str, Any]:
             if not rows:
                 raise UserError(f"there is no token {options.name!r}", mend="the People page lists the tokens")
             for row in rows:
-                tokens.revoke(db, row, None)
+                tokens.revoke(db, row, COMMAND_LINE)
             return {"revoked": len(rows)}
         who = select(Person).where(Person.name == options.person if options.person else Person.role == "admin")
         found = list(db.scalars(who.where(Person.active)))
         if len(found) != 1:
             what = "there is no such account" if not found else "there are several administrators"
             raise UserError(what, where="option --person", mend="name one account of the People page")
-        return {"token": tokens.make_token(db, found[0], options.name, options.scopes, options.days)}
+        return {"token": tokens.make_token(db, found[0], options.name, options.scopes, options.days, COMMAND_LINE)}
 
 
 def quality(options: QualityOptions) -> dict[str, Any]:
+    from tutelage.feedback.breakdown import by_category, categories, over_time
+    from tutelage.feedback.habits import habits
     from tutelage.feedback.projects import find_project
-    from tutelage.feedback.quality import (
-        agreement,
-        gold_accuracy,
-        gold_kappas,
-        labeler_agreement,
-        read_rankings,
-        weights_of,
-    )
+    from tutelage.feedback.quality import agreement, compare_all, gold_kappas, read_rankings
 
     with _open(options).read() as db:
         project = find_project(db, options.project)
         rankings = read_rankings(db, project)
-        gold, kappas = gold_accuracy(db, project), gold_kappas(db, project)
-    agreed, weights = labeler_agreement(rankings), weights_of(rankings)
-    people = {
-        name: {
-            "agreement": agreed.get(name, (None, 0))[0],
-            "pairs": agreed.get(name, (None, 0))[1],
-            "gold_accuracy": gold.get(name, (None, 0))[0],
-            "gold_kappa": kappas.get(name),
-            "weight": weights.get(name),
+        compared = compare_all(rankings)
+        everybody, known = habits(db, project)
+        unit, periods = over_time(compared)
+        found: dict[str, Any] = {
+            **agreement(rankings),
+            "by_category": [
+                row.to_json("category") for row in by_category(compared, categories(db, project, rankings))
+            ],
+            f"by_{unit}": [row.to_json(unit) for row in periods],
+            "habits": everybody.to_json(),
         }
-        for name in sorted({one.labeler for one in rankings})
-    }
-    return {**agreement(rankings), "labelers": people}
+        people = _people(db, project, rankings, compared, gold_kappas(db, project))
+    found["labelers"] = {name: {**row, **known[name].to_json()} for name, row in people.items()}
+    return found if options.json else _flat(found)
+
+
+def _people(db: Any, project: Any, rankings: Any, compared: Any, kappas: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Each labeler's agreement, gold accuracy and weight."""
+    from tutelage.feedback.quality import gold_accuracy, labeler_agreement, weights_of
+
+    agreed, gold, weights = labeler_agreement(compared), gold_accuracy(db, project), weights_of(rankings)
+    rows: dict[str, dict[str, Any]] = {}
+    for name in sorted({one.labeler for one in rankings}):
+        row: dict[str, Any] = {}
+        for key, pairs, share in (
+            ("agreement", "pairs", agreed.get(name)),
+            ("gold_accuracy", "gold_pairs", gold.get(name)),
+        ):
+            row[key] = share and share.value
+            row[f"{key}_ci95"] = share and share.to_json()["ci95"]
+            row[pairs] = share.n if share else 0
+        rows[name] = {**row, "gold_kappa": kappas.get(name), "weight": weights.get(name)}
+    return rows
+
+
+def _flat(found: dict[str, Any]) -> dict[str, Any]:
+    """For a terminal: a line for each category, period and labeler."""
+    lines: dict[str, Any] = {}
+    for key, value in found.items():
+        if key.startswith("by_"):
+            for row in value:
+                name, *numbers = row.items()
+                lines[f"{name[0]} {name[1]}"] = ", ".join(f"{what} {number}" for what, number in numbers)
+        elif key == "labelers":
+            lines |= {f"labeler {name}": row for name, row in value.items()}
+        else:
+            lines[key] = value
+    return lines
 
 
 def new(options: NewOptions) -> dict[str, Any]:
@@ -219,6 +251,7 @@ def new(options: NewOptions) -> dict[str, Any]:
         project = create_project(
             db, options.name, overlap=options.overlap, gold_every=options.gold_every, instructions=text
         )
+        _audit(db, "make project", project.id)
     return {"project": project.id}
 
 
@@ -233,6 +266,7 @@ def import_(options: ImportOptions) -> dict[str, Any]:
             project.screening = True
         else:
             done = import_file(db, project, Path(options.file), options.tasks, gold=options.gold)
+        _audit(db, "import", f"{project.id}: {done.tasks} tasks")
     for line in done.left_out[:5]:
         show(f"left out: {line}")
     return {
@@ -258,11 +292,14 @@ def export(options: ExportOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project
     from tutelage.feedback.quality import project_weights, read_rankings, soft_labels
 
-    with _open(options).read() as db:
+    store = _open(options)
+    with store.read() as db:
         project = find_project(db, options.project)
         weights = project_weights(db, project) if options.weights else None
         labels = soft_labels(read_rankings(db, project)) if options.soft else None
         counts = export_folder(db, project, Path(options.out), weights, labels)
+    with store.write() as db:
+        _audit(db, "export", project.id)
     return {"out": options.out, **counts, **({"weights": weights} if options.weights else {})}
 
 
@@ -280,11 +317,17 @@ def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
 
         priorities = ensemble_priorities(store, options.project, options.reward_models)
     with store.write() as db:
-        return {"items": set_priorities(db, find_project(db, options.project), priorities)}
+        project = find_project(db, options.project)
+        items = set_priorities(db, project, priorities)
+        _audit(db, "prioritize", f"{project.id}: {items} items")
+    return {"items": items}
 
 
 def backup(options: BackupOptions) -> dict[str, Any]:
-    _open(options).backup(Path(options.out))
+    store = _open(options)
+    store.backup(Path(options.out))
+    with store.write() as db:
+        _audit(db, "backup", Path(options.out).name)
     return {"out": options.out}
 
 
@@ -325,6 +368,12 @@ def _open(options: StoreOptions, *, create: bool = False) -> Any:
     from tutelage.feedback import Store
 
     return Store.open(options.store, create=create)
+
+
+def _audit(db: Any, action: str, detail: str) -> None:
+    from tutelage.feedback.store import COMMAND_LINE, audit
+
+    audit(db, COMMAND_LINE, action, detail)
 
 
 def _text_file(path: str) -> str:

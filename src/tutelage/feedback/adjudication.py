@@ -119,8 +119,20 @@ def settle(db: Db, project: Project, task_id: int, person_id: str, ranks: Ranks,
         if not note:
             raise Refused("Write the sentence that the instructions lack.")
         change_project(project, instructions=f"{project.instructions}\n{note}".strip())
-    row.ranks, row.cause, row.note, row.settled = ranks, cause, note, time.time()
-    return row
+    decision = Settlement(  # a row of its own: settlements are append-only
+        project_id=project.id,
+        task_id=task_id,
+        person_id=person_id,
+        own=row.own,
+        ordered=row.ordered,
+        ranks=ranks,
+        cause=cause,
+        note=note,
+        settled=time.time(),
+    )
+    db.add(decision)
+    db.flush()
+    return decision
 
 
 def shown_votes(given: Sequence[Answer], names: dict[str, str] | None) -> list[dict[str, Any]]:

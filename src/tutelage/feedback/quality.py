@@ -5,7 +5,7 @@ independent, so intervals come from resampling whole items.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session as Db
 from tutelage.feedback.export import current_answers
 from tutelage.feedback.reliability import labeler_accuracies, labeler_weights, soft_label
 from tutelage.feedback.schema import Project
+from tutelage.feedback.shares import Share, clustered
 
 Ranks = list[int | None]
 LEAST = 30  # below this many the page says "too few to tell"
@@ -23,22 +24,26 @@ LEAST = 30  # below this many the page says "too few to tell"
 
 @dataclass(frozen=True)
 class Ranked:
-    """One ranking: of which item, by whom, the ranks by completion."""
+    """One ranking: of which item, by whom, the ranks by completion. when: seconds since 1970; said: its use case."""
 
     item: int
     labeler: str
     ranks: Ranks
+    when: float = 0.0
+    said: str | None = None
 
 
 def read_rankings(db: Db, project: Project, *, gold: bool = False) -> list[Ranked]:
     return [
-        Ranked(task.id, answer.person_id, _with_rest(answer.payload))
+        Ranked(
+            task.id, answer.person_id, with_rest(answer.payload), answer.created, answer.payload.get("category") or None
+        )
         for answer, task in current_answers(db, project, gold=gold)
         if answer.kind == "rank"
     ]
 
 
-def _with_rest(payload: dict[str, Any]) -> Ranks:
+def with_rest(payload: dict[str, Any]) -> Ranks:
     ranks: Ranks = payload["ranks"]
     if not payload.get("rest_below"):
         return ranks
@@ -227,32 +232,58 @@ def _by_item(rankings: Sequence[Ranked]) -> dict[int, list[Ranks]]:
     return groups
 
 
-def labeler_agreement(rankings: Sequence[Ranked]) -> dict[str, tuple[float, int]]:
-    """For each labeler: the share of pairs ordered as others do on the same items, and the number of pairs."""
+@dataclass(frozen=True)
+class Compared:
+    """Two rankings of an item: of the pairs that both order strictly, how many alike."""
+
+    first: Ranked
+    second: Ranked
+    alike: int
+    pairs: int
+
+
+def compare_all(rankings: Sequence[Ranked]) -> list[Compared]:
+    """Each two rankings of each item, where they share a pair."""
     items: dict[int, list[Ranked]] = defaultdict(list)
     for one in rankings:
         items[one.item].append(one)
-    alike: Counter[str] = Counter()
-    total: Counter[str] = Counter()
+    found = []
     for group in items.values():
-        for a, b in combinations(group, 2):
-            share, pairs = pair_agreement([[a.ranks, b.ranks]])
-            for one in (a, b):
-                total[one.labeler] += pairs
-                alike[one.labeler] += round(share * pairs) if pairs else 0
-    return {name: (alike[name] / total[name], total[name]) for name in total if total[name]}
+        for first, second in combinations(group, 2):
+            share, pairs = pair_agreement([[first.ranks, second.ranks]])
+            if pairs:
+                found.append(Compared(first, second, round(share * pairs), pairs))
+    return found
 
 
-def gold_accuracy(db: Db, project: Project) -> dict[str, tuple[float, int]]:
-    """For each labeler: the share of gold pairs ordered as the gold order has them, and their number."""
-    right: Counter[str] = Counter()
-    total: Counter[str] = Counter()
+def labeler_agreement(compared: Sequence[Compared]) -> dict[str, Share]:
+    """For each labeler: the share of pairs ordered as others do on the same items; Wilson's interval over items."""
+    counts: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+    for one in compared:
+        for ranked in (one.first, one.second):
+            of_item = counts[ranked.labeler][ranked.item]
+            of_item[0] += one.alike
+            of_item[1] += one.pairs
+    return by_labeler(counts)
+
+
+def by_labeler(counts: Mapping[str, Mapping[int, Sequence[int]]]) -> dict[str, Share]:
+    """Shares from (hits, pairs) by labeler and item."""
+    found = {
+        name: clustered([hits for hits, _ in items.values()], [pairs for _, pairs in items.values()])
+        for name, items in counts.items()
+    }
+    return {name: share for name, share in found.items() if share is not None}
+
+
+def gold_accuracy(db: Db, project: Project) -> dict[str, Share]:
+    """For each labeler: the share of gold pairs ordered as the gold order has them; Wilson's interval over items."""
+    counts: dict[str, dict[int, list[int]]] = defaultdict(dict)
     for answer, task in current_answers(db, project, gold=True):
         if answer.kind == "rank" and task.gold:
-            share, pairs = pair_agreement([[_with_rest(answer.payload), task.gold["ranks"]]])
-            total[answer.person_id] += pairs
-            right[answer.person_id] += round(share * pairs) if pairs else 0
-    return {name: (right[name] / total[name], total[name]) for name in total if total[name]}
+            share, pairs = pair_agreement([[with_rest(answer.payload), task.gold["ranks"]]])
+            counts[answer.person_id][task.id] = [round(share * pairs) if pairs else 0, pairs]
+    return by_labeler(counts)
 
 
 def gold_kappas(db: Db, project: Project) -> dict[str, float]:
@@ -260,7 +291,7 @@ def gold_kappas(db: Db, project: Project) -> dict[str, float]:
     tables: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((3, 3)))
     for answer, task in current_answers(db, project, gold=True):
         if answer.kind == "rank" and task.gold:
-            said, known = orders(_with_rest(answer.payload)), orders(task.gold["ranks"])
+            said, known = orders(with_rest(answer.payload)), orders(task.gold["ranks"])
             for pair in said.keys() & known.keys():
                 tables[answer.person_id][said[pair] + 1, known[pair] + 1] += 1
     return {name: cohen_kappa(table) for name, table in tables.items() if table.any()}

@@ -22,7 +22,7 @@ from tutelage.feedback.rounds import (
     start_round,
 )
 from tutelage.feedback.schema import Round
-from tutelage.feedback.store import Store
+from tutelage.feedback.store import COMMAND_LINE, Store, audit
 from tutelage.records import Completion, Prompt
 
 POLL = 1.0  # seconds between looks at the store
@@ -35,7 +35,10 @@ class Stopped(Exception):
 def run_rounds(
     store: Store, project_id: str, settings: RoundSettings, out: Path, *, rounds: int = 1, wait: bool = False
 ) -> list[dict[str, Any]]:
-    """Go on with the open round, or begin one; then `rounds - 1` more. Returns what is known of each."""
+    """Go on with the open round, or begin one; then `rounds - 1` more. Returns what is known of each.
+
+    Who starts a round from the page is in the audit log already, and the process that goes on with it adds nothing.
+    """
     told = []
     for number in range(rounds):
         with store.write() as db:
@@ -44,8 +47,10 @@ def run_rounds(
             if row is None or row.state == "done":
                 again = row is not None and (number > 0 or settings == RoundSettings())
                 row = start_round(db, project, following(row) if again and row else settings, out)
+                audit(db, COMMAND_LINE, "start round", f"{project_id}: {row.number}")
             elif row.state in ("stopped", "failed"):
                 row.state = row.result.get("stopped_at", "sampling")
+                audit(db, COMMAND_LINE, "round: continue", f"{project_id}: {row.number}")
         finished = _Runner(store, project_id, row.number, Path(row.folder), settings_of(row), wait).run()
         told.append(finished)
         if finished["state"] != "done":

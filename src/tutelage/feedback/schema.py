@@ -212,7 +212,10 @@ class Admission(Base):
 
 
 class Settlement(Base):
-    """A lead's decision about an item. `own` is the order that the lead gave before seeing those of others."""
+    """A lead's decision about an item. `own` is the order that the lead gave before seeing those of others.
+
+    One row when the lead has ordered, without a cause, and another when it is settled; none is ever changed.
+    """
 
     __tablename__ = "settlement"
     number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)

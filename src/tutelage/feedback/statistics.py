@@ -9,11 +9,15 @@ from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session as Db
 from sqlalchemy.orm import aliased
 
+from tutelage.feedback.breakdown import by_category, categories, over_time
 from tutelage.feedback.export import current_answers
+from tutelage.feedback.habits import Habits, habits
 from tutelage.feedback.quality import (
     LEAST,
+    Compared,
     Ranked,
     agreement,
+    compare_all,
     gold_accuracy,
     labeler_agreement,
     read_rankings,
@@ -22,6 +26,7 @@ from tutelage.feedback.quality import (
 from tutelage.feedback.queue import my_count
 from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
 from tutelage.feedback.screening import screening_state
+from tutelage.feedback.shares import Share
 
 FAST = 0.33  # a median under this share of the others' is worth a look
 
@@ -54,7 +59,7 @@ class Progress:
 
 @dataclass
 class Labeler:
-    """One person in a project. Every share comes with the number of pairs behind it.
+    """One person in a project. Every share comes with its interval and the numbers behind it.
 
     seconds, total: the median item and all of them, in active seconds (input within two minutes, page in sight).
     """
@@ -64,10 +69,10 @@ class Labeler:
     skips: int
     seconds: float | None
     total: float
-    agreement: tuple[float, int] | None
-    gold: tuple[float, int] | None
+    agreement: Share | None
+    gold: Share | None
     weight: float | None
-    first_place: tuple[float, int] | None
+    habits: Habits
     remark: str = ""
 
 
@@ -105,12 +110,13 @@ def progress(db: Db, project: Project, now: float) -> Progress:
     )
 
 
-def labelers(db: Db, project: Project, rankings: list[Ranked]) -> list[Labeler]:
-    """People who answered in this project, by name."""
+def labelers(
+    db: Db, project: Project, rankings: list[Ranked], compared: list[Compared], known: dict[str, Habits]
+) -> list[Labeler]:
+    """People who answered in this project, by name. known: habits by id."""
     times: dict[str, list[float]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     skips: dict[str, int] = defaultdict(int)
-    firsts: dict[str, list[float]] = defaultdict(list)
     for answer, _ in current_answers(db, project):
         if answer.kind == "skip":
             skips[answer.person_id] += 1
@@ -118,10 +124,7 @@ def labelers(db: Db, project: Project, rankings: list[Ranked]) -> list[Labeler]:
         counts[answer.person_id] += 1
         if answer.seconds is not None:
             times[answer.person_id].append(answer.seconds)
-        if answer.kind == "rank" and 1 in answer.payload["ranks"]:
-            best = [place for place, rank in enumerate(answer.payload["ranks"]) if rank == 1]
-            firsts[answer.person_id].append((answer.shown["order"][0] in best) / len(best))
-    agreed, gold, weights = labeler_agreement(rankings), gold_accuracy(db, project), weights_of(rankings)
+    agreed, gold, weights = labeler_agreement(compared), gold_accuracy(db, project), weights_of(rankings)
     names = {person.id: person.name for person in db.scalars(select(Person))}
     medians = {name: median(values) for name, values in times.items() if values}
     rows = []
@@ -129,7 +132,8 @@ def labelers(db: Db, project: Project, rankings: list[Ranked]) -> list[Labeler]:
         others = [value for name, value in medians.items() if name != person_id]
         own = medians.get(person_id)
         fast = own is not None and others and counts[person_id] >= LEAST and own < FAST * median(others)
-        shares = firsts[person_id]
+        own_habits = known.get(person_id, Habits())
+        remarks = [word for word, holds in (("fast", fast), ("differs", own_habits.differs)) if holds]
         rows.append(
             Labeler(
                 name=names[person_id],
@@ -140,8 +144,8 @@ def labelers(db: Db, project: Project, rankings: list[Ranked]) -> list[Labeler]:
                 agreement=agreed.get(person_id),
                 gold=gold.get(person_id),
                 weight=weights.get(person_id),
-                first_place=(sum(shares) / len(shares), len(shares)) if shares else None,
-                remark="fast" if fast else "",
+                habits=own_habits,
+                remark=", ".join(remarks),
             )
         )
     return rows
@@ -166,10 +170,17 @@ def last_number(db: Db, project: Project) -> int:
 
 
 def quality(db: Db, project: Project) -> dict[str, Any]:
-    """How far labelers agree, what each one does, and the items on which they differ most."""
+    """How far labelers agree, by use case and over time, what each one does, and the items on which they differ most."""
     rankings = read_rankings(db, project)
+    compared = compare_all(rankings)
+    everybody, people = habits(db, project)
+    unit, periods = over_time(compared)
     return {
         "agreement": agreement(rankings),
-        "labelers": labelers(db, project, rankings),
+        "categories": by_category(compared, categories(db, project, rankings)),
+        "period": unit,
+        "periods": periods,
+        "habits": everybody,
+        "labelers": labelers(db, project, rankings, compared, people),
         "lowest": lowest_agreement(rankings),
     }

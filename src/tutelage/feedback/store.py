@@ -16,6 +16,7 @@ from tutelage.errors import UserError
 from tutelage.feedback.schema import Audit
 
 BUSY_SECONDS = 10
+COMMAND_LINE = "command line"  # who acts without an account, where the audit log names a person
 
 
 class StoreUnavailable(Exception):

@@ -23,8 +23,10 @@ PREFIX = "tut_"  # lets scanners for leaked secrets find it
 USED_STEP = 60.0  # seconds: `used` is written no more often
 
 
-def make_token(db: Db, person: Person, name: str, scopes: Sequence[str], days: int | None = None) -> str:
-    """A new token of this person; the text is nowhere else."""
+def make_token(
+    db: Db, person: Person, name: str, scopes: Sequence[str], days: int | None = None, by: str | None = None
+) -> str:
+    """A new token of this person; the text is nowhere else. by: who makes it, where it is not that person."""
     name = " ".join(name.split())
     if not 1 <= len(name) <= 80 or not name.isprintable():
         raise UserError("a token's name has 1 to 80 characters", where="name", mend="say what it is for")
@@ -46,7 +48,8 @@ def make_token(db: Db, person: Person, name: str, scopes: Sequence[str], days: i
             expires=None if days is None else now + 86_400 * days,
         )
     )
-    audit(db, person.id, "make token", f"{name}: {', '.join(sorted(set(scopes)))}")
+    whose = f" for {person.name}" if by else ""
+    audit(db, by or person.id, "make token", f"{name}{whose}: {', '.join(sorted(set(scopes)))}")
     return token
 
 

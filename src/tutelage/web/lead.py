@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
@@ -23,9 +24,9 @@ from tutelage.feedback.store import audit
 from tutelage.web.access import LEADS, Denied, allow, number_field, text_field, uploaded
 from tutelage.web.models import known_models
 from tutelage.web.pages import page
+from tutelage.web.quality import PAPER_AGREEMENT, agreement_charts
 
 router = APIRouter()
-PAPER_AGREEMENT = 0.726  # Ouyang et al. 2022, section 3.4
 
 
 def _to(request: Request, project_id: str, said: str = "") -> Response:
@@ -62,7 +63,8 @@ def project_status(request: Request, project_id: str) -> Response:
 def _project(request: Request, project_id: str, template: str, said: str) -> Response:
     with request.app.state.store.read() as db:
         project = find_project(db, project_id)
-        shown = {"progress": progress(db, project, time.time()), "settled": causes(db, project)}
+        shown: dict[str, Any] = {"progress": progress(db, project, time.time()), "settled": causes(db, project)}
+    found = request.app.state.figures.of(project.id)
     return page(
         request,
         template,
@@ -72,8 +74,9 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
         least=LEAST,
         paper=PAPER_AGREEMENT,
         models=known_models(),
+        charts=agreement_charts(found),
         **shown,
-        **request.app.state.figures.of(project.id),
+        **found,
     )
 
 
