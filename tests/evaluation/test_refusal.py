@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.errors import UserError
-from tutelage.evaluation.agreement import cohen_kappa
+from tutelage.evaluation.agreement import cohen_kappa, kappa_interval
 from tutelage.evaluation.refusal import refusal_class
 
 XSTEST = Path(__file__).parents[3] / "shared" / "data" / "xstest"
@@ -70,6 +70,19 @@ def test_kappa_by_hand():
     for bad in (([], []), (["a"], ["a", "b"])):
         with pytest.raises(UserError):
             cohen_kappa(*bad)
+
+
+def test_the_interval_of_kappa_resamples_prompts():
+    first = ["a"] * 25 + ["b"] * 25
+    second = ["a"] * 20 + ["b"] * 5 + ["a"] * 10 + ["b"] * 15
+    kappa, low, high = kappa_interval(first, second, range(50))
+    # The asymptotic error (Fleiss, Cohen & Everitt 1969) is about sqrt(.7 * .3) / (.5 sqrt(50)) = .13
+    assert kappa == pytest.approx(0.4) and low == pytest.approx(0.4 - 0.255, abs=0.05)
+    assert high == pytest.approx(0.4 + 0.255, abs=0.05)
+    # Each pair twice in one prompt is no more evidence than once; called independent it would be.
+    _, low2, high2 = kappa_interval(first * 2, second * 2, [*range(50)] * 2)
+    _, low3, high3 = kappa_interval(first * 2, second * 2, range(100))
+    assert high2 - low2 == pytest.approx(high - low, abs=0.02) and high3 - low3 < 0.8 * (high - low)
 
 
 @pytest.mark.parametrize(
