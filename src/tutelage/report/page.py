@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
-from tutelage.report import measured, story
+from tutelage.report import behaviors, card, judging, measured, story
 from tutelage.report.svg import esc
 
 LIMIT = 2_500_000
@@ -72,16 +72,21 @@ def render(
     """The page; sections without data are left out."""
     sentence, numbers = story.headline(report)
     hacking = measured.overoptimization(report) + story.exploited(report)
+    wins = measured.win_rates(report)
+    wins += judging.ratings(report) + judging.verdicts(report) if wins else ""
     sections = [
         ("pipeline", "How it was made", story.pipeline(report)),
-        ("wins", "Who wins", measured.win_rates(report)),
-        ("behaviors", "Behaviors", measured.behaviors(report)),
+        ("wins", "Who wins", wins),
+        ("behaviors", "Behaviors", behaviors.behaviors(report)),
+        ("tax", "Alignment tax", behaviors.tax(report)),
         ("hacking", "Reward hacking", hacking),
         ("samples", "One prompt, every stage", story.samples(report, samples)),
         ("reward-model", "The reward model", measured.reward_model(report)),
+        ("labelers", "Who judged", judging.agreement(report)),
         ("curves", "Training curves", measured.curves(metrics, points)),
         ("alarms", "Alarms", story.alarms(report)),
         ("lineage", "Lineage", story.lineage(report, texts)),
+        ("card", "Model card", card.model_card(report)),
         ("limits", "What this cannot show", story.limits(report)),
     ]
     kept = [s for s in sections if s[2]]
