@@ -213,10 +213,10 @@ def _tax_says(against: Sequence[dict[str, Any]]) -> tuple[str, str]:
     )
     if worst:
         low, high = ends(worst)
-        title = f"{name(worst['policy'])} lost {short(worst['difference'], 2)} nats a token of {name(worst['baseline'])}’s language"
+        title = f"{name(worst['policy'])} lost {short(worst['difference'])} nats a token of {name(worst['baseline'])}’s language"
         return title, (
-            f"The tax of {name(worst['policy'])} is {short(worst['difference'], 2)} nats a token "
-            f"({short(low, 2)} to {short(high, 2)}): if plain text matters to you, mix pretraining text into training "
+            f"The tax of {name(worst['policy'])} is {short(worst['difference'])} nats a token "
+            f"({short(low)} to {short(high)}): if plain text matters to you, mix pretraining text into training "
             "(PPO's ptx_coef), or go on with a model that paid less."
         )
     if against:

@@ -82,8 +82,8 @@ def _limits(report: Report, stage: str) -> list[str]:
     for row in report.get("changes") or []:
         if row["behavior"] == "corpus_loss" and row["policy"] == stage and row["changed"] and row["difference"] > 0:
             low, high = ends(row)
-            span = f" ({short(low, 2)} to {short(high, 2)})"
-            lines.append(f"lost {short(row['difference'], 2)}{span} nats a token of {name(row['baseline'])}’s language")
+            span = f" ({short(low)} to {short(high)})"
+            lines.append(f"lost {short(row['difference'])}{span} nats a token of {name(row['baseline'])}’s language")
     for row in report.get("win_rates") or []:
         ci = interval(row.get("ci95"))
         if row["policy"] == stage and ci and ci[1] < 0.5:

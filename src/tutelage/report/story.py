@@ -20,7 +20,9 @@ def headline(report: Report) -> tuple[str, str]:
             ci = f"{100 * win['ci'][0]:.0f}–{100 * win['ci'][1]:.0f}, " if win["ci"] else ""
             note = f"95 % {ci}{short(number(win['prompts']))} held-out prompts, gold judge"
             cards.append((look(a)[0], percent(win["rate"]), f"{name(a)} wins over {name(b)}", note))
-            phrases.append(f"{name(a)} beats {name(b)} on {percent(win['rate'])}")
+            verb = "beats" if win["rate"] >= 0.5 else "is better than"
+            only = "" if win["rate"] >= 0.5 else "only "
+            phrases.append(f"{name(a)} {verb} {name(b)} on {only}{percent(win['rate'])}")
     if not cards:
         cards, phrases = _others(report)
     card = report.get("reward_model") or {}
