@@ -2,7 +2,8 @@
 
     python benchmarks/refusals.py FOLDER      # with completions_MODEL.jsonl.gz (XSTest, CC-BY-4.0)
 
-The rules were written on llama2orig's completions; the other models' were not looked at.
+The rules were written on every other one of llama2orig's completions; its other half, and the other models', were
+not looked at.
 """
 
 import gzip
@@ -27,11 +28,13 @@ def main() -> None:
         model = path.name.removeprefix("completions_").removesuffix(".jsonl.gz")
         two = [[label if label == "compliance" else "refusal" for label in some] for some in (human, found)]
         people = [[LABELS[row[f"annotation_{i}"]] for row in rows] for i in (1, 2)]
+        halves = {"seen": slice(0, None, 2), "held_out": slice(1, None, 2)} if model == WRITTEN_ON else {}
         result = {
             "model": model,
-            "held_out": model != WRITTEN_ON,
+            "held_out": "every other one" if halves else "all",
             "completions": len(rows),
             "kappa_three_way": round(cohen_kappa(human, found), 3),
+            **{f"kappa_{half}": round(cohen_kappa(human[part], found[part]), 3) for half, part in halves.items()},
             "kappa_compliance_or_not": round(cohen_kappa(*two), 3),
             "kappa_of_two_people": round(cohen_kappa(*people), 3),
             "confusion": {f"{h}->{f}": n for (h, f), n in sorted(Counter(zip(human, found, strict=True)).items())},

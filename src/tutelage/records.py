@@ -40,6 +40,7 @@ class Prompt(Record):
     user_id: str | None = None
     split: str | None = None
     answer: str | None = None  # the final answer of a problem that has one
+    kind: str | None = None  # "harmful" or "benign", where refusals are to be told from over-refusals
 
 
 @dataclass(frozen=True, kw_only=True)

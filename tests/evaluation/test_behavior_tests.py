@@ -5,7 +5,7 @@ from scipy import stats
 
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import outcomes
-from tutelage.evaluation.paired import compare_behaviors, holm, mcnemar, paired_test
+from tutelage.evaluation.paired import compare_behaviors, compare_losses, holm, mcnemar, paired_test
 from tutelage.evaluation.sycophancy import DOUBT, general_items, goes_along, is_right, probe, tone
 from tutelage.evaluation.verbosity import explained_by_length, text_features, with_explained
 from tutelage.evaluation.world_probes import sycophancy_items
@@ -43,6 +43,23 @@ def test_changes_are_paired_by_prompt_and_corrected_over_all():
     assert by["x"]["p"] == pytest.approx(2 / 2**15) and by["x"]["p_holm"] == pytest.approx(4 / 2**15)
     assert by["x"]["changed"] and not by["y"]["changed"] and by["y"]["p_holm"] == 1
     assert (by["x"]["policy"], by["x"]["baseline"]) == ("b", "a")
+
+
+def test_losses_are_paired_by_document_and_share_the_correction():
+    tokens = [10, 20, 30, 10, 20, 10]
+    before = [22.0, 41.0, 58.0, 25.0, 38.0, 19.0]
+    after = [b + 0.1 * n + e for b, n, e in zip(before, tokens, (0.1, -0.1, 0.2, 0.0, -0.2, 0.0), strict=True)]
+    (row,) = compare_losses({"a": (before, tokens), "b": (after, tokens)})
+    assert (row["policy"], row["baseline"], row["behavior"], row["prompts"]) == ("b", "a", "corpus_loss", 6)
+    # unpaired the interval would be as wide as the documents differ; paired only the wobble is left
+    assert row["difference"] == pytest.approx(0.1) and 0.08 < row["ci95"][0] < 0.1 < row["ci95"][1] < 0.12
+    outcomes_of = {"a": {"x": dict.fromkeys(range(9), 1.0)}, "b": {"x": dict.fromkeys(range(9), 1.0)}}
+    rows = compare_behaviors(outcomes_of, more=[row])
+    by = {one["behavior"]: one for one in rows}
+    assert by["corpus_loss"]["p_holm"] == pytest.approx(2 * row["p"]) and by["corpus_loss"]["changed"]
+    # other tokens, another unit; too few documents tell nothing
+    assert compare_losses({"a": (before, tokens), "b": (after, [11, *tokens[1:]])}) == []
+    assert compare_losses({"a": (before[:3], tokens[:3]), "b": (after[:3], tokens[:3])}) == []
 
 
 def test_refusals_of_harm_and_of_the_rest_are_told_apart():

@@ -11,7 +11,7 @@ import pytest
 
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import behaviors
-from tutelage.evaluation.intervals import clustered_interval, mean_interval, wilson
+from tutelage.evaluation.intervals import clustered_interval, mean_interval, ratio_interval, wilson
 from tutelage.evaluation.overoptimization import curve, exploited, verdict
 from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
 
@@ -35,6 +35,17 @@ def test_mean_interval_by_hand():
     assert math.isnan(mean_interval([2.0])[1])
     with pytest.raises(UserError, match="not finite"):
         mean_interval([1, float("nan")])
+
+
+def test_ratio_interval_by_hand():
+    # 6 / 6 = 1; residuals (2 - 1, 1 - 2, 3 - 3) / 2 = .5, -.5, 0: sd .5, error .5 / sqrt(3), t(2) = 4.3027
+    ratio, low, high = ratio_interval([2, 1, 3], [1, 2, 3])
+    assert ratio == 1 and low == pytest.approx(1 - 1.2421, abs=1e-3) and high == pytest.approx(1 + 1.2421, abs=1e-3)
+    values = [3.0, 1.0, 4.0, 1.0, 5.0]
+    assert ratio_interval([2 * v for v in values], [2] * 5) == pytest.approx(mean_interval(values))
+    for bad in (([1.0], [1, 2]), ([], []), ([1.0], [0])):
+        with pytest.raises(UserError):
+            ratio_interval(*bad)
 
 
 def test_clusters_of_one_are_the_plain_interval_and_copies_add_nothing():

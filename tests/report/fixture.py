@@ -43,6 +43,58 @@ def report() -> dict:
         }
         for s, row in table.items()
     }
+    loss = {"base": 1.21, "sft": 1.26, "ppo": 1.34, "ppo-no-kl": 1.71}
+    for i, (s, found) in enumerate(behaviours.items()):
+        found |= {"full_refusal": rate(0.05 + 0.02 * i), "partial_refusal": rate(0.01 * i)}
+        found |= {"agrees_with_wrong_opinion": rate(0.6 - 0.1 * i), "backs_down_when_doubted": rate(0.5 - 0.1 * i)}
+        found["feedback_follows_taste"] = {
+            "value": 0.3 - 0.2 * i,
+            "ci95": [0.2 - 0.2 * i, 0.4 - 0.2 * i],
+            "prompts": 24,
+        }
+        for name, value in (("words", 20.0 + 9 * i), ("list_items", 0.5 * i), ("hedges_per_100_words", 2.0)):
+            found[name] = {"value": value, "ci95": [0.9 * value, 1.1 * value], "prompts": 400}
+        found["repetition"] = rate(0.04 + 0.1 * (i == 3))
+        found["gold"] = {"value": 0.5 + 0.1 * i, "ci95": [0.47 + 0.1 * i, 0.53 + 0.1 * i], "prompts": 400}
+        found["corpus_loss"] = {"value": loss[s], "ci95": [loss[s] - 0.04, loss[s] + 0.04], "prompts": 900}
+
+    def change(behavior, policy, baseline, difference, half, p=0.001):
+        about = {"behavior": behavior, "policy": policy, "baseline": baseline, "prompts": 120, "difference": difference}
+        return {**about, "ci95": [difference - half, difference + half], "p": p, "p_holm": p, "changed": p < 0.05}
+
+    changes = [
+        change("instruction_following", "ppo", "base", 0.5, 0.08),
+        change("over_refusal", "ppo-no-kl", "base", 0.29, 0.08),
+        change("agrees_with_wrong_opinion", "ppo", "base", -0.2, 0.1),
+        change("words", "ppo", "base", 18.0, 2.0),
+        *(change("corpus_loss", s, "base", loss[s] - 1.21, 0.02, 0.3 if s == "sft" else 1e-6) for s in STAGES[1:]),
+    ]
+    ratings = {
+        "gold": [
+            {"model": s, "rating": 1000 + 150 * strength[s], "ci95": [970 + 150 * strength[s], 1030 + 150 * strength[s]],
+             "games": 1200, "prior": False}
+            for s in sorted(STAGES, key=lambda s: -strength[s])
+        ]
+    }  # fmt: skip
+    made_by = [{"stage": "sft", "data": "world"}, {"stage": "pretrain", "data": "c" * 64}]
+    models = {
+        s: {"source": f"/somewhere/secret/runs/quickstart/{s}/model", "kind": "checkpoint", "sha256": "ab" * 32,
+            "made_by": [{"stage": "ppo", "data": "world", "reward_model": "runs/quickstart/reward"}, *made_by][1 - i // 2:]}
+        for i, s in enumerate(STAGES)
+    }  # fmt: skip
+    wins.append(
+        {"policy": "ppo", "baseline": "sft", "judge": "local:judge", "win_rate": 0.61, "ci95": [0.55, 0.67], "prompts": 380,
+         "judged": 380, "ties": 40, "unparsable": 7, "failed": 3, "missing": 10, "flip_rate": 0.11, "bounds": [0.59, 0.62],
+         "length_controlled": {"win_rate": 0.54}, "explained_by_length": 0.64}
+    )  # fmt: skip
+    agreements = [
+        {"people": "people:votes.jsonl", "judge": None, "kappa": 0.61, "ci95": [0.5, 0.7], "agreement": 0.8, "pairs": 90, "prompts": 80},
+        {"people": "people:votes.jsonl", "judge": "local:judge", "kappa": 0.44, "ci95": [0.3, 0.57], "agreement": 0.7, "pairs": 88, "prompts": 88},
+    ]  # fmt: skip
+    kl = {
+        s: {"value": v, "ci95": [v - 0.3, v + 0.3], "prompts": 400}
+        for s, v in (("sft", 0.0), ("ppo", 2.1), ("ppo-no-kl", 14.0))
+    }
     steps = range(0, 201, 20)
     good = [
         {
@@ -112,7 +164,7 @@ def report() -> dict:
                       "early": [{"prompt": "Where is the mill?", "text": "On the river.", "proxy": 0.2, "gold": 0.7}],
                       "late": [{"prompt": "Where is the mill?", "text": "A fine question! I hope this helps! I hope this helps!", "proxy": 3.1, "gold": 0.1}]},
         "alarms": [{"stage": "ppo-no-kl", "step": 120, "message": "Rewards rise, quality falls."}],
-        "corpus_loss": {"base": 1.21, "ppo": 1.34},
+        "corpus_loss": loss, "changes": changes, "ratings": ratings, "models": models, "judge_agreement": agreements, "kl": kl,
     }  # fmt: skip
 
 

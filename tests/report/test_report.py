@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -19,12 +20,15 @@ SECTIONS = [
     "pipeline",
     "wins",
     "behaviors",
+    "tax",
     "hacking",
     "samples",
     "reward-model",
+    "labelers",
     "curves",
     "alarms",
     "lineage",
+    "card",
     "limits",
 ]
 
@@ -40,6 +44,95 @@ def test_every_section_and_no_connection(tmp_path):
     assert len(html.encode()) < 2_500_000
     assert "NaN" not in html and "nan" not in re.findall(r' d="([^"]*)"', html)
     assert not re.search(r"<[a-z]+[^>]* style=", html)  # the content policy forbids them
+
+
+def test_under_each_chart_stand_a_sentence_what_to_do_and_the_data(tmp_path):
+    html = page(tmp_path)
+    figures = re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
+    assert len(figures) == 10
+    for one in figures:
+        (says,) = re.findall(r'<p class="says">(.*?)</p>', one)
+        assert says.endswith(".") and len(says) > 40
+        assert one.index("<svg" if "<svg" in one else "<table") < one.index('class="says"') < one.index("data:text/csv")
+        assert "<table>" in one
+
+
+def section(html, name):
+    return html.split(f'<section id="{name}">')[1].split("</section>")[0]
+
+
+def says(html, name):
+    return " ".join(re.findall(r'<p class="says">(.*?)</p>', section(html, name)))
+
+
+def test_what_eval_measured_is_there(tmp_path):
+    html = page(tmp_path)
+    wins, found, tax = (section(html, name) for name in ("wins", "behaviors", "tax"))
+    assert "Ratings on one scale" in wins and "10 lost (unparsable or failed), at most 11 % flipped" in wins
+    for heading in ("Refuses, of all prompts", "Refuses in part", "Opinion: goes along", "Feedback follows taste",
+                    "Are you sure?", "Hedges in 100 words", "List items", "Gold score"):  # fmt: skip
+        assert heading in found, heading
+    assert (
+        "From Base to PPO, no KL, “Refuses harmless requests” moved by +29 points (+21 to +37), which is worse"
+        in says(html, "behaviors")
+    )
+    # The worst of the losses beyond chance is named, with its interval; SFT's is none.
+    assert "The tax of PPO, no KL is 0.5 nats a token (0.48 to 0.52)" in says(html, "tax") and "ptx_coef" in tax
+    assert "KL to the reference" in tax and "documents" in tax
+    assert "kappa 0.44" in section(html, "labelers") and "Two labelers agree" in section(html, "labelers")
+
+
+def test_the_card_says_what_a_model_is_made_of_and_where_it_falls_short(tmp_path):
+    card = section(page(tmp_path), "card")
+    assert "ppo ← sft ← pretrain" in card and "sha256 cccccccccccc" in card and "abababababababab" in card
+    assert "refuses harmless requests: 31 %" in card and "loses to PPO by The gold judge" in card
+    assert "lost 0.13 (0.11 to 0.15) nats a token of Base’s language" in card and "/somewhere" not in card
+    value = report()
+    del value["models"]
+    assert "pretrain" in section(page(tmp_path / "b", value), "card")
+
+
+def test_advice_follows_what_was_measured(tmp_path):
+    value = report()
+    for row in value["changes"]:
+        row["changed"] = False
+    for row in value["win_rates"]:
+        row["ci95"] = [0.4, 0.6]
+    html = page(tmp_path, value)
+    assert "ask more prompts" in says(html, "wins") and "act on none" in says(html, "behaviors")
+    assert "no tax to mend" in says(html, "tax")
+    value["judge_agreement"][1]["kappa"] = 0.1
+    assert "do not decide by it" in says(page(tmp_path / "b", value), "labelers")
+
+
+def test_an_evaluation_by_itself(tmp_path):
+    value = report()
+    kept = ("win_rates", "ratings", "behaviours", "changes", "samples", "corpus_loss", "kl", "models")
+    (tmp_path / "eval.json").write_text(json.dumps({"stage": "eval", "name": "eval", **{k: value[k] for k in kept}}))
+    html = write_report(tmp_path, "eval.json").read_text("utf-8")
+    assert [i for i in SECTIONS if f'<section id="{i}">' in html] == [
+        "wins",
+        "behaviors",
+        "tax",
+        "samples",
+        "card",
+        "limits",
+    ]
+    with pytest.raises(UserError, match=r"no report\.json"):
+        write_report(tmp_path)
+
+
+def test_models_of_any_name_make_the_headline(tmp_path):
+    row = {
+        "policy": "b",
+        "baseline": "a",
+        "judge": "people:votes.jsonl",
+        "win_rate": 0.2,
+        "ci95": [0.1, 0.3],
+        "prompts": 9,
+    }
+    html = page(tmp_path, {"win_rates": [row]})
+    assert "<h1>a beats b on 80 % of held-out prompts.</h1>" in html and "95 % 70–90" in html
 
 
 def test_model_text_is_escaped(tmp_path):

@@ -89,10 +89,106 @@ def test_a_checkpoint_against_its_own_outputs_by_gold(nano, tmp_path):
     assert again["samples"] == found["samples"]
 
 
+def vote(number, better, worse, labeler="ann", ranks=(1, 2)):
+    row = {"prompt": f"Question {number}.", "completions": [better, worse], "ranks": [*ranks], "labeler": labeler}
+    return json.dumps(row) + "\n"
+
+
+def test_people_judge_by_what_they_said_of_the_same_answers(files, asked, tmp_path):
+    def plain(i):
+        return f"a plain answer to Question {i}."
+
+    def good(i):
+        return "good" * (1 + (i - 2) % 15)
+
+    votes = tmp_path / "votes.jsonl"
+    # 2-9: two people for good; 10-13: one for plain; 14: a tie; 15: one says this, one that
+    rows = [vote(i, good(i), plain(i), who) for i in range(2, 10) for who in ("ann", "bo")]
+    rows += [vote(i, plain(i), good(i)) for i in range(10, 14)]
+    rows += [vote(14, plain(14), good(14), ranks=(1, 1)), vote(15, good(15), plain(15), "ann")]
+    rows += [vote(15, plain(15), good(15), "bo"), vote(16, good(16), "an answer that nobody gave")]
+    votes.write_text("".join(rows))
+    found = run(config(files, tmp_path, "plain", "good", judge=(f"people:{votes}", JUDGE)))
+    by = {row["judge"]: row for row in found["win_rates"]}
+    people = by[f"people:{votes}"]
+    assert people["judged"] == 23 and people["win_rate"] == pytest.approx((16 + 0.5 + 1) / 23)
+    # 14 of the 28 prompts that both answered have a vote; an interval over prompts, of which some have two
+    assert (people["prompts"], people["unvoted"], people["missing"], people["failed"]) == (14, 14, 2, 0)
+    among, judge = found["judge_agreement"]
+    assert among["judge"] is None and among["pairs"] == 9 and among["agreement"] == pytest.approx(8 / 9)
+    # The model judge says good everywhere but on 3 (unparsable) and 4 (flips: a tie)
+    assert judge["judge"] == JUDGE and judge["pairs"] == 13 and judge["agreement"] == pytest.approx(6 / 13)
+    expected = (6 / 13 - (7 * 12 + 2 * 1) / 169) / (1 - (7 * 12 + 2 * 1) / 169)
+    assert judge["kappa"] == pytest.approx(expected) and judge["ci95"][0] <= judge["kappa"] <= judge["ci95"][1]
+
+
+def test_a_project_s_rankings_judge_too(files, tmp_path, monkeypatch):
+    votes = tmp_path / "votes.jsonl"
+    votes.write_text(vote(2, "good", "a plain answer to Question 2."))
+    named = []
+    monkeypatch.setattr("tutelage.stages.judged.local_data", lambda spec: named.append(spec) or str(votes))
+    found = run(config(files, tmp_path, "plain", "good", judge=("people:forum@other.db",)))
+    assert named == ["feedback:forum@other.db"] and found["win_rates"][0]["win_rate"] == 1
+
+
+def test_harmful_and_harmless_prompts_are_told_apart(tmp_path):
+    def write(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    kinds = ["safe", "unsafe"] * 10
+    questions = [{"prompt": f"Question {i}.", "label": kind, "type": "homonyms"} for i, kind in enumerate(kinds)]
+    no, yes = "I'm sorry, but I cannot help with that.", "Here is how it goes."
+    timid = [{"prompt": q["prompt"], "output": no} for q in questions]
+    wise = [{"prompt": q["prompt"], "output": no if q["label"] == "unsafe" else yes} for q in questions]
+    models = (f"timid={write('timid.jsonl', timid)}", f"wise={write('wise.jsonl', wise)}")
+    data, votes = write("asked.jsonl", questions), tmp_path / "votes.jsonl"
+    votes.write_text(vote(0, yes, no))
+    found = run(EvalConfig(models=models, data=data, judge=(f"people:{votes}",), out=str(tmp_path / "out")))
+    timid_one, wise_one = found["behaviours"]["timid"], found["behaviours"]["wise"]
+    rates = ("harmful_refusal", "harmful_compliance", "over_refusal", "partial_over_refusal", "full_refusal")
+    assert [timid_one[name]["value"] for name in rates] == [1, 0, 1, 0, 1]
+    assert [wise_one[name]["value"] for name in rates] == [1, 0, 0, 0, 0.5]
+    assert {timid_one[name]["prompts"] for name in rates[:4]} == {10} and timid_one["over_refusal"]["ci95"][0] > 0.5
+    changed = {row["behavior"] for row in found["changes"] if row["changed"]}
+    assert "over_refusal" in changed and "harmful_refusal" not in changed
+
+
+def test_what_may_cost_much_waits_for_yes(files, asked, tmp_path, monkeypatch, capsys):
+    pair = ("plain", "good")
+    # 56 calls of at most 512 tokens: 28672 tokens out, at 1000 dollars a million 28.67
+    dear = {"price_per_million": ("0,1000",)}
+    with pytest.raises(UserError, match=r"up to \$28\.67.*\n?.*--yes"):
+        run(config(files, tmp_path, *pair, **dear))
+    assert asked == [] and "56 times" in capsys.readouterr().err
+    found = run(config(files, tmp_path, *pair, **dear, yes=True))
+    (bill,) = found["cost"]
+    assert bill["calls"] == len(asked) == 56 and bill["dollars"] == pytest.approx(28.672)
+    assert 1000 < bill["input_tokens"] < 20000 and bill["what"] == "verdicts"
+    assert run(config(files, tmp_path, *pair, **dear))["cost"] == []  # all of it is kept
+    cheap = {"price_per_million": ("0,1000", "judge=0,1"), "out": str(tmp_path / "new")}
+    assert run(config(files, tmp_path, *pair, **cheap))["cost"][0]["dollars"] == pytest.approx(0.028672)
+    # Elsewhere than here and without a price, the calls are counted; models and probes too.
+    monkeypatch.setattr("tutelage.stages.costs.FREE_CALLS", 100)
+    away = "openai:http://models.example/v1#judge"
+    more = {"judge": (away,), "out": str(tmp_path / "third"), "probes": 12, "max_new_tokens": 10}
+    models = (f"plain={files['plain']}", f"far={away}")
+    with pytest.raises(UserError, match=r"102 calls of unknown price"):
+        run(config(files, tmp_path, "plain", "good", **{**more, "models": models}))
+    assert len(asked) == 112
+
+
+@pytest.mark.parametrize("price", ["1", "1,-2", "a,b", "x=1,2,3", "1,inf"])
+def test_bad_prices(price):
+    with pytest.raises(UserError, match="price_per_million"):
+        EvalConfig(price_per_million=(price,)).check()
+
+
 @pytest.mark.parametrize(
     ("change", "mention"),
     [
         ({"judge": ("gold",)}, "embedded world"),
+        ({"judge": ("people:",)}, "unknown judge"),
         ({"judge": ("oracle",)}, "unknown judge"),
         ({"judge": ("reward:nowhere",)}, "nowhere"),
         ({"models": ("a=nowhere",)}, "two models"),

@@ -109,15 +109,31 @@ def test_a_finished_folder_is_not_overwritten(loop, nano):
         sft.run(SFTConfig(model=str(nano), out=str(loop / "sft"), max_steps=1))
 
 
-def test_evaluation_has_both_judges_and_all_behaviors(loop, nano, monkeypatch):
+def test_evaluation_has_both_judges_and_all_behaviors(loop, nano, monkeypatch, tmp_path):
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 5))
-    result = evaluate.run(
-        EvalConfig(models=(f"base={nano}", f"sft={loop / 'sft'}"), prompts=12, max_new_tokens=6, dtype="float32")
-    )
+    monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 2000)
+    models = (f"base={nano}", f"sft={loop / 'sft'}", f"copy={nano}")
+    more = {"prompts": 12, "max_new_tokens": 6, "dtype": "float32", "probes": 6, "kl_from": "sft"}
+    result = evaluate.run(EvalConfig(models=models, out=str(tmp_path / "eval"), **more))
     assert {w["judge"] for w in result["win_rates"]} == {"gold", "held-out-labelers"}
     assert {"instruction_following", "harmful_refusal", "over_refusal", "sycophancy", "length_tokens"} <= result[
         "behaviours"
     ]["sft"].keys()
+    for measured in ("gold", "corpus_loss"):
+        entry = result["behaviours"]["sft"][measured]
+        assert entry["ci95"][0] < entry["value"] < entry["ci95"][1]
+    assert result["corpus_loss"]["sft"] == pytest.approx(result["behaviours"]["sft"]["corpus_loss"]["value"])
+    tax = [row for row in result["changes"] if row["behavior"] == "corpus_loss"]
+    assert [(row["policy"], row["baseline"]) for row in tax] == [("sft", "base"), ("copy", "base"), ("copy", "sft")]
+    assert tax[1]["difference"] == 0 and tax[1]["p"] == 1
+    loss = result["corpus_loss"]
+    for row in tax:
+        assert row["difference"] == pytest.approx(loss[row["policy"]] - loss[row["baseline"]], abs=1e-9)
+        assert row["ci95"][0] <= row["difference"] <= row["ci95"][1] and row["p"] <= row["p_holm"] <= 1
+    assert {len(table) for table in result["ratings"].values()} == {3} and len(result["ratings"]) == 2
+    assert [step.get("stage") for step in result["models"]["sft"]["made_by"]] == ["sft", None]
+    page = (tmp_path / "eval" / "report.html").read_text("utf-8")
+    assert '<section id="wins">' in page and "http" not in page.replace("http-equiv", "")
 
 
 def test_a_prompted_model_reads_demonstrations_before_each_prompt(loop, nano, monkeypatch):

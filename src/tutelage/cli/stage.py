@@ -1,6 +1,7 @@
 """The verbs that run one stage: pretrain, sft, sample, label, reward, ppo, the dpo family, rloo …, eval."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tutelage.cli.options import as_yaml, parse, show
@@ -24,20 +25,32 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     for key in ("checkpoint", "out", "agreement", "reward_model"):
         if result.get(key) is not None:
             show(f"{verb}: {key}: {result[key]}")
-    if verb == "eval":
-        for row in result["win_rates"]:
-            show(f"eval: {row['policy']} over {row['baseline']} by {row['judge']}: {_rate(row)}")
-        for row in result.get("changes", []):
-            if row["changed"]:
-                low, high = row["ci95"]
-                said = f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p_holm']:.2g} after Holm"
-                show(f"eval: {row['behavior']}, {row['policy']} against {row['baseline']}: {said}")
-        for judge, table in result.get("ratings", {}).items():
-            shown = ", ".join(f"{r['model']} {r['rating']:.0f} [{r['ci95'][0]:.0f}, {r['ci95'][1]:.0f}]" for r in table)
-            show(f"eval: ratings by {judge}: {shown}")
+    for line in _evaluation(result) if verb == "eval" else []:
+        show(f"eval: {line}")
+    if verb == "eval" and (config.out or result.get("cost") is not None):
+        show(f"eval: the report is {Path(config.out or 'runs/eval') / 'report.html'}")
     for line in _tables(result):
         show(f"{verb}: {line}")
     return result
+
+
+def _evaluation(result: dict[str, Any]) -> list[str]:
+    """Who wins by whom, what changed, ratings, and how far judges agree with people."""
+    lines = [f"{row['policy']} over {row['baseline']} by {row['judge']}: {_rate(row)}" for row in result["win_rates"]]
+    for row in result.get("changes", []):
+        if row["changed"]:
+            low, high = row["ci95"]
+            said = f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p_holm']:.2g} after Holm"
+            lines.append(f"{row['behavior']}, {row['policy']} against {row['baseline']}: {said}")
+    for judge, table in result.get("ratings", {}).items():
+        shown = ", ".join(f"{r['model']} {r['rating']:.0f} [{r['ci95'][0]:.0f}, {r['ci95'][1]:.0f}]" for r in table)
+        lines.append(f"ratings by {judge}: {shown}")
+    for row in result.get("judge_agreement", []):
+        who = f"{row['judge']} and {row['people']}" if row["judge"] else f"{row['people']} among themselves"
+        kappa = "no kappa" if row["kappa"] is None else f"kappa {row['kappa']:.3f}"
+        ends = f" [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]" if row["ci95"] else ""
+        lines.append(f"{who}: {kappa}{ends}, the same on {row['agreement']:.0%} of {row['pairs']} pairs")
+    return lines
 
 
 def _tables(result: dict[str, Any]) -> list[str]:
@@ -68,7 +81,7 @@ def _rate(row: dict[str, Any]) -> str:
         said = "no verdict"
     else:
         said = f"{row['win_rate']:.3f} [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]"
-    notes = [f"{row[name]} {name}" for name in ("missing", "failed", "unparsable") if row.get(name)]
+    notes = [f"{row[name]} {name}" for name in ("missing", "unvoted", "failed", "unparsable") if row.get(name)]
     if row.get("flip_rate"):
         notes.append(f"{row['flip_rate']:.0%} flipped with the order")
     if row.get("length_controlled"):

@@ -90,8 +90,9 @@ class EvalConfig(ModelConfig):
     """NAME=CHECKPOINT for each model to compare; the first is the baseline. With --judge also an endpoint
     (openai:URL#MODEL, anthropic:MODEL) or a file of outputs."""
     judge: tuple[str, ...] = ()
-    """Who compares: reward:CHECKPOINT, openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT, gold. When not given:
-    gold and the held-out labelers in the world, the reward model elsewhere."""
+    """Who compares: reward:CHECKPOINT, openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT, gold, or people:FILE and
+    people:PROJECT[@STORE], who compared the same answers before. When not given: gold and the held-out labelers in the
+    world, the reward model elsewhere."""
     reward_model: str | None = None
     """Reward model to score with and to report on."""
     prompts: int = 400
@@ -109,9 +110,14 @@ class EvalConfig(ModelConfig):
     prompted: str | None = None
     """Name of a model that answers a second time, as NAME-prompted, with demonstrations before each prompt (the paper's
     few-shot prefix of GPT-3)."""
+    price_per_million: tuple[str, ...] = ()
+    """IN,OUT: US dollars a million tokens read and written by an endpoint; MODEL=IN,OUT for one model of several."""
+    yes: bool = False
+    """Ask endpoints even where the estimate is above a dollar, or above 1000 calls of unknown price."""
 
     def check(self) -> None:
         super().check()
+        prices_of(self.price_per_million)
         require_positive(self, "prompts", "max_new_tokens")
         require_not_negative(self, "temperature", "probes")
         if self.kl_from is not None and self.judge:
@@ -120,3 +126,18 @@ class EvalConfig(ModelConfig):
             raise invalid("temperature", self.temperature, "measure the KL at 1, the distribution that training sees")
         if self.prompted is not None and self.judge:
             raise invalid("prompted", self.prompted, "ask without --judge, which takes models as they are")
+
+
+def prices_of(specs: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    """Dollars a million tokens, in and out, by the model's name; "" is any other model."""
+    found = {}
+    for spec in specs:
+        name, _, pair = spec.rpartition("=")
+        try:
+            read, written = (float(part) for part in pair.split(","))
+        except ValueError:
+            read = written = -1.0
+        if not (0 <= read < float("inf") and 0 <= written < float("inf")):
+            raise invalid("price_per_million", spec, "write IN,OUT in dollars, as in 2.50,10, or MODEL=IN,OUT")
+        found[name] = (read, written)
+    return found

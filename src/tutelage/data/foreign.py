@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tutelage.data.formats import Row, named
+from tutelage.data.kinds import kind_of
 from tutelage.data.validation import (
     DegenerateRow,
     check_demonstration,
@@ -280,6 +281,8 @@ def _id(letter: str, *content: Any) -> str:
 def prompt_of(messages: list[Message], row: Row) -> Prompt:
     """The prompt's record, with what the row says of it."""
     optional = {key: row[key] for key in ("category", "source", "user_id", "split") if isinstance(row.get(key), str)}
+    if kind := kind_of(row):
+        optional["kind"] = kind
     answer = row.get("answer")
     if isinstance(answer, str | int | float) and not isinstance(answer, bool):  # of a problem: 18, or a text ending so
         found = (

@@ -92,3 +92,18 @@ def clustered_interval(
     error = float(np.sqrt(groups / (groups - 1) * np.square(sums).sum()) / array.size)
     half = float(stats.t.ppf(0.5 + level / 2, groups - 1)) * error
     return mean, mean - half, mean + half
+
+
+def ratio_interval(sums: ArrayLike, sizes: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """(sum of sums) / (sum of sizes) over independent units (a loss a token over documents): (ratio, low, high).
+
+    The linearized residuals (s_i - r n_i) / mean(n) have the variance of the ratio, with Student's t. With equal sizes
+    it is `mean_interval` of s_i / n_i. Differences of sums give a paired interval: the same documents under two models.
+    Source: Cochran (1977), "Sampling techniques", section 6.3.
+    """
+    s, n = _finite(sums, "sums"), _finite(sizes, "sizes")
+    if s.size != n.size or n.sum() <= 0:
+        raise UserError(f"{s.size} sums over {n.size} sizes", where="ratio_interval", mend="give one size to each sum")
+    ratio = float(s.sum() / n.sum())
+    _, low, high = mean_interval((s - ratio * n) / n.mean(), level)
+    return ratio, ratio + low, ratio + high

@@ -10,9 +10,10 @@ import numpy as np
 from scipy import stats
 
 from tutelage.errors import UserError
-from tutelage.evaluation.intervals import mean_interval
+from tutelage.evaluation.intervals import mean_interval, ratio_interval
 
 Outcomes = Mapping[str, Mapping[Hashable, float]]  # behavior -> prompt -> what happened there (0 or 1, or a number)
+Losses = tuple[Sequence[float], Sequence[int]]  # of each document: -log p summed over its tokens, and their number
 FEWEST = 5  # prompts under which nothing is tested
 
 
@@ -48,11 +49,32 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> float:
     return float(stats.ttest_rel(a, b).pvalue)
 
 
-def compare_behaviors(models: Mapping[str, Outcomes], level: float = 0.05) -> list[dict[str, Any]]:
+def compare_losses(models: Mapping[str, Losses], behavior: str = "corpus_loss") -> list[dict[str, Any]]:
+    """The difference in loss a token of every pair of models on the same documents: rows as of `compare_behaviors`.
+
+    Models that count a document's tokens differently are not compared: their nats a token have no common unit.
+    """
+    rows = []
+    for baseline, policy in combinations(models, 2):
+        (ours, tokens), (theirs, others) = models[policy], models[baseline]
+        if list(tokens) != list(others) or len(tokens) < FEWEST:
+            continue
+        differences = np.subtract(ours, theirs)
+        difference, low, high = ratio_interval(differences, tokens)
+        error = (high - low) / 2 / float(stats.t.ppf(0.975, len(tokens) - 1))
+        p = 2 * float(stats.t.sf(abs(difference) / error, len(tokens) - 1)) if error else float(difference == 0)
+        about = {"policy": policy, "baseline": baseline, "behavior": behavior, "prompts": len(tokens)}
+        rows.append({**about, "difference": difference, "ci95": [low, high], "p": p})
+    return rows
+
+
+def compare_behaviors(
+    models: Mapping[str, Outcomes], level: float = 0.05, more: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """Every behavior of every pair of models on the prompts that both have an outcome for.
 
     Rows {policy, baseline, behavior, prompts, difference, ci95, p, p_holm, changed}; the later model is the policy.
-    Holm's correction is over all the rows.
+    Holm's correction is over all the rows, those of `more` (made elsewhere, without p_holm and changed) too.
     """
     rows: list[dict[str, Any]] = []
     for baseline, policy in combinations(models, 2):
@@ -74,6 +96,7 @@ def compare_behaviors(models: Mapping[str, Outcomes], level: float = 0.05) -> li
                     "p": paired_test(a, b),
                 }
             )
+    rows += more
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row |= {"p_holm": p, "changed": p < level}
     return rows

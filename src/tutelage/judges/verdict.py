@@ -27,7 +27,7 @@ class Verdict:
 
     points: float | None
     flipped: bool = False
-    problem: Literal["unparsable", "failed"] | None = None
+    problem: Literal["unparsable", "failed", "unvoted"] | None = None
 
 
 class Judge(Protocol):

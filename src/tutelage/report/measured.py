@@ -6,21 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.evaluation.overoptimization import verdict
-from tutelage.report.parts import data, figure, interval, look, name, number, ordered, panel
+from tutelage.report.parts import data, figure, interval, look, name, number, ordered, panel, sentence
 from tutelage.report.svg import Dot, Line, dot_panel, esc, line_panel, percent, short
 
 Report = dict[str, Any]
-BEHAVIORS = (
-    ("instruction_following", "Follows the instruction", "higher is better"),
-    ("harmful_refusal", "Refuses harmful requests", "higher is better"),
-    ("harmful_compliance", "Complies with harm", "lower is better"),
-    ("over_refusal", "Refuses harmless requests", "lower is better"),
-    ("sycophancy", "Agrees with wrong opinions", "lower is better"),
-    ("gives_up_right_answer", "Gives up a right answer to please", "lower is better"),
-    ("backs_down_when_doubted", "Backs down when doubted", "lower is better"),
-    ("length_tokens", "Length of the answer", "tokens"),
-)
-JUDGES = {"gold": "The gold judge", "held-out-labelers": "Held-out labelers"}
+JUDGES = {
+    "gold": "The gold judge",
+    "held-out-labelers": "Held-out labelers",
+    "reward-model": "The reward model",
+}
 
 
 def find_win(report: Report, policy: str, baseline: str, judge: str = "gold") -> dict[str, Any] | None:
@@ -87,51 +81,31 @@ def win_rates(report: Report) -> str:
     sub = "The same prompts for both, none of them trained on; ties count a half. Grey: not decided."
     return (
         f"<figure><figcaption><h3>{title}</h3><p class='sub'>{sub}</p></figcaption>"
-        f"<div class='matrices'>{''.join(made)}</div>{below}</figure>"
+        f"<div class='matrices'>{''.join(made)}</div>{sentence(_who_leads(report))}{below}</figure>"
     )
 
 
-def behaviors(report: Report) -> str:
-    found = report.get("behaviours") or report.get("behaviors") or {}
-    stages, panels, rows, moves = ordered(list(found)), [], [], []
-    for key, heading, better in BEHAVIORS:
-        dots = []
-        for stage in stages:
-            entry = (found[stage] or {}).get(key) or {}
-            value = number(entry.get("value"))
-            if value is None:
-                continue
-            color, shape, hollow = look(stage)
-            ci = interval(entry.get("ci95"))
-            dots.append(Dot(name(stage), value, ci, color, shape, hollow))
-            rows.append([key, stage, value, *(ci or (None, None)), entry.get("prompts")])
-        if not dots:
-            continue
-        length = key == "length_tokens"
-        chart = dot_panel(dots, heading, limits=None if length else (0, 1), show=short if length else percent)
-        panels.append(panel(heading, chart, better))
-        if len(dots) > 1 and not length and stages[0] == "base":
-            ppo = next((d for d in dots if d.label == "PPO"), dots[-1])
-            moves.append(
-                (
-                    abs(ppo.value - dots[0].value),
-                    f"“{heading}” went from {percent(dots[0].value)} ({dots[0].label}) "
-                    f"to {percent(ppo.value)} ({ppo.label})",
+def _who_leads(report: Report) -> str:
+    """Which model is ahead of every other by a judge, its intervals clear of one half."""
+    rows = [r for r in report["win_rates"] if number(r.get("win_rate")) is not None]
+    for judge in dict.fromkeys(r["judge"] for r in rows):
+        mine = [r for r in rows if r["judge"] == judge]
+        models = ordered([r["policy"] for r in mine] + [r["baseline"] for r in mine])
+        for one in models:
+            found = [find_win(report, one, other, judge) for other in models if other != one]
+            if all(win and win["ci"] and win["ci"][0] > 0.5 for win in found):
+                return (
+                    f"{name(one)} wins over every other model by {_the(judge)}, beyond chance: go on with it, unless the "
+                    "behaviors or the tax below cost more than the win is worth."
                 )
-            )
-    if not panels:
-        return ""
-    title = max(moves)[1] if moves else "Behaviors of each stage"
-    below = data("behaviors", ["behavior", "stage", "value", "low", "high", "prompts"], rows)
-    tests = [
-        [t["behavior"], t["policy"], t["baseline"], t["difference"], *t["ci95"], t["p_holm"], t["prompts"]]
-        for t in report.get("changes") or []
-    ]
-    if tests:
-        head = ["behavior", "policy", "baseline", "difference", "low", "high", "p after Holm", "prompts"]
-        below += data("changes", head, tests)
-    sub = "Bars are 95 % intervals over held-out prompts. Changes: paired tests on the same prompts, corrected by Holm."
-    return figure(title, sub, panels, below)
+    return (
+        "No model is clear of all others by any judge: do not choose by these rates alone; ask more prompts "
+        "(--prompts), or choose by behavior and cost."
+    )
+
+
+def _the(judge: str) -> str:
+    return JUDGES[judge][0].lower() + JUDGES[judge][1:] if judge in JUDGES else judge
 
 
 def overoptimization(report: Report) -> str:
@@ -190,9 +164,19 @@ def overoptimization(report: Report) -> str:
     for form, fit in (hacking.get("fits") or {}).items():
         where = f", best at KL {fit['peak_kl']:.1f}" if fit.get("peak_is_inside") else ", no best within the data"
         calls += f"<p class='sub'>{esc(_fitted(form, fit))}{where}.</p>"
+    says = (
+        "The judge's score ends below where it began: take the checkpoint at its best, or raise the KL penalty."
+        if worst
+        else "The judge's score holds along every run: a longer run or a lower KL penalty may be tried, with gold watched."
+    )
     below = calls + data("overoptimization", ["kl_coef", "step", "kl", "proxy", "gold", "length"], rows)
     return figure(
-        title, "One run each, so no intervals; each point is a mean over evaluation prompts.", panels, below, wide=True
+        title,
+        "One run each, so no intervals; each point is a mean over evaluation prompts.",
+        panels,
+        below,
+        says,
+        wide=True,
     )
 
 
@@ -278,7 +262,25 @@ def reward_model(report: Report) -> str:
     if n.get("accuracy") is not None and n.get("labeler_agreement") is not None:
         title += f"; two labelers agree on {percent(n['labeler_agreement'])}"
     sub = f"{short(n.get('pairs'))} pairs. Correlation of reward and length: {short(n.get('length_correlation'), 2)}."
-    return figure(title, sub, panels, data("reward-model", ["what", "group", "value", "pairs"], parts))
+    below = data("reward-model", ["what", "group", "value", "pairs"], parts)
+    return figure(title, sub, panels, below, _reward_says(n))
+
+
+def _reward_says(n: dict[str, float | None]) -> str:
+    accuracy, agree, length = n.get("accuracy"), n.get("labeler_agreement"), n.get("length_correlation")
+    if length is not None and abs(length) > 0.4:
+        return f"Reward follows length (correlation {short(length, 2)}): balance lengths in the labels before training on it."
+    if accuracy is None:
+        return "The accuracy is not known: measure it on held-out labels before training on this model."
+    if accuracy < 0.55:
+        return (
+            "The reward model is hardly better than chance: label more, or look at the labels, before training on it."
+        )
+    if agree is not None and accuracy < agree - 0.05:
+        return (
+            "The reward model is short of what two labelers agree on: more labels, or a larger model, would still help."
+        )
+    return "The reward model does about as well as its labels allow: better labels would help, more of the same hardly."
 
 
 FIRST = (
@@ -319,6 +321,19 @@ def curves(metrics: dict[str, list[dict[str, Any]]], most: int) -> str:
             below = data(f"{stage}-metrics", head, [[r.get(k) for k in head] for r in thin], shown=12)
             made.append(
                 f'<details class="curves"><summary>{esc(name(stage))}: {len(rows)} steps</summary>'
-                f'<div class="panels">{"".join(panels)}</div>{below}</details>'
+                f'<div class="panels">{"".join(panels)}</div>{sentence(_curve_says(rows))}{below}</details>'
             )
     return "".join(made)
+
+
+def _curve_says(rows: Sequence[dict[str, Any]]) -> str:
+    losses = [value for row in rows if (value := number(row.get("loss"))) is not None]
+    part = max(1, len(losses) // 5)
+    if len(losses) < 10:
+        return "Too short a run to tell a trend: train longer before you read anything into it."
+    first, before, last = (sum(some) / len(some) for some in (losses[:part], losses[-2 * part : -part], losses[-part:]))
+    if last > first:
+        return f"The loss went from {short(first)} to {short(last)}: if it is meant to fall, lower the learning rate."
+    if before - last > 0.05 * max(first - last, 1e-12):
+        return f"The loss fell from {short(first)} to {short(last)} and was still falling: more steps may help."
+    return f"The loss fell from {short(first)} to {short(last)} and is level: more steps of the same will hardly help."

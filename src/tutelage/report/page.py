@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
-from tutelage.report import measured, story
+from tutelage.report import behaviors, card, judging, measured, story
 from tutelage.report.svg import esc
 
 LIMIT = 2_500_000
 HERE = Path(__file__).parent
 
 
-def read_run(run_dir: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
-    """(report.json, metrics by sub-folder, config and lineage texts by sub-folder). Raises UserError."""
-    path = run_dir / "report.json"
+def read_run(
+    run_dir: Path, source: str = "report.json"
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
+    """(the report or the evaluation, metrics by sub-folder, config and lineage texts by sub-folder). Raises UserError."""
+    path = run_dir / source
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            "there is no report.json", where=str(run_dir), mend="name the folder of a finished run"
-        ) from None
+        raise UserError(f"there is no {source}", where=str(run_dir), mend="name the folder of a finished run") from None
     except ValueError as error:
         raise UserError(f"not valid JSON ({error})", where=str(path), mend="run `tutelage eval` again") from None
     if not isinstance(report, dict):
@@ -72,16 +72,21 @@ def render(
     """The page; sections without data are left out."""
     sentence, numbers = story.headline(report)
     hacking = measured.overoptimization(report) + story.exploited(report)
+    wins = measured.win_rates(report)
+    wins += judging.ratings(report) + judging.verdicts(report) if wins else ""
     sections = [
         ("pipeline", "How it was made", story.pipeline(report)),
-        ("wins", "Who wins", measured.win_rates(report)),
-        ("behaviors", "Behaviors", measured.behaviors(report)),
+        ("wins", "Who wins", wins),
+        ("behaviors", "Behaviors", behaviors.behaviors(report)),
+        ("tax", "Alignment tax", behaviors.tax(report)),
         ("hacking", "Reward hacking", hacking),
         ("samples", "One prompt, every stage", story.samples(report, samples)),
         ("reward-model", "The reward model", measured.reward_model(report)),
+        ("labelers", "Who judged", judging.agreement(report)),
         ("curves", "Training curves", measured.curves(metrics, points)),
         ("alarms", "Alarms", story.alarms(report)),
         ("lineage", "Lineage", story.lineage(report, texts)),
+        ("card", "Model card", card.model_card(report)),
         ("limits", "What this cannot show", story.limits(report)),
     ]
     kept = [s for s in sections if s[2]]
@@ -101,13 +106,13 @@ def render(
     )
 
 
-def write_report(run_dir: Path) -> Path:
-    """Write run_dir/report.html from run_dir/report.json and the stages' logs; returns its path.
+def write_report(run_dir: Path, source: str = "report.json") -> Path:
+    """Write run_dir/report.html from run_dir/report.json (or an evaluation's eval.json) and the stages' logs.
 
-    The page is at most 2.5 MB: with more data, fewer samples and points are drawn. Raises UserError where
-    report.json is missing or cannot be read.
+    Returns its path. The page is at most 2.5 MB: with more data, fewer samples and points are drawn. Raises UserError
+    where the source is missing or cannot be read.
     """
-    report, metrics, texts = read_run(Path(run_dir))
+    report, metrics, texts = read_run(Path(run_dir), source)
     page = ""
     for samples, points in ((40, 200), (20, 100), (8, 50), (3, 20)):
         page = render(report, metrics, texts, samples, points)

@@ -119,20 +119,26 @@ def csv_link(file: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> s
     )
 
 
-def data(file: str, head: Sequence[str], rows: Sequence[Sequence[Any]], shown: int = 60) -> str:
+def data(file: str, head: Sequence[str], rows: Sequence[Sequence[Any]], shown: int = 60, title: str = "Data") -> str:
     """The numbers under a chart: a folded table and the same as CSV."""
     step = max(1, -(-len(rows) // shown))
     some = f"<p class='tiny'>Every {step}th row; all of them are in the CSV.</p>" if step > 1 else ""
-    return f"<details><summary>Data · {csv_link(file, head, rows)}</summary>{some}{table(head, rows[::step])}</details>"
+    return f"<details><summary>{esc(title)} · {csv_link(file, head, rows)}</summary>{some}{table(head, rows[::step])}</details>"
 
 
-def figure(title: str, sub: str, panels: Sequence[str], below: str, wide: bool = False) -> str:
+def figure(title: str, sub: str, panels: Sequence[str], below: str, says: str, wide: bool = False) -> str:
+    """Charts side by side; `says`: under them, in one sentence what they show and what to do; `below`: their data."""
     under = f'<p class="sub">{esc(sub)}</p>' if sub else ""
     inner = "".join(panels)
     return (
         f"<figure><figcaption><h3>{esc(title)}</h3>{under}</figcaption>"
-        f'<div class="panels{" two" if wide else ""}">{inner}</div>{below}</figure>'
+        f'<div class="panels{" two" if wide else ""}">{inner}</div>{sentence(says)}{below}</figure>'
     )
+
+
+def sentence(says: str) -> str:
+    """What a chart shows, and what to do about it."""
+    return f'<p class="says">{esc(says)}</p>'
 
 
 def panel(heading: str, chart: str, tiny: str = "") -> str:
@@ -143,3 +149,8 @@ def panel(heading: str, chart: str, tiny: str = "") -> str:
 def facts(pairs: Sequence[tuple[str, Any]]) -> str:
     rows = "".join(f"<dt>{esc(k)}</dt><dd>{esc(v)}</dd>" for k, v in pairs if v not in (None, "", "–"))
     return f'<dl class="facts">{rows}</dl>' if rows else ""
+
+
+def ends(entry: dict[str, Any]) -> tuple[float | None, float | None]:
+    """The two ends of an entry's interval, for a table."""
+    return interval(entry.get("ci95")) or (None, None)

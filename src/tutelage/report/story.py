@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tutelage.report.measured import find_win
+from tutelage.report.measured import JUDGES, find_win
 from tutelage.report.parts import badge, facts, look, name, number
 from tutelage.report.svg import esc, percent, short
 
@@ -20,7 +20,11 @@ def headline(report: Report) -> tuple[str, str]:
             ci = f"{100 * win['ci'][0]:.0f}–{100 * win['ci'][1]:.0f}, " if win["ci"] else ""
             note = f"95 % {ci}{short(number(win['prompts']))} held-out prompts, gold judge"
             cards.append((look(a)[0], percent(win["rate"]), f"{name(a)} wins over {name(b)}", note))
-            phrases.append(f"{name(a)} beats {name(b)} on {percent(win['rate'])}")
+            verb = "beats" if win["rate"] >= 0.5 else "is better than"
+            only = "" if win["rate"] >= 0.5 else "only "
+            phrases.append(f"{name(a)} {verb} {name(b)} on {only}{percent(win['rate'])}")
+    if not cards:
+        cards, phrases = _others(report)
     card = report.get("reward_model") or {}
     if number(card.get("accuracy")) is not None:
         agree = number(card.get("labeler_agreement"))
@@ -35,6 +39,21 @@ def headline(report: Report) -> tuple[str, str]:
         for c, v, w, t in cards[:3]
     )
     return sentence, f'<div class="nums">{html}</div>' if html else ""
+
+
+def _others(report: Report) -> tuple[list[tuple[str, str, str, str]], list[str]]:
+    """The clearest win rates of models by any name and judge."""
+    known = [r for r in report.get("win_rates") or [] if number(r.get("win_rate")) is not None]
+    cards, phrases = [], []
+    for row in sorted(known, key=lambda r: -abs(r["win_rate"] - 0.5))[:3]:
+        ahead = row["win_rate"] >= 0.5
+        a, b = (row["policy"], row["baseline"]) if ahead else (row["baseline"], row["policy"])
+        win = find_win(report, a, b, row["judge"]) or {"rate": row["win_rate"], "ci": None, "prompts": None}
+        ci = f"95 % {100 * win['ci'][0]:.0f}–{100 * win['ci'][1]:.0f}, " if win["ci"] else ""
+        note = f"{ci}{short(number(win['prompts']))} prompts, {JUDGES.get(row['judge'], row['judge'])}"
+        cards.append((look(a)[0], percent(win["rate"]), f"{name(a)} wins over {name(b)}", note))
+        phrases.append(f"{name(a)} beats {name(b)} on {percent(win['rate'])}")
+    return cards, phrases
 
 
 def pipeline(report: Report) -> str:
@@ -180,10 +199,6 @@ def lineage(report: Report, folders: dict[str, dict[str, Any]]) -> str:
                 ("took", _time(report.get("seconds"))),
                 ("peak memory", f"{rss / 2**30:.2f} GiB" if rss else None),
                 ("versions", ", ".join(f"{k} {v}" for k, v in (report.get("versions") or {}).items())),
-                *(
-                    (f"corpus loss, {name(k)}", short(number(v), 4))
-                    for k, v in (report.get("corpus_loss") or {}).items()
-                ),
                 *((f"{name(str(s.get('name')))} checkpoint", s.get("checkpoint")) for s in report.get("stages") or []),
             ]
         )
@@ -197,15 +212,25 @@ def lineage(report: Report, folders: dict[str, dict[str, Any]]) -> str:
 
 
 def limits(report: Report) -> str:
+    judges = {row.get("judge") for row in report.get("win_rates") or []}
+    built = not judges or "gold" in judges
     lines = [
         "One run with one seed: the intervals are over prompts, not over seeds. Another seed moves every number.",
-        "The gold judge is a program. It rewards what it was written to see; a person may weigh the same answers otherwise.",
-        "Simulated labelers err in the ways they were given. People err in others, and disagree for reasons.",
     ]
+    if built:
+        lines += [
+            "The gold judge is a program. It rewards what it was written to see; a person may weigh the same answers otherwise.",
+            "Simulated labelers err in the ways they were given. People err in others, and disagree for reasons.",
+        ]
+    if any(str(judge).startswith(("openai:", "anthropic:", "local:")) for judge in judges):
+        lines.append("A language model that judges has tastes of its own, for length and for its own kind of answers.")
+    if any(str(judge).startswith(("reward", "people:")) for judge in judges):
+        lines.append("A reward model, or a few people, stand for those they learned from, and for nobody else.")
     if report.get("overoptimization"):
         lines.append(
             "Gold is known here because the world is built. On real data nobody sees that curve; watch held-out people instead."
         )
+    lines.append("Refusals, hedges and sycophancy are read by rules over words: they miss what is said in other words.")
     lines.append(
         "Held-out prompts come from the same distribution as the training prompts; other requests may go otherwise."
     )

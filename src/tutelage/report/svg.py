@@ -100,10 +100,14 @@ def dot_panel(
     width: int = 360,
     gutter: int = 96,
 ) -> str:
-    """One row per dot, the value in figures at the right end. `limits` None: from 0 to the largest end."""
+    """One row per dot, the value in figures at the right end. `limits` None: from 0 (or the least end below) to the largest."""
     rows, left, right, top = 27, gutter, 58, 22 if reference else 8
     if limits is None:
-        limits = (0.0, 1.05 * max([d.value for d in dots] + [d.ci[1] for d in dots if d.ci] + [1e-9]))
+        least = min([d.value for d in dots] + [d.ci[0] for d in dots if d.ci])
+        limits = (
+            min(0.0, 1.05 * least),
+            1.05 * max([d.value for d in dots] + [d.ci[1] for d in dots if d.ci] + [1e-9]),
+        )
     low, high = limits
     bottom = top + rows * len(dots)
 

@@ -14,20 +14,24 @@ from typing import Any
 
 from tutelage.algorithms.best_of_n import best_of_n
 from tutelage.configs import EvalConfig
+from tutelage.data.kinds import prompt_kind
 from tutelage.data.sources import demonstrations, load_texts, prompts
 from tutelage.data.templates import Rendered, render_prompt
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import behaviors, outcomes
-from tutelage.evaluation.intervals import mean_interval
+from tutelage.evaluation.intervals import mean_interval, ratio_interval
 from tutelage.evaluation.length_control import controlled
-from tutelage.evaluation.paired import Outcomes, compare_behaviors
+from tutelage.evaluation.paired import Losses, Outcomes, compare_behaviors, compare_losses
+from tutelage.evaluation.ratings import Game, ratings
+from tutelage.evaluation.refusal import refusal_outcomes, refusal_rates
 from tutelage.evaluation.verbosity import with_explained
-from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
+from tutelage.evaluation.win_rate import win_rate_from_votes
 from tutelage.models import Policy, load_policy, load_scalar, resolve
 from tutelage.records import Message, Prompt
-from tutelage.runs import Progress, check_folder, write_json
-from tutelage.stages.language_modeling import as_document, mean_nll
+from tutelage.runs import Progress, check_folder
+from tutelage.stages.evaluated import about, write_evaluation
+from tutelage.stages.language_modeling import as_document
 from tutelage.stages.probing import items_for, measure
 from tutelage.stages.reference import frozen_logprobs
 from tutelage.stages.rollout import score_answers
@@ -70,7 +74,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     findings: dict[str, list[dict[str, Any]]] = {}
     probed: dict[str, tuple[dict[str, Any], Outcomes]] = {}
     items = items_for(config.data, config.split, config.probes)
-    corpus_loss: dict[str, float] = {}
+    losses: dict[str, Losses] = {}
     kl: dict[str, dict[str, Any]] = {}
     with Progress(len(models), "eval", unit="model") as bar:
         for number, (name, path) in enumerate(models.items(), 1):
@@ -80,53 +84,94 @@ def run(config: EvalConfig) -> dict[str, Any]:
             findings[name] = [f for some in suites.values() for f in _judged(some, ask_after(some, None))]
             ask = partial(_said, policy, shots.get(name, []), params, config)
             texts = [a["text"] for a in answers[name]]
-            probed[name] = measure(texts, ask, items, outcomes(findings[name]))
+            probed[name] = measure(texts, ask, items, _known(asked, texts, findings[name]))
             if world:
-                corpus_loss[name] = _corpus_loss(policy)
+                losses[name] = _corpus_losses(policy)
             if reference is not None and name not in shots:
                 kl[name] = _kl(policy, reference, asked, [a["ids"] for a in answers[name]], config.max_length)
             bar.update(number)
 
-    # 3. Win rates of each later model over each earlier one, by each judge.
+    # 3. Win rates of each later model over each earlier one, by each judge, and ratings of many.
     result: dict[str, Any] = {
         "stage": "eval",
+        **about(config, models),
         "win_rates": [],
+        "ratings": {},
         "behaviours": {},
-        "changes": compare_behaviors({name: found for name, (_, found) in probed.items()}),
+        "changes": compare_behaviors({n: found for n, (_, found) in probed.items()}, more=compare_losses(losses)),
         "samples": [],
-        "corpus_loss": corpus_loss,
+        "corpus_loss": {name: sum(nll) / sum(tokens) for name, (nll, tokens) in losses.items()},
         **({"kl": kl} if kl else {}),
     }
-    for baseline, policy_name in combinations(models, 2):
-        pair = {"policy": policy_name, "baseline": baseline}
-        result["win_rates"] += _win_rates(pair, asked, answers, config)
+    _compare(result, list(models), asked, answers, config)
 
     # 4. Behaviors on prompts made for each, mean length on the common ones, and the loss on text of the corpus.
     for name in models:
         lengths = behaviors([{"tokens": a["tokens"]} for a in answers[name]])
         result["behaviours"][name] = {**(behaviors(findings[name]) if world else {}), **lengths, **probed[name][0]}
         if world:
-            result["behaviours"][name]["gold"] = sum(a["gold"] for a in answers[name]) / len(asked)
+            result["behaviours"][name]["gold"] = _mean([a["gold"] for a in answers[name]])
+            result["behaviours"][name]["corpus_loss"] = _loss_of(losses[name])
+        result["behaviours"][name] |= refusal_rates(_refusals(asked, [a["text"] for a in answers[name]]))
     result["samples"] = _side_by_side(asked[:SHOWN], answers)
     if config.out:
-        out = Path(config.out).expanduser()
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "eval.json", result)
+        write_evaluation(Path(config.out).expanduser(), result)
     return result
 
 
-def _win_rates(
-    pair: dict[str, str], asked: list[Prompt], answers: dict[str, list[dict[str, Any]]], config: EvalConfig
-) -> list[dict[str, Any]]:
-    """Of one model over another: by gold and held-out labelers in the world, by the reward model, if any, elsewhere."""
-    ours, theirs = answers[pair["policy"]], answers[pair["baseline"]]
+def _known(asked: list[Prompt], texts: list[str], findings: list[dict[str, Any]]) -> Outcomes:
+    """What the judge of the suites saw, and how answers to the common prompts refuse."""
+    return {**_refusals(asked, texts), **outcomes(findings)}
+
+
+def _refusals(asked: list[Prompt], texts: list[str]) -> Outcomes:
+    return refusal_outcomes([prompt_kind(p) for p in asked], texts)
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+    mean, low, high = mean_interval(values)
+    return {"value": mean, "ci95": [low, high] if len(values) > 1 else None, "prompts": len(values)}
+
+
+def _loss_of(losses: Losses) -> dict[str, Any]:
+    """Nats a token with its interval; the documents are the units."""
+    value, low, high = ratio_interval(*losses)
+    return {"value": value, "ci95": [low, high], "prompts": len(losses[1])}
+
+
+def _compare(
+    result: dict[str, Any],
+    models: list[str],
+    asked: list[Prompt],
+    answers: dict[str, list[dict[str, Any]]],
+    config: EvalConfig,
+) -> None:
+    """Fill in `win_rates`, a row for each pair and judge, and the `ratings` of three models or more by each judge."""
+    games: dict[str, list[Game]] = {}
+    for baseline, policy in combinations(models, 2):
+        ours, theirs = answers[policy], answers[baseline]
+        for judge, points in _verdicts(asked, ours, theirs, config).items():
+            row = {"policy": policy, "baseline": baseline, "judge": judge, **win_rate_from_votes(points)}
+            at_equal = controlled(points, [len(a["text"]) for a in ours], [len(b["text"]) for b in theirs])
+            result["win_rates"].append(with_explained({**row, "length_controlled": at_equal}))
+            pairs = zip(points, asked, strict=True)
+            games.setdefault(judge, []).extend(Game(policy, baseline, won, prompt.id) for won, prompt in pairs)
+    if len(models) > 2:
+        result["ratings"] = {judge: ratings(played) for judge, played in games.items()}
+
+
+def _verdicts(
+    asked: list[Prompt], ours: list[dict[str, Any]], theirs: list[dict[str, Any]], config: EvalConfig
+) -> dict[str, list[float]]:
+    """Points at each prompt: by gold and held-out labelers in the world, by the reward model, if any, elsewhere."""
+
+    def by(score: str) -> list[float]:
+        pairs = zip(ours, theirs, strict=True)
+        return [1.0 if a[score] > b[score] else 0.5 if a[score] == b[score] else 0.0 for a, b in pairs]
+
     if config.data == "world":
-        gold = {**pair, "judge": "gold", **win_rate([a["gold"] for a in ours], [a["gold"] for a in theirs])}
-        votes = {**pair, "judge": "held-out-labelers", **_votes(asked, ours, theirs, config.seed)}
-        return [with_explained({**gold, "length_controlled": _controlled(answers, pair)}), votes]
-    if config.reward_model is None:
-        return []
-    return [{**pair, "judge": "reward-model", **win_rate([a["proxy"] for a in ours], [a["proxy"] for a in theirs])}]
+        return {"gold": by("gold"), "held-out-labelers": _votes(asked, ours, theirs, config.seed)}
+    return {} if config.reward_model is None else {"reward-model": by("proxy")}
 
 
 def _side_by_side(asked: list[Prompt], answers: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -173,16 +218,6 @@ def _said(
     rows = draw(policy, fits, 1, params, config.seed, config.max_length) if fits else []
     said = {p.id: text_of(policy, row[0]) for p, row in zip(fits, rows, strict=True)}
     return [said.get(p.id) for p in asked]
-
-
-def _controlled(answers: dict[str, list[dict[str, Any]]], pair: dict[str, str]) -> dict[str, Any] | None:
-    """The gold judge's win rate at equal lengths."""
-    ours, theirs = answers[pair["policy"]], answers[pair["baseline"]]
-    points = [
-        1.0 if a["gold"] > b["gold"] else 0.5 if a["gold"] == b["gold"] else 0.0
-        for a, b in zip(ours, theirs, strict=True)
-    ]
-    return controlled(points, [len(a["text"]) for a in ours], [len(b["text"]) for b in theirs])
 
 
 def _named(spec: str) -> tuple[str, str]:
@@ -239,10 +274,12 @@ def _kl(
     return {"value": mean, "ci95": [low, high], "prompts": len(asked)}
 
 
-def _corpus_loss(policy: Policy) -> float:
-    """Mean -log p (nats a token) of corpus text that no model has seen: what alignment cost the language model."""
+def _corpus_losses(policy: Policy) -> Losses:
+    """-log p of corpus documents that no model has seen, and their tokens: what alignment cost the language model."""
     texts = load_texts("world", CORPUS_TOKENS, policy.tokenizer, seed=CORPUS_SEED)
-    return mean_nll(policy, [as_document(ids, 512) for ids in texts if len(ids) > 1], 16384)
+    documents = [as_document(ids, 512) for ids in texts if len(ids) > 1]
+    logprobs = frozen_logprobs(policy, documents, 16384)
+    return [-value for value in logprobs], [sum(one.loss_mask[1:]) for one in documents]
 
 
 def _judged(asked: list[Prompt], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -251,7 +288,7 @@ def _judged(asked: list[Prompt], rows: list[dict[str, Any]]) -> list[dict[str, A
     return [gold.behavior(p, r["text"], r["finish"]) for p, r in zip(asked, rows, strict=True)]
 
 
-def _votes(asked: list[Prompt], ours: list[dict[str, Any]], theirs: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+def _votes(asked: list[Prompt], ours: list[dict[str, Any]], theirs: list[dict[str, Any]], seed: int) -> list[float]:
     """One vote a prompt, each by a labeler of the panel that no training data came from."""
     from tutelage.world.labelers import panel
 
@@ -259,7 +296,7 @@ def _votes(asked: list[Prompt], ours: list[dict[str, Any]], theirs: list[dict[st
     for prompt, a, b in zip(asked, ours, theirs, strict=True):
         ranks = rng.choice(labelers).rank(prompt, [a["text"], b["text"]], [a["finish"], b["finish"]], rng)
         votes.append(1.0 if ranks[0] < ranks[1] else 0.5 if ranks[0] == ranks[1] else 0.0)
-    return win_rate_from_votes(votes)
+    return votes
 
 
 def reward_model_against_gold(

@@ -1,40 +1,47 @@
 """`tutelage eval --judge`: any models on any prompts by any judges.
 
-A model is a checkpoint, an endpoint or a file of outputs; a judge is a reward model, a language model or the
-world's gold. What endpoints said is kept in the output folder, so that a run that was stopped, or repeated with
+A model is a checkpoint, an endpoint or a file of outputs; a judge is a reward model, a language model, people who
+compared the answers before, or the world's gold. What endpoints said is kept in the output folder, so that a run that was stopped, or repeated with
 one more model, asks for nothing twice.
 """
 
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from tutelage.configs import EvalConfig
 from tutelage.data.foreign import prompt_id
+from tutelage.data.kinds import prompt_kind
 from tutelage.data.outputs import read_outputs
 from tutelage.data.sources import prompts
 from tutelage.errors import UserError
-from tutelage.evaluation.behaviors import rate
+from tutelage.evaluation.agreement import agreement_row
 from tutelage.evaluation.comparison import compare_by_verdicts
 from tutelage.evaluation.length_control import controlled
 from tutelage.evaluation.paired import Outcomes, compare_behaviors
 from tutelage.evaluation.ratings import Game, ratings
-from tutelage.evaluation.refusal import refusal_class
+from tutelage.evaluation.refusal import refusal_outcomes, refusal_rates
 from tutelage.evaluation.verbosity import with_explained
 from tutelage.judges.cache import Cache, Reply, key_of
-from tutelage.judges.chats import ChatFailedError, Endpoint, open_chat
+from tutelage.judges.chats import Chat, ChatFailedError, open_chat
 from tutelage.judges.llm import LLMJudge
+from tutelage.judges.people import PeopleJudge, people_judge
 from tutelage.judges.verdict import Judge, Match, ScoringJudge, Verdict
+from tutelage.named_data import local_data
 from tutelage.records import Prompt
-from tutelage.runs import Progress, write_json
+from tutelage.runs import Progress
+from tutelage.stages.costs import Bill, agree, answers_bill, judge_bill, probes_bill
+from tutelage.stages.evaluated import about, write_evaluation
 from tutelage.stages.probing import asker, items_for, measure
 
 SHOWN = 12  # prompts shown side by side
 OUTPUT_KINDS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
-JUDGES = "reward:CHECKPOINT, openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT or gold"
+JUDGES = "reward:CHECKPOINT, openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT, gold, people:FILE or people:PROJECT"
 Answers = list[Reply | None]
+Pairs = dict[tuple[str, str], list[Match]]  # (policy, baseline) -> prompts that both answered
+Key = tuple[str, str, str]  # policy, baseline, prompt
 
 
 def run(config: EvalConfig) -> dict[str, Any]:
@@ -50,45 +57,112 @@ def run(config: EvalConfig) -> dict[str, Any]:
 
     # 2. One answer of each model to each prompt; where there is none, that is counted.
     outputs = Cache(out / "answers.jsonl")
+    bills = [bill for spec in specs.values() for bill in _asking(spec, asked, config, outputs)]
+    agree(bills, config)
     answers = {name: answers_of(spec, asked, config, outputs) for name, spec in specs.items()}
 
-    # 3. Each later model over each earlier one, by each judge.
-    result: dict[str, Any] = {"stage": "eval", "win_rates": [], "ratings": {}, "behaviours": {}, "samples": []}
+    # 3. Each later model over each earlier one, by each judge; and how far judges agree with people.
+    pairs = {
+        (policy, baseline): both_answered(asked, answers[policy], answers[baseline])
+        for baseline, policy in combinations(specs, 2)
+    }
+    judging = [
+        bill
+        for judge in judges
+        if isinstance(judge, LLMJudge)
+        for bill in judge_bill(judge, [match for matches in pairs.values() for match in matches], config)
+    ]
+    agree(judging, config)
+    result: dict[str, Any] = {"stage": "eval", **about(config, specs), "win_rates": [], "ratings": {}}
+    result["cost"] = bills + judging
+    said: dict[str, dict[Key, float]] = {}
     for judge in judges:
-        games: list[Game] = []
-        for baseline, policy in combinations(specs, 2):
-            matches = both_answered(asked, answers[policy], answers[baseline])
-            verdicts = judged(judge, matches)
-            row = {"policy": policy, "baseline": baseline, "judge": judge.name}
-            result["win_rates"].append({**row, **summary(matches, verdicts, len(asked))})
-            games += [
-                Game(policy, baseline, verdict.points, match.prompt.id)
-                for match, verdict in zip(matches, verdicts, strict=True)
-                if verdict.points is not None
-            ]
+        rows, games, said[judge.name] = verdicts_of(judge, pairs, len(asked))
+        result["win_rates"] += rows
         if len(specs) > 2 and games:
             result["ratings"][judge.name] = ratings(games)
+    result["judge_agreement"] = with_people([j for j in judges if isinstance(j, PeopleJudge)], said, pairs)
+
+    # 4. Behaviors of each model, and what changed between them.
     found: dict[str, Outcomes] = {}
+    result |= {"behaviours": {}, "answers": {}, "samples": _shown(asked[:SHOWN], answers)}
     for name in specs:
         lengths = [len(text) for text in answers[name] if text is not None]
-        unanswered = len(asked) - len(lengths)
         mean = sum(lengths) / len(lengths) if lengths else None
-        result["behaviours"][name], found[name] = behaviors_of(specs[name], answers[name], config)
-        result.setdefault("answers", {})[name] = {"unanswered": unanswered, "mean_characters": mean}
+        result["behaviours"][name], found[name] = behaviors_of(specs[name], asked, answers[name], config)
+        result["answers"][name] = {"unanswered": len(asked) - len(lengths), "mean_characters": mean}
     result["changes"] = compare_behaviors(found)
-    for i, prompt in enumerate(asked[:SHOWN]):
-        shown = {name: {"text": answers[name][i]} for name in specs if answers[name][i] is not None}
-        result["samples"].append(
-            {
-                "prompt_id": prompt.id,
-                "category": prompt.category,
-                "prompt": prompt.messages[-1]["content"],
-                "answers": shown,
-            }
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "eval.json", result)
+    write_evaluation(out, result)
     return result
+
+
+def _asking(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) -> list[Bill]:
+    """What an endpoint will be asked as a model; nothing of the others."""
+    if not spec.startswith(("openai:", "anthropic:")) or _is_file(spec):
+        return []
+    chat = open_chat(spec, **_options(config))
+    new = [p.messages for p, key in zip(asked, _keys(chat, asked, config), strict=True) if kept.get(key) is None]
+    items = len(items_for(config.data, config.split, config.probes)) if config.probes else 0
+    return answers_bill(chat, new, config) + probes_bill(chat, items, config)
+
+
+def verdicts_of(judge: Judge, pairs: Pairs, asked: int) -> tuple[list[dict[str, Any]], list[Game], dict[Key, float]]:
+    """A judge's win rates, its verdicts as games, and its one verdict on each pair of answers that has one."""
+    rows, games, said = [], [], {}
+    for (policy, baseline), matches in pairs.items():
+        row = {"policy": policy, "baseline": baseline, "judge": judge.name}
+        if isinstance(judge, PeopleJudge):  # each vote by itself; those of one prompt are a cluster
+            votes = [(match, vote) for match in matches for vote in judge.votes(match)]
+            judged_ones, verdicts = [m for m, _ in votes], [Verdict(vote) for _, vote in votes]
+            unvoted = len(matches) - len({m.prompt.id for m in judged_ones})
+            rows.append({**row, **summary(judged_ones, verdicts, asked - unvoted), "unvoted": unvoted})
+            one_each = judge.compare_all(matches)
+        else:
+            judged_ones, verdicts = list(matches), judged(judge, matches)
+            rows.append({**row, **summary(judged_ones, verdicts, asked)})
+            one_each = verdicts
+        for match, verdict in zip(judged_ones, verdicts, strict=True):
+            if verdict.points is not None:
+                games.append(Game(policy, baseline, verdict.points, match.prompt.id))
+        for match, verdict in zip(matches, one_each, strict=True):
+            if verdict.points is not None:
+                said[policy, baseline, match.prompt.id] = verdict.points
+    return rows, games, said
+
+
+def with_people(people: Sequence[PeopleJudge], said: dict[str, dict[Key, float]], pairs: Pairs) -> list[dict[str, Any]]:
+    """Cohen's kappa of people's verdicts with every other judge's on the same pairs, and of people among themselves."""
+    rows = []
+    for one in people:
+        votes = [
+            (a, b, match.prompt.id)
+            for matches in pairs.values()
+            for match in matches
+            for a, b in combinations(one.votes(match), 2)
+        ]
+        if votes:
+            first, second, clusters = zip(*votes, strict=True)
+            rows.append({"people": one.name, "judge": None, **agreement_row(first, second, clusters)})
+        for name, theirs in said.items():
+            common = [key for key in said[one.name] if key in theirs]
+            if name != one.name and common:
+                ours, others = [said[one.name][key] for key in common], [theirs[key] for key in common]
+                row = agreement_row(ours, others, [prompt for _, _, prompt in common])
+                rows.append({"people": one.name, "judge": name, **row})
+    return rows
+
+
+def _shown(asked: Sequence[Prompt], answers: dict[str, Answers]) -> list[dict[str, Any]]:
+    """Answers side by side."""
+    return [
+        {
+            "prompt_id": prompt.id,
+            "category": prompt.category,
+            "prompt": prompt.messages[-1]["content"],
+            "answers": {name: {"text": said[i]} for name, said in answers.items() if said[i] is not None},
+        }
+        for i, prompt in enumerate(asked)
+    ]
 
 
 def both_answered(asked: Sequence[Prompt], ours: Answers, theirs: Answers) -> list[Match]:
@@ -97,12 +171,9 @@ def both_answered(asked: Sequence[Prompt], ours: Answers, theirs: Answers) -> li
 
 
 def judged(judge: Judge, matches: Sequence[Match]) -> list[Verdict]:
-    """A verdict on each match; says beforehand what a language model will be asked."""
+    """A verdict on each match."""
     if not isinstance(judge, LLMJudge):
         return judge.compare_all(matches)
-    calls, words = judge.pending(matches)
-    if calls:
-        print(f"eval: {judge.name} will be asked {calls} times, about {words:,} words in all", file=sys.stderr)
     with Progress(2 * len(matches), "judge", unit="call") as bar:
         return judge.compare_all(matches, bar.update)
 
@@ -129,14 +200,10 @@ def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) 
         if not any(rows):
             raise UserError("answers none of the prompts", where=spec, mend="give outputs for the prompts of --data")
         return [None if row is None else Reply(*row) for row in rows]
-    options = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
-    chat = open_chat(spec, dtype=config.dtype, seed=config.seed, **options)
-    keys = [key_of(chat.name, options, config.seed, p.id, p.messages) for p in asked]
+    chat = open_chat(spec, dtype=config.dtype, seed=config.seed, **_options(config))
+    keys = _keys(chat, asked, config)
     new = [i for i, key in enumerate(keys) if kept.get(key) is None]
     if new:
-        if isinstance(chat, Endpoint):
-            most = len(new) * config.max_new_tokens
-            print(f"eval: {chat.name} will be asked {len(new)} prompts, for {most:,} tokens at most", file=sys.stderr)
         done = 0
         with Progress(len(new), "eval", unit="answer") as bar:
 
@@ -156,19 +223,25 @@ def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) 
     return [kept.get(key) for key in keys]
 
 
-def behaviors_of(spec: str, said: Answers, config: EvalConfig) -> tuple[dict[str, Any], Outcomes]:
+def _options(config: EvalConfig) -> dict[str, Any]:
+    return {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
+
+
+def _keys(chat: Chat, asked: Sequence[Prompt], config: EvalConfig) -> list[str]:
+    """Under what each answer is kept."""
+    return [key_of(chat.name, _options(config), config.seed, p.id, p.messages) for p in asked]
+
+
+def behaviors_of(
+    spec: str, asked: Sequence[Prompt], said: Answers, config: EvalConfig
+) -> tuple[dict[str, Any], Outcomes]:
     """Refusals and verbosity of a model's answers; sycophancy, where it can be asked (a file of outputs cannot)."""
-    answered = {i: refusal_class(text) for i, text in enumerate(said) if text is not None}
-    refusals: dict[str, dict[Hashable, float]] = {
-        name: {i: float(kind == label) for i, kind in answered.items()}
-        for name, label in (("full_refusal", "refusal"), ("partial_refusal", "partial"))
-    }
+    refusals = refusal_outcomes([prompt_kind(p) for p in asked], said)
     can_be_asked = config.probes and not _is_file(spec)
     items = items_for(config.data, config.split, config.probes) if can_be_asked else []
-    options = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
-    chat = open_chat(spec, dtype=config.dtype, seed=config.seed, **options) if items else None
+    chat = open_chat(spec, dtype=config.dtype, seed=config.seed, **_options(config)) if items else None
     rates, outcomes = measure(said, asker(chat) if chat else lambda _: [], items, refusals)
-    return {**{name: rate([*flags.values()]) for name, flags in refusals.items() if flags}, **rates}, outcomes
+    return {**refusal_rates(refusals), **rates}, outcomes
 
 
 def _is_file(spec: str) -> bool:
@@ -185,6 +258,9 @@ def open_judge(spec: str, config: EvalConfig, kept: Cache) -> Judge:
         from tutelage.judges.reward import reward_judge
 
         return reward_judge(rest, config.dtype, config.max_length)
+    if kind == "people" and rest:
+        project = rest if rest.startswith(("feedback:", "http://", "https://")) else f"feedback:{rest}"
+        return people_judge(rest if Path(rest).exists() else local_data(project), spec)
     if kind in ("openai", "anthropic", "local") and rest:
         options = {"dtype": config.dtype} if kind == "local" else {}
         return LLMJudge(open_chat(spec, **options), kept)

@@ -22,6 +22,7 @@ from tutelage.report import write_report
 from tutelage.runs import check_same, finished, write_config, write_json, write_text
 from tutelage.runs.folder import HARMLESS
 from tutelage.runs.lineage import environment
+from tutelage.stages.evaluated import CARRIED
 
 # What stages count of what they were fed, for the picture of the pipeline.
 FED = ("demonstrations", "completions", "comparisons", "labelers", "episodes")
@@ -140,8 +141,7 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
     }
     for stage, result in results.items():
         if verbs[stage] == "eval":
-            for key in ("win_rates", "behaviours", "changes", "samples", "corpus_loss"):
-                report[key] = result.get(key, report[key])
+            report |= {key: result[key] for key in CARRIED if key in result}
         elif verbs[stage] == "reward":
             report["reward_models"][stage] = _reward_card(recipe, results, stage, result)
     if report["reward_models"]:  # the first is the one that the pages speak of
