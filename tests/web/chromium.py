@@ -22,7 +22,7 @@ Select = pytest.importorskip("selenium.webdriver.support.ui").Select
 ActionChains, Keys = webdriver.ActionChains, webdriver.Keys
 # What the console says of requests that a test makes fail on purpose.
 EXPECTED = ("ERR_INTERNET_DISCONNECTED", "ERR_NETWORK", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION")
-EXPECTED += tuple(f"status of {number}" for number in (401, 403, 409, 503))
+EXPECTED += tuple(f"status of {number}" for number in (401, 403, 409, 422, 503))
 
 
 @contextmanager
