@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tutelage.feedback import people, queue, rounds, rounds_run
 from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.rounds import RoundSettings
-from tutelage.feedback.schema import Audit, Round, Task
+from tutelage.feedback.schema import Audit, Completion, Round, Task
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def commands(store, sampled, monkeypatch):
         self.look()
         if words[0] == "sample":
             asked, drawn = sampled(2, int(words[words.index("--samples") + 1]))
+            drawn[0] = replace(drawn[0], text=drawn[0].text + "\x00")  # a young model draws any byte
             write_jsonl(Path(words[words.index("--out") + 1]), [*asked, *drawn])
         elif words[0] == "run":
             out = self.folder / "run"
@@ -71,6 +73,7 @@ def test_a_round_waits_for_people_and_goes_on_where_it_was(store, commands, tmp_
         (told,) = rounds.standings(db, find_project(db, "loop"), time.time())
         assert (told.labeled, told.needed, told.share, told.alive) == (4, 4, 1.0, False)
         assert {task.round for task in db.query(Task)} == {1}
+        assert [one.text[-1] for one in db.query(Completion)].count("\ufffd") == 1
     # the next round samples from the policy that came of this one, and its items are new ones
     following = run(store, tmp_path)
     assert following["round"] == 2 and following["labels"] == "0 of 4"

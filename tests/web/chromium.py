@@ -6,6 +6,10 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import select
+
+from tutelage.feedback.ranking import groups_of, write_ranking
+from tutelage.feedback.schema import Answer, Assignment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -13,6 +17,12 @@ if not CHROMIUM or not DRIVER:
     pytest.skip("Chromium and chromedriver are not installed", allow_module_level=True)
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+Select = pytest.importorskip("selenium.webdriver.support.ui").Select
+ActionChains, Keys = webdriver.ActionChains, webdriver.Keys
+# What the console says of requests that a test makes fail on purpose.
+EXPECTED = ("ERR_INTERNET_DISCONNECTED", "ERR_NETWORK", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION")
+EXPECTED += tuple(f"status of {number}" for number in (401, 403, 409, 422, 503))
 
 
 @contextmanager
@@ -58,3 +68,90 @@ def violations(driver):
         found += [(rule["id"], scheme, rule["nodes"][0]["html"][:200]) for rule in rules]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     return found
+
+
+def sign_in(driver, address, name, password):
+    driver.get(address + "/login")
+    driver.find_element(By.NAME, "name").send_keys(name)
+    driver.find_element(By.NAME, "password").send_keys(password, Keys.ENTER)
+
+
+def console(driver):
+    """What the console said that no test expects."""
+    lines = [line["message"] for line in driver.get_log("browser")]
+    return [line for line in lines if not any(one in line for one in EXPECTED)]
+
+
+class Page:
+    def __init__(self, driver, site):
+        self.driver, (self.url, self.store) = driver, site
+
+    def open(self, path):
+        self.driver.get(self.url + path)
+        if not self.driver.execute_script("return document.styleSheets.length"):
+            self.driver.get(self.url + path)  # the machine's network changed, and the browser dropped the style sheet
+        return self
+
+    def find(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def press(self, *keys):
+        for key in keys:
+            ActionChains(self.driver).send_keys(key).perform()
+
+    def until(self, check, seconds=10.0):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if value := check():
+                    return value
+            except Exception:
+                if time.monotonic() > end:
+                    raise
+            assert time.monotonic() < end, "it did not happen"
+            time.sleep(0.03)
+
+    def ranking(self):
+        return self.find("#ranking").get_attribute("value")
+
+    def status(self):
+        return self.find("#status").get_attribute("textContent")
+
+    def task(self):
+        return int(self.find("main").get_attribute("data-task"))
+
+    def answer(self, task):
+        """The stored ranking in the letters that were shown."""
+
+        def stored():
+            with self.store.read() as db:
+                found = db.scalars(select(Answer).filter_by(task_id=task).order_by(Answer.number)).all()
+                cards = db.scalar(select(Assignment.shown).filter_by(task_id=task))
+            return (found, cards) if found else None
+
+        found, shown = self.until(stored)
+        assert len(found) == 1
+        return found[0], write_ranking(groups_of(found[0].payload["ranks"], shown["cards"]))
+
+    def submit(self):
+        """Sends, and waits for the next item."""
+        task = self.task()
+        self.find("#submit").click()
+        self.until(lambda: self.find("main").get_attribute("data-task") != str(task))
+
+    def strip(self):
+        return self.find("#strip").text
+
+    def run(self, script, *values):
+        return self.driver.execute_script(script, *values)
+
+    def ahead(self):
+        """Waits until the next item is at hand."""
+        fetched = "return performance.getEntriesByType('resource').some(e => e.name.includes('after=%d'))"
+        self.until(lambda: self.run(fetched % self.task()))
+        time.sleep(0.1)
+
+    def network(self, offline):
+        self.driver.execute_cdp_cmd("Network.enable", {})
+        conditions = {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)

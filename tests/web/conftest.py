@@ -1,12 +1,15 @@
 """A server's application over a store with three kinds of task, and people of each role."""
 
 import shutil
+import time
 
 import pytest
+from sqlalchemy import delete, event
 
 from tutelage.feedback import Store, people
 from tutelage.feedback.projects import find_project, import_records
 from tutelage.feedback.queue import set_priorities
+from tutelage.feedback.schema import Assignment, Draft
 from tutelage.records import Completion, Prompt
 from tutelage.web import create_app
 
@@ -70,3 +73,47 @@ def signed_in(filled):
         browsers[role].http.cookies.set("tutelage_session", token)
         browsers[role].csrf = session.csrf
     return browsers
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, empty_store):
+    """(address, store) of a server that demands accounts, for a browser; it waits for a lock half a second only."""
+    from .chromium import serving  # skips where there is no browser
+
+    path = tmp_path_factory.mktemp("site") / "feedback.db"
+    shutil.copy(empty_store, path)
+    store = Store.open(path)
+    store.engine.dispose()
+    event.listen(store.engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout=500"))
+    fill(store, prompts=14)
+    with store.write() as db:
+        people.add_person(db, "Ana", "lead", PASSWORD, person_id="ana")
+    with serving(create_app(store)) as address:
+        yield address, store
+
+
+@pytest.fixture(scope="module")
+def chromium(site):
+    """A browser in which Ana, a lead, is signed in."""
+    from .chromium import browser, sign_in
+
+    driver = browser("1400,900")
+    sign_in(driver, site[0], "Ana", PASSWORD)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(chromium, site):
+    from .chromium import Page, console
+
+    page = Page(chromium, site)
+    chromium.get("about:blank")  # the page before may send a last draft
+    time.sleep(0.15)
+    with page.store.write() as db:
+        db.execute(delete(Draft))
+        db.execute(delete(Assignment).where(Assignment.state == "leased"))
+    yield page
+    page.network(False)
+    chromium.execute_script("localStorage.clear()")
+    assert console(chromium) == []  # no error, and no report of the content policy

@@ -3,137 +3,22 @@
 Runs where Chromium and its driver are installed (`apt-get install chromium chromium-driver`).
 """
 
-import shutil
 import time
 
-import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
-from tutelage.feedback import Store, people, queue
+from tutelage.feedback import people, queue
 from tutelage.feedback.projects import create_project, import_records
-from tutelage.feedback.ranking import LETTERS, groups_of, parse_ranking, write_ranking
-from tutelage.feedback.schema import Answer, Assignment, Draft
+from tutelage.feedback.ranking import LETTERS, parse_ranking
+from tutelage.feedback.schema import Answer, Draft
 from tutelage.records import Completion, Prompt
-from tutelage.web import create_app
 
-from .chromium import browser, serving, violations, webdriver
-from .site import PASSWORD, fill
-
-By = pytest.importorskip("selenium.webdriver.common.by").By
-Select = pytest.importorskip("selenium.webdriver.support.ui").Select
-ActionChains, Keys = webdriver.ActionChains, webdriver.Keys
+from .chromium import ActionChains, By, Keys, Select, violations
+from .site import PASSWORD
 
 PATHS = ("/", "/people", "/p/round-1/mine", "/projects/round-1")
 PATHS += tuple(f"/projects/round-1/{name}" for name in ("rounds", "adjudicate", "screening"))
 WANTED = "B > A = C > D"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory, empty_store):
-    """(address, store) of a server that demands accounts."""
-    path = tmp_path_factory.mktemp("site") / "feedback.db"
-    shutil.copy(empty_store, path)
-    store = Store.open(path)
-    fill(store, prompts=14)
-    with store.write() as db:
-        people.add_person(db, "Ana", "lead", PASSWORD, person_id="ana")
-    with serving(create_app(store)) as address:
-        yield address, store
-
-
-@pytest.fixture(scope="module")
-def chromium(site):
-    driver = browser("1400,900")
-    driver.get(site[0] + "/login")
-    driver.find_element(By.NAME, "name").send_keys("Ana")
-    driver.find_element(By.NAME, "password").send_keys(PASSWORD, Keys.ENTER)
-    yield driver
-    driver.quit()
-
-
-class Page:
-    def __init__(self, driver, site):
-        self.driver, (self.url, self.store) = driver, site
-
-    def open(self, path):
-        self.driver.get(self.url + path)
-        if not self.driver.execute_script("return document.styleSheets.length"):
-            self.driver.get(self.url + path)  # the machine's network changed, and the browser dropped the style sheet
-        return self
-
-    def find(self, selector):
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def press(self, *keys):
-        for key in keys:
-            ActionChains(self.driver).send_keys(key).perform()
-
-    def until(self, check, seconds=10.0):
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                if value := check():
-                    return value
-            except Exception:
-                if time.monotonic() > end:
-                    raise
-            assert time.monotonic() < end, "it did not happen"
-            time.sleep(0.03)
-
-    def ranking(self):
-        return self.find("#ranking").get_attribute("value")
-
-    def status(self):
-        return self.find("#status").get_attribute("textContent")
-
-    def task(self):
-        return int(self.find("main").get_attribute("data-task"))
-
-    def answer(self, task):
-        """The stored ranking in the letters that were shown."""
-
-        def stored():
-            with self.store.read() as db:
-                found = db.scalars(select(Answer).filter_by(task_id=task).order_by(Answer.number)).all()
-                cards = db.scalar(select(Assignment.shown).filter_by(task_id=task))
-            return (found, cards) if found else None
-
-        found, shown = self.until(stored)
-        assert len(found) == 1
-        return found[0], write_ranking(groups_of(found[0].payload["ranks"], shown["cards"]))
-
-    def submit(self):
-        """Sends, and waits for the next item."""
-        task = self.task()
-        self.find("#submit").click()
-        self.until(lambda: self.find("main").get_attribute("data-task") != str(task))
-
-    def network(self, offline):
-        self.driver.execute_cdp_cmd("Network.enable", {})
-        conditions = {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-        self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
-
-
-@pytest.fixture
-def page(chromium, site):
-    page = Page(chromium, site)
-    chromium.get("about:blank")  # the page before may send a last draft
-    time.sleep(0.15)
-    with page.store.write() as db:
-        db.execute(delete(Draft))
-        db.execute(delete(Assignment).where(Assignment.state == "leased"))
-    yield page
-    page.network(False)
-    chromium.execute_script("localStorage.clear()")
-    allowed = (
-        "ERR_INTERNET_DISCONNECTED",
-        "status of 401",
-        "status of 403",
-        "status of 409",
-        "ERR_NETWORK",
-    )
-    wrong = [line["message"] for line in chromium.get_log("browser") if not any(a in line["message"] for a in allowed)]
-    assert wrong == []  # no error in the console, and no report of the content policy
 
 
 def test_four_answers_with_a_tie_in_six_presses(page):

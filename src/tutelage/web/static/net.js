@@ -24,15 +24,22 @@ export async function send(path, body, { keepalive = false } = {}) {
 
 export const announce = (text) => ($("#status").textContent = text);
 
-export function strip(text, tone = "", button = null) {
+// A line above the work, with buttons ({ text, act }) and links ({ text, href }). The same words again are not said twice.
+export function strip(text, tone = "", ...actions) {
   const line = $("#strip");
+  const said = JSON.stringify([text, tone, actions]);
+  if (!line.hidden && line.dataset.said === said) return;
+  line.dataset.said = said;
   line.className = `strip ${tone}`;
   line.textContent = text;
-  if (button) {
-    const made = document.createElement("button");
-    made.type = "button";
-    made.textContent = button.text;
-    made.addEventListener("click", button.act);
+  for (const { text: words, act, href } of actions) {
+    const made = document.createElement(href ? "a" : "button");
+    made.textContent = words;
+    if (href) made.href = href;
+    else {
+      made.type = "button";
+      made.addEventListener("click", act);
+    }
     line.append(made);
   }
   line.hidden = !text;
@@ -100,9 +107,12 @@ export const kept = {
   drop(key) {
     localStorage.removeItem(name(key));
   },
-  clear() {
-    Object.keys(localStorage)
-      .filter((key) => key.startsWith(name("")))
-      .forEach((key) => localStorage.removeItem(key));
+  keys(prefix) {
+    return Object.keys(localStorage)
+      .filter((key) => key.startsWith(name(prefix)))
+      .map((key) => key.slice(name(prefix).length));
+  },
+  clear(except = []) {
+    for (const key of kept.keys("")) if (!except.includes(key)) kept.drop(key);
   },
 };

@@ -1,7 +1,8 @@
 // Starts every page: theme, the keys dialog, single keys, and the page's own part.
 
-import { $, $$, kept, root, toast } from "./net.js";
+import { $, $$, kept, root, strip, toast } from "./net.js";
 import { openFlag } from "./flag.js";
+import { flush, settle } from "./outbox.js";
 import { openRank } from "./rank.js";
 import { openSteps } from "./steps.js";
 import { go, onOpen, work } from "./work.js";
@@ -41,8 +42,27 @@ document.addEventListener("click", (event) => {
   if (act === "theme") theme(themeNow() === "dark" ? "light" : "dark");
 });
 document.addEventListener("submit", (event) => {
-  if (event.target.dataset.act === "sign-out") kept.clear();
+  if (event.target.dataset.act !== "sign-out") return;
+  event.preventDefault();
+  signOut(event.target);
 });
+
+// What is only in this browser is sent first; it is cleared once the server has it, and the session has ended.
+async function signOut(form, anyway = false) {
+  await work()?.saveNow();
+  const { words, keys } = await settle();
+  if (words && !anyway)
+    return strip(`Not sent: ${words}. You are still signed in. Kept in this browser and sent when you sign in here again.`, "red", {
+      text: "Sign out all the same",
+      act: () => signOut(form, true),
+    });
+  const headers = { "x-csrf-token": document.body.dataset.csrf, "content-type": "application/x-www-form-urlencoded" };
+  const reply = await fetch(form.action, { method: "POST", headers }).catch(() => null);
+  if (!reply?.ok && reply?.status !== 401) return strip("Not signed out: the server cannot do it now. Try again.", "red");
+  work()?.close();
+  kept.clear(words ? keys : []);
+  location.assign(`${root()}/login`);
+}
 
 function toggle(id) {
   const details = $(id);
@@ -115,3 +135,4 @@ addEventListener("popstate", () => location.reload());
 onOpen(open);
 theme();
 open();
+if (document.body.dataset.person) flush();

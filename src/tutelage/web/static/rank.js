@@ -125,7 +125,6 @@ export function openRank(main) {
     if (!letter) return;
     if (letter !== here) visits.push(letter);
     here = letter;
-    seen.add(letter);
     draw();
     const card = $(`#card-${letter}`);
     if (focus) card.focus({ preventScroll: true });
@@ -167,20 +166,21 @@ export function openRank(main) {
     else draw();
   }
 
-  let warned = "";
+  const warned = new Set(); // each warning comes once
   async function submit() {
     const payload = read();
     const ranked = groups.flat().length;
     const rest = payload.rest_below && ranked > 0 && ranked < letters.length;
     if (ranked < 2 && !rest && !payload.all_bad) return work.faults({ ranking: "Rank two answers or more, or press x if all are bad." });
-    const hidden = letters.find((x) => !seen.has(x) && !inView(x));
-    if (groups.length && hidden && warned !== "seen") {
-      warned = "seen";
+    for (const x of letters) if (endOnScreen(x)) seen.add(x);
+    const hidden = letters.find((x) => !seen.has(x));
+    if (groups.length && hidden && !warned.has("seen")) {
+      warned.add("seen");
       return announceFault(`The end of ${hidden} was not on screen. Press submit again to send anyway.`);
     }
     const odd = contradiction(payload.ratings);
-    if (odd && warned !== "odd") {
-      warned = "odd";
+    if (odd && !warned.has("odd")) {
+      warned.add("odd");
       contradictions++;
       return announceFault(odd);
     }
@@ -204,11 +204,15 @@ export function openRank(main) {
     return "";
   }
 
-  const inView = (letter) => {
-    const box = $(`#card-${letter} .body`);
-    return box.scrollHeight <= box.clientHeight + 4 && box.getBoundingClientRect().bottom <= innerHeight + 4;
+  // Seen means that the end was on screen: not folded away, not under the bar of a small screen.
+  const bar = () => $("#phone-tabs").offsetHeight;
+  const endOnScreen = (letter) => {
+    const body = $(`#card-${letter} .body`);
+    const end = $(`[data-end="${letter}"]`).getBoundingClientRect();
+    const within = body.offsetParent && end.top <= body.getBoundingClientRect().bottom;
+    return Boolean(within) && end.top >= 0 && end.top <= innerHeight - bar() + 1;
   };
-  const watch = new IntersectionObserver((entries) => entries.forEach((e) => e.isIntersecting && seen.add(e.target.dataset.end)), { threshold: 0 });
+  const watch = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => isIntersecting && endOnScreen(target.dataset.end) && seen.add(target.dataset.end)), { rootMargin: `0px 0px -${bar()}px` });
   for (const x of letters) {
     const end = document.createElement("span");
     end.dataset.end = x;
@@ -236,6 +240,13 @@ export function openRank(main) {
     up: () => change(move(groups, here, -1), here),
     down: () => change(move(groups, here, 1), here),
     join: () => change(joinAbove(groups, here), here),
+    open() {
+      const folded = cards.classList.toggle("folded-all");
+      for (const button of $$(".open", main)) {
+        button.setAttribute("aria-expanded", String(!folded));
+        button.firstChild.textContent = folded ? "Open all " : "Fold all ";
+      }
+    },
     prompt() {
       const folded = $("#prompt").classList.toggle("folded");
       $("#prompt .fold").setAttribute("aria-expanded", String(!folded));
@@ -294,7 +305,7 @@ export function openRank(main) {
     }
     if (k === "n") return $("#note").focus(), true;
     if (k === "q") return $("#category").focus(), true;
-    if (k === "o") return cards.classList.toggle("folded-all"), true;
+    if (k === "o") return long.length && acts.open(), true;
     if (k === "v") return showDifferences(), true;
     if (k === "p") return acts.prompt(), true;
     return false;
@@ -310,8 +321,7 @@ export function openRank(main) {
     else if (target.dataset.tab) goTo(target.dataset.tab, { focus: false });
     else if (target.dataset.rankHere) target.dataset.rankHere === "0" ? acts.out() : put(Number(target.dataset.rankHere));
     else if (target.dataset.send) submit();
-    else if (target.dataset.act === "undo") acts.undo();
-    else if (target.dataset.act === "prompt") acts.prompt();
+    else if (["undo", "open", "prompt"].includes(target.dataset.act)) acts[target.dataset.act]();
   });
   main.addEventListener("change", (event) => {
     const { target } = event;

@@ -2,10 +2,10 @@
 
 import { Activity } from "./activity.js";
 import { $, $$, Offline, announce, kept, root, send, signIn, strip, toast } from "./net.js";
-import { deliver, flush, full } from "./outbox.js";
+import { count, deliver, flush, full, refused, tell, waiting } from "./outbox.js";
 
 const SAVE_AFTER = 1500;
-const GONE = "No connection. Your work is kept here.";
+const AGAIN_AFTER = 3000;
 let current = null;
 export const work = () => current;
 
@@ -18,6 +18,7 @@ export class Work {
     this.kind = main.dataset.page;
     this.revision = Number(main.dataset.revision);
     this.expires = Number(main.dataset.expires) * 1000;
+    this.span = Number(main.dataset.lease) * 1000; // how long the project lends an item
     this.activity = new Activity();
     this.id = crypto.randomUUID ? crypto.randomUUID() : [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
     this.dirty = this.sent = this.readOnly = false;
@@ -60,21 +61,33 @@ export class Work {
   restore() {
     const local = kept.get(`draft:${this.task}`);
     const start = JSON.parse(this.main.dataset.start);
-    if (local && local.revision >= this.revision && JSON.stringify(local.payload) !== JSON.stringify(start)) {
+    const bad = refused().find((one) => String(one.task) === this.task);
+    if (local && (bad || local.revision >= this.revision) && JSON.stringify(local.payload) !== JSON.stringify(start)) {
       this.show(local.payload);
       this.dirty = true;
       this.saved("Kept in this browser");
       this.timer = setTimeout(() => this.save(), SAVE_AFTER);
     } else if (Object.keys(start).length) this.show(start);
+    if (bad) this.faults(bad.faults || { work: bad.error });
   }
 
   changed() {
     if (this.readOnly) return;
     this.dirty = true;
     this.moves++;
-    kept.set(`draft:${this.task}`, { revision: this.revision, payload: this.read() });
+    this.keep();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.save(), SAVE_AFTER);
+  }
+
+  // In the browser at once; `unsaved` until the server has it.
+  keep() {
+    kept.set(`draft:${this.task}`, { revision: this.revision, payload: this.read(), unsaved: true });
+  }
+
+  async saveNow() {
+    while (this.saving) await new Promise((resolve) => setTimeout(resolve, 30));
+    await this.save();
   }
 
   async save(keepalive = false) {
@@ -88,22 +101,30 @@ export class Work {
       if (this.sent) return;
       if (reply.ok) {
         this.revision = reply.data.revision;
-        kept.set(`draft:${this.task}`, { revision: this.revision, payload: this.read() });
+        if (this.dirty) this.keep();
+        else kept.set(`draft:${this.task}`, { revision: this.revision, payload });
         this.saved(`Saved ${new Date().toTimeString().slice(0, 5)}`);
-        if ($("#strip").textContent.startsWith(GONE)) strip("");
+        if (this.trouble) tell();
+        this.trouble = false;
       } else if (reply.status === 409) this.freeze(reply.data.error);
       else if (reply.status === 401) (await signIn()) && ((this.dirty = true), (this.timer = setTimeout(() => this.save(), 0)));
+      else if (reply.status >= 500) this.later(reply.data.error, "red", keepalive);
       else strip(reply.data.error, "red");
     } catch (error) {
       if (!(error instanceof Offline)) throw error;
-      this.dirty = true;
-      this.saved("Kept in this browser");
-      strip(`${GONE} Go on.`);
-      if (!keepalive) this.timer = setTimeout(() => this.save(), 3000);
+      this.later("No connection. Your work is kept here. Go on.", "", keepalive);
     } finally {
       this.saving = false;
       if (this.dirty && !this.timer) this.timer = setTimeout(() => this.save(), SAVE_AFTER);
     }
+  }
+
+  // The draft stays in the browser and is tried again; what the outbox says of answers comes first.
+  later(words, tone, last) {
+    this.dirty = this.trouble = true;
+    this.saved("Kept in this browser");
+    if (!waiting().length) strip(words, tone);
+    if (!last) this.timer = setTimeout(() => this.save(), AGAIN_AFTER);
   }
 
   saved(text) {
@@ -120,18 +141,15 @@ export class Work {
     const effort = { ...this.activity.effort(), moves: this.moves, ...fields.effort };
     const answer = { kind: this.kind, ...fields, id: this.id, seconds: Math.round(this.activity.active * 10) / 10, effort };
     this.sent = true;
-    const result = await deliver(this.task, answer);
+    if (answer.kind !== "skip") this.keep();
+    const result = await deliver(this.task, answer, document.title.split(" · ")[0]);
     this.sending = false;
     button.disabled = false;
-    if (result.state === "refused") {
+    if (result.state === "refused" || result.state === "stay") {
       this.sent = false;
       return result.data.faults ? this.faults(result.data.faults) : strip(result.data.error, "red");
     }
-    if (result.state === "stored") {
-      kept.drop(`draft:${this.task}`);
-      strip("");
-      if (result.data.extra) toast("Kept. Others had finished it: it counts for quality, not for the quota.");
-    }
+    if (result.data?.extra) toast("Kept. Others had finished it: it counts for quality, not for the quota.");
     kept.set("last", { task: this.task, project: this.project });
     await this.next();
   }
@@ -143,7 +161,7 @@ export class Work {
     for (const [field, words] of Object.entries(faults)) {
       const item = document.createElement("li");
       const link = document.createElement("a");
-      link.href = `#field-${field}`;
+      link.href = $(`#field-${field}`) ? `#field-${field}` : "#work";
       link.textContent = words;
       item.append(link);
       list.append(item);
@@ -177,8 +195,9 @@ export class Work {
     await go(`${root()}/p/${this.project}/next`);
   }
 
+  // Any input in the last third of a lease prolongs it.
   renew() {
-    if (Date.now() > this.expires - 600_000 && Date.now() - (this.renewed || 0) > 20_000) this.lease(true);
+    if (Date.now() > this.expires - this.span / 3 && Date.now() - (this.renewed || 0) > Math.min(20_000, this.span / 6)) this.lease(true);
   }
 
   async lease(ask = false) {
@@ -191,8 +210,8 @@ export class Work {
     const reply = await send(`/t/${this.task}/lease`, {}).catch(() => null);
     if (!reply?.ok) return;
     if (reply.data.lease === "filled") return strip("Others finished it. Submit anyway: it counts for pay and quality, not the quota.");
-    this.expires = Date.now() + 1_800_000;
-    if (ended && reply.data.lease === "free") strip("Your 30 minutes ended; it was still free, go on.", "good");
+    this.expires = Date.now() + this.span;
+    if (ended && reply.data.lease === "free") strip(`Your ${count(Math.max(1, Math.round(this.span / 60_000)), "minute")} ended; it was still free, go on.`, "good");
   }
 
   // A second tab on the same item is read-only until it takes over.
@@ -244,12 +263,11 @@ export function swap(path, html, { fresh = false } = {}) {
 }
 
 export async function go(path) {
-  let reply;
-  try {
-    reply = await fetch(path);
-  } catch {
-    $("main").replaceChildren(Object.assign(document.createElement("p"), { className: "note", textContent: "No connection, and no other item is at hand. Your work is kept; this page goes on by itself." }));
-    setTimeout(() => go(path), 3000);
+  const reply = await fetch(path).catch(() => null);
+  if (!reply || reply.status >= 500) {
+    const words = reply ? "The server cannot give the next item now." : "No connection, and no other item is at hand.";
+    $("main").replaceChildren(Object.assign(document.createElement("p"), { className: "note", textContent: `${words} Your work is kept; this page goes on by itself.` }));
+    setTimeout(() => go(path), AGAIN_AFTER);
     return;
   }
   if (reply.url.includes("/login")) return location.assign(path);
