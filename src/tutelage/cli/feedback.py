@@ -12,7 +12,7 @@ from tutelage.cli.options import parse_words, show
 from tutelage.configs.rounds import RoundSettings
 from tutelage.errors import UserError, did_you_mean
 
-Kind = Literal["rank", "demonstrate", "steps"]
+Kind = Literal["rank", "demonstrate", "steps", "prompts"]
 Role = Literal["admin", "lead", "labeler"]
 
 
@@ -46,7 +46,8 @@ class ImportOptions(StoreOptions):
     file: Positional[str]
     project: str
     tasks: Kind = "rank"
-    """What is asked for each prompt: rank its completions, demonstrate an answer, judge the steps of each completion."""
+    """What is asked for each prompt: rank its completions, demonstrate an answer, judge the steps of each completion;
+    or nothing (prompts): rounds draw answers to them."""
     gold: bool = False
     """The file holds comparisons with a known order: gold items."""
     screening: Literal["", "test", "example"] = ""

@@ -206,12 +206,15 @@ def demonstrations(spec: str, count: int | None, seed: int) -> list[Demonstratio
 
 
 def prompts(spec: str, split: str, count: int | None, seed: int) -> list[Prompt]:
-    """Prompts of a split: the world's, or a file's (without repeats)."""
+    """Prompts of a split, or of `all`: the world's, or a file's (without repeats)."""
     if is_world(spec):
         from tutelage import world
 
+        if split == "all":
+            mend = "give train, tune or report"
+            raise UserError("the world's prompts have no end", where="option --split (split)", mend=mend)
         return world.prompts_of(spec, split, count or 1000, seed)
-    found = load_data(spec, split).prompts
+    found = read_whole(spec)[0].prompts if split == "all" else load_data(spec, split).prompts
     if not found and read_whole(spec)[0].prompts:
         mend = "give more prompts, or declare the splits: a field split, or files named train, validation and test"
         raise UserError(f"has no prompt in its split {split!r}", where=spec, mend=mend)

@@ -95,6 +95,8 @@ def import_records(
 ) -> Imported:
     """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps).
 
+    kind "prompts" makes no task: rounds ask about them.
+
     number: the round that they belong to.
     """
     done = Imported()
@@ -121,6 +123,8 @@ def import_records(
             rows.append(task_row(project, completion.prompt_id, kind, [completion.id], steps=steps))
     elif kind == "demonstrate":
         rows = [task_row(project, prompt_id, kind, []) for prompt_id in known]
+    elif kind == "prompts":
+        return done
     else:
         raise UserError(f"unknown kind of task {kind!r}", mend=f"use one of: {', '.join(schema.TASKS)}")
     add_tasks(db, project, rows, done)
