@@ -41,7 +41,8 @@ class NewOptions(StoreOptions):
 
 @dataclass(kw_only=True)
 class ImportOptions(StoreOptions):
-    """Add prompts and completions to a project: what `tutelage sample` wrote."""
+    """Add prompts and completions to a project: what `tutelage sample` wrote, or rows of prompt and completions. All of
+    the file or nothing; every bad row is told."""
 
     file: Positional[str]
     project: str
@@ -50,6 +51,10 @@ class ImportOptions(StoreOptions):
     or nothing (prompts): rounds draw answers to them."""
     gold: bool = False
     """The file holds comparisons with a known order: gold items."""
+    answers: bool = False
+    """The file holds comparisons that labelers made elsewhere: answers of the labelers that they name."""
+    labeler: str = ""
+    """With --answers: whose they are where a row names nobody."""
     screening: Literal["", "test", "example"] = ""
     """The file holds items of the screening test (ranks, `sensitive`, or a prompt alone), or its worked examples."""
 
@@ -227,19 +232,32 @@ def import_(options: ImportOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project, import_file
     from tutelage.feedback.screening import import_screening
 
+    if options.gold + options.answers + bool(options.screening) > 1:
+        raise UserError("the file is one of these", where="--gold, --answers, --screening", mend="give one of them")
+    if options.labeler and not options.answers:
+        raise UserError("names a labeler of no answers", where="option --labeler", mend="give --answers too")
     with _open(options).write() as db:
         project = find_project(db, options.project)
         if options.screening:
             done = import_screening(db, project, Path(options.file), options.screening)
             project.screening = True
         else:
-            done = import_file(db, project, Path(options.file), options.tasks, gold=options.gold)
-    for line in done.left_out[:5]:
+            done = import_file(
+                db,
+                project,
+                Path(options.file),
+                options.tasks,
+                gold=options.gold,
+                answers=options.answers,
+                labeler=options.labeler,
+            )
+    for line in done.left_out:
         show(f"left out: {line}")
     return {
         "prompts": done.prompts,
         "completions": done.completions,
         "tasks": done.tasks,
+        **({"answers": done.answers} if options.answers else {}),
         "left_out": len(done.left_out),
     }
 

@@ -18,7 +18,7 @@ from typing import Any
 from tutelage.data.foreign import Item, completion_id
 from tutelage.data.formats import data_files, read_rows
 from tutelage.data.preferences import taken_apart
-from tutelage.data.rows import format_of, items_of
+from tutelage.data.rows import format_of, is_unranked, items_of
 from tutelage.data.validation import DegenerateRow
 from tutelage.errors import UserError
 from tutelage.records import Comparison, Completion, Dataset, Demonstration, Prompt, Record, StepLabel, Thumb
@@ -48,8 +48,11 @@ class Contents:
         return bool(self.degenerate) and not few
 
 
-def read_contents(spec: str) -> list[Contents]:
-    """Every row of the files that `spec` names, the bad ones too. UserError only where there is no file."""
+def read_contents(spec: str, *, unranked: bool = False) -> list[Contents]:
+    """Every row of the files that `spec` names, the bad ones too. UserError only where there is no file.
+
+    unranked: as in `items_of`.
+    """
     files = data_files(spec)
     names = [_split_in(path, len(files)) for path in files]
     found = []
@@ -61,8 +64,8 @@ def read_contents(spec: str) -> list[Contents]:
                 one.rows += 1
                 where = f"{path}, row {number}"
                 try:
-                    one.items += [(number, item) for item in items_of(row, where)]
-                    one.formats[format_of(row)] += 1
+                    one.items += [(number, item) for item in items_of(row, where, unranked=unranked)]
+                    one.formats["unranked" if unranked and is_unranked(row) else format_of(row)] += 1
                 except DegenerateRow as error:
                     one.degenerate.append(error)
                 except UserError as error:

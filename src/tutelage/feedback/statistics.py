@@ -118,7 +118,8 @@ def labelers(db: Db, project: Project, rankings: list[Ranked]) -> list[Labeler]:
         counts[answer.person_id] += 1
         if answer.seconds is not None:
             times[answer.person_id].append(answer.seconds)
-        if answer.kind == "rank" and 1 in answer.payload["ranks"]:
+        # of a ranking that was imported, nobody knows in what order the answers were shown
+        if answer.kind == "rank" and 1 in answer.payload["ranks"] and answer.shown.get("order"):
             best = [place for place, rank in enumerate(answer.payload["ranks"]) if rank == 1]
             firsts[answer.person_id].append((answer.shown["order"][0] in best) / len(best))
     agreed, gold, weights = labeler_agreement(rankings), gold_accuracy(db, project), weights_of(rankings)
