@@ -35,6 +35,9 @@ def test_from_a_file_to_an_export(tmp_path, capsys):
     assert run("prioritize", "--file", str(tmp_path / "first.jsonl"), "--project", "round-1", *store) == 2
     assert run("prioritize", "--reward-models", "one", "--project", "round-1", *store) == 2
     assert run("backup", str(tmp_path / "copy.db"), *store) == 0
+    capsys.readouterr()
+    assert run("restore", str(tmp_path / "copy.db"), "--store", str(tmp_path / "again.db"), "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"answers": 0, "people": 0, "projects": 1}
     assert run("invite", "--role", "lead", "--url", "https://label.example/", *store) == 0
     assert "https://label.example/join/" in capsys.readouterr().out
 

@@ -53,19 +53,3 @@ def test_a_locked_database_says_so(tmp_path, monkeypatch, empty_store):
         db.connection()
         with pytest.raises(StoreUnavailable, match="locked"), other.write() as second:
             second.connection()
-
-
-def test_a_backup_is_a_whole_store(tmp_path, empty_store):
-    import shutil
-
-    from tutelage.feedback.projects import create_project, find_project
-
-    shutil.copy(empty_store, tmp_path / "feedback.db")
-    store = Store.open(tmp_path / "feedback.db")
-    with store.write() as db:
-        create_project(db, "Round 1")
-    store.backup(tmp_path / "copy.db")
-    with Store.open(tmp_path / "copy.db").read() as db:
-        assert find_project(db, "round-1").name == "Round 1"
-    with pytest.raises(UserError, match="exists"):
-        store.backup(tmp_path / "copy.db")

@@ -100,9 +100,19 @@ class ExportOptions(StoreOptions):
 
 @dataclass(kw_only=True)
 class BackupOptions(StoreOptions):
-    """Copy a SQLite store while it is in use."""
+    """Copy a store while it is in use: a SQLite file, or a PostgreSQL database by pg_dump."""
 
     out: Positional[str]
+
+
+@dataclass(kw_only=True)
+class RestoreOptions(StoreOptions):
+    """Make the store of a backup, checked before and after; where that fails, the store stays as it was."""
+
+    backup: Positional[str]
+    """What `tutelage feedback backup` wrote."""
+    force: bool = False
+    """Replace a store that holds answers."""
 
 
 @dataclass(kw_only=True)
@@ -303,8 +313,16 @@ def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
 
 
 def backup(options: BackupOptions) -> dict[str, Any]:
-    _open(options).backup(Path(options.out))
+    from tutelage.feedback import copies
+
+    copies.backup(_open(options), Path(options.out))
     return {"out": options.out}
+
+
+def restore(options: RestoreOptions) -> dict[str, Any]:
+    from tutelage.feedback import copies
+
+    return copies.restore(options.store, Path(options.backup), force=options.force)
 
 
 ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | None], str]] = {
@@ -318,6 +336,7 @@ ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | No
     "invite": (InviteOptions, invite, "a link that makes one account"),
     "token": (TokenOptions, token, "a token with which a program signs in"),
     "backup": (BackupOptions, backup, "copy a store while it is in use"),
+    "restore": (RestoreOptions, restore, "make the store of a backup"),
 }
 
 
