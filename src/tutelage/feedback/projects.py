@@ -79,6 +79,8 @@ def change_project(project: Project, **settings: Any) -> None:
         if name in limits and not limits[name][0] <= value <= limits[name][1]:
             low, high = limits[name]
             raise UserError(f"{value} cannot be used", where=name, mend=f"give a number from {low} to {high}")
+        if name == "answers_as" and value not in schema.ANSWERS_AS:
+            raise UserError(f"{value!r} cannot be used", where=name, mend=f"use {' or '.join(schema.ANSWERS_AS)}")
         setattr(project, name, value)
 
 

@@ -90,6 +90,7 @@ def settings(request: Request, project_id: str) -> Response:
         change_project(
             project,
             template=template,
+            answers_as=text_field(request, "answers_as", 16) or project.answers_as,
             max_tokens=number_field(request, "max_tokens")
             if "max_tokens" in request.state.sent
             else project.max_tokens,
