@@ -37,7 +37,12 @@ class Store:
         """`where` is a file or a URL (postgresql://user@host/name)."""
         url = store_url(str(where), create)
         try:
-            engine = create_engine(url, connect_args=_connect_args(url), pool_pre_ping=not url.startswith("sqlite"))
+            engine = create_engine(
+                url,
+                connect_args=_connect_args(url),
+                pool_pre_ping=not url.startswith("sqlite"),
+                hide_parameters=True,  # an error that is logged must not tell what was to be stored
+            )
         except ImportError as error:
             raise UserError(f"needs a driver ({error})", where=url, mend="pip install 'psycopg[binary]'") from error
         except Exception as error:
