@@ -124,6 +124,9 @@ class ServeOptions(StoreOptions):
     port: int = 8000
     accounts: bool = False
     """Demand accounts on this machine too."""
+    trusted_proxy: tuple[str, ...] = ()
+    """The address or network of a TLS proxy in front, as 127.0.0.1 or 172.30.0.0/24: what it says of the client's address
+    and of https is believed, and accounts are demanded."""
     runs: str = "runs"
     """The folder of runs, for the pages that compare, chat and train."""
 
@@ -160,13 +163,14 @@ class QualityOptions(StoreOptions):
 
 
 def serve(options: ServeOptions) -> None:
-    from tutelage.serving.listening import listen
+    from tutelage.serving.listening import listen, trusted_proxies
     from tutelage.web.server import serve
     from tutelage.workbench.bench import Workbench
 
+    proxies = trusted_proxies(options.trusted_proxy)
     bench = Workbench(Path(options.runs).expanduser())
     store, listener = _open(options, create=True), listen(options.host, options.port)
-    serve(store, options.host, listener, accounts=options.accounts, workbench=bench)
+    serve(store, options.host, listener, accounts=options.accounts, workbench=bench, proxies=proxies)
 
 
 def invite(options: InviteOptions) -> dict[str, Any]:
