@@ -107,7 +107,6 @@ def test_on_a_terminal_bars_follow_each_other_and_standard_output_stays_clean():
 def test_the_numbers_are_kept_in_a_file_for_another_process(tmp_path, monkeypatch, capsys):
     file = tmp_path / "progress.json"
     monkeypatch.setenv("TUTELAGE_PROGRESS", str(file))
-    monkeypatch.setattr(progress_module, "FILE_INTERVAL", 0.0)
     with Progress(40, "samples-0", done=10, unit="answer") as bar:
         assert json.loads(file.read_text())["done"] == 10  # told before the first one is finished
         bar.update(30)

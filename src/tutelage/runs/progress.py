@@ -94,6 +94,7 @@ class Progress:
         print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.keep()
         if self.bar is not None:
             self.bar.stop()
         elif not self.quiet and self.printed_done != self.done:
