@@ -5,7 +5,7 @@ OUT ?= runs/quickstart
 TASKS ?= sft,reward,dpo,ppo,sample
 BIN := .venv/bin
 
-.PHONY: quickstart test lint docs benchmark
+.PHONY: quickstart test lint audit docs benchmark
 
 quickstart: .venv/installed
 	$(BIN)/tutelage run recipes/quickstart.yaml --out $(OUT) --resume
@@ -17,6 +17,11 @@ test: .venv/installed-dev lint
 lint: .venv/installed-dev
 	$(BIN)/ruff check src tests docs
 	$(BIN)/mypy
+
+# Known vulnerabilities of what is installed; without a network, the result that was recorded last, with its date.
+audit: .venv/installed
+	-@test -x $(BIN)/pip-audit || $(BIN)/python -m pip install --quiet --retries 1 --timeout 15 "pip-audit>=2.7,<3"
+	$(BIN)/python .ci/audit.py $(BIN)/pip-audit
 
 .venv/python:
 	$(PYTHON) -m venv .venv

@@ -7,6 +7,7 @@ import pytest
 
 from tutelage.cli.serve import ServeOptions, named
 from tutelage.errors import UserError
+from tutelage.serving.listening import trusted_proxies
 
 
 def test_models_are_named_after_their_folders_or_as_told():
@@ -21,7 +22,9 @@ def test_models_are_named_after_their_folders_or_as_told():
             named(wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"port": 70000}, {"port": -1}, {"batch_size": 0}, {"model": ()}])
+@pytest.mark.parametrize(
+    "wrong", [{"port": 70000}, {"port": -1}, {"batch_size": 0}, {"model": ()}, {"trusted_proxy": ("*",)}]
+)
 def test_bad_values(wrong):
     with pytest.raises(UserError):
         ServeOptions(**wrong)
@@ -30,3 +33,10 @@ def test_bad_values(wrong):
 def test_the_options_are_read_without_torch_or_a_server():
     code = "import sys, tutelage.cli.serve; sys.exit(bool({'torch', 'fastapi', 'uvicorn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_trusted_proxy_is_an_address_or_a_network():
+    assert trusted_proxies(("127.0.0.1", "172.30.0.9/24", "::1")) == ["127.0.0.1", "172.30.0.0/24", "::1"]
+    for wrong in ("*", "proxy.example.org", "0.0.0.0/0", "::/0", "/run/socket", ""):
+        with pytest.raises(UserError, match="trusted-proxy"):
+            trusted_proxies((wrong,))

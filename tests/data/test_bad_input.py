@@ -235,3 +235,11 @@ def test_a_split_without_a_prompt_is_named(tmp_path):
     assert len(prompts(str(path), "train", None, 0)) == len(kept) > 40
     with pytest.raises(UserError, match=r"no prompt in its split 'tune'(.|\n)*a field split"):
         prompts(str(path), "tune", None, 0)
+
+
+def test_all_of_a_files_prompts_whatever_split_they_are_in(tmp_path):
+    file = tmp_path / "many.jsonl"
+    file.write_bytes(lines(*({"prompt": f"Question {i}?"} for i in range(200))))
+    assert len(prompts(str(file), "train", None, 0)) < 200 == len(prompts(str(file), "all", None, 0))
+    with pytest.raises(UserError, match="no end"):
+        prompts("world", "all", 5, 0)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from sqlalchemy import func, select
@@ -7,6 +8,7 @@ from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
 from tutelage.feedback import schema
 from tutelage.feedback.projects import change_project, create_project, find_project, import_file, import_records
+from tutelage.feedback.reading import BadRows
 from tutelage.records import Completion, Prompt
 
 
@@ -50,8 +52,71 @@ def test_other_text_under_a_stored_id_is_refused(store, project, sampled):
         import_records(db, find_project(db, project), asked, other)
     with pytest.raises(UserError, match="has no prompt"), store.write() as db:
         import_records(db, find_project(db, project), asked, [Completion(id="n", prompt_id="absent", text="x")])
-    with pytest.raises(UserError, match="not turns"), store.write() as db:
+    with pytest.raises(UserError, match="prompt odd: messages are not turns"), store.write() as db:
         import_records(db, find_project(db, project), [Prompt(id="odd", messages=["hello"])], [])
+
+
+def test_every_bad_row_is_told_with_its_number_and_reason(store, project, sampled, tmp_path):
+    _, drawn = sampled()
+    prompt = {"schema": "tutelage.prompt/1", "id": "new", "messages": [{"role": "user", "content": "New?"}]}
+    answer = {"schema": "tutelage.completion/1", "id": "a", "prompt_id": "new", "text": "x"}
+    rows = [
+        prompt,
+        {"prompt": "Why?"},
+        answer | {"text": 5},
+        answer | {"id": "b", "prompt_id": "absent"},
+        answer | {"id": drawn[0].id, "prompt_id": "p0"},  # whose prompt is not in the file, and whose text is another
+        prompt | {"id": "p1"},
+        {"prompt": "Which?", "completions": ["a", "b"], "rank": [1, 2]},
+        {"prompt": "Which?", "completions": ["a", "b"], "ranks": [1, 2]},
+        answer | {"id": "y" * 200},
+        answer | {"id": "fine"},
+    ]
+    lines = [*map(json.dumps, rows), "{", "5", json.dumps({"text": "a document"})]
+    (tmp_path / "bad.jsonl").write_text("\n".join(lines))
+    with pytest.raises(BadRows) as caught, store.write() as db:
+        import_file(db, find_project(db, project), tmp_path / "bad.jsonl")
+    told = {}
+    for fault in caught.value.faults:
+        number = int(re.search(r"row (\d+)", fault.where).group(1))
+        told.setdefault(number, []).append(fault.what)
+    assert sorted(told) == [3, 4, 5, 6, 7, 8, 9, 11, 12, 13]
+    assert "is a whole number, not text" in told[3][0] and "has no prompt absent" in told[4][0]
+    assert ["has no prompt" in told[5][0], "differs from the stored one" in told[5][1]] == [True, True]
+    assert "p1 differs" in told[6][0] and "did you mean rank?" in told[7][0] and "is a ranking" in told[8][0]
+    message = caught.value.message
+    assert message.startswith(f"{tmp_path / 'bad.jsonl'}: 11 faults, so that nothing was imported")
+    assert "\n  row 12: is a whole number, not an object" in message
+    with store.read() as db:
+        assert (count(db, schema.Prompt), count(db, schema.Completion), count(db, schema.Task)) == (3, 12, 3)
+
+
+def test_answers_without_ranks_are_items_to_label(store, tmp_path):
+    rows = [
+        {"prompt": "Why?", "completions": ["Because.", "No idea.", "Because."], "model": "m", "category": "open QA"},
+        {
+            "prompt": [{"role": "user", "content": "How?"}],
+            "completions": [{"role": "assistant", "content": "So."}, "?"],
+        },
+        {"prompt": "Alike?", "completions": ["same", "same"]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with store.write() as db:
+        project = create_project(db, "Round 1")
+        done = import_file(db, project, tmp_path / "rows.jsonl")
+        again = import_file(db, project, tmp_path / "rows.jsonl")
+        texts = {row.id: (row.text, row.model) for row in db.scalars(select(schema.Completion))}
+        tasks = list(db.scalars(select(schema.Task).order_by(schema.Task.id)))
+        assert [[texts[name][0] for name in task.completions] for task in tasks] == [
+            ["Because.", "No idea.", "Because."],
+            ["So.", "?"],
+        ]
+        assert texts[tasks[0].completions[0]][1] == "m" and not any(task.is_gold for task in tasks)
+    assert (done.prompts, done.tasks, again.tasks, len(done.left_out)) == (3, 2, 0, 1)
+    for wrong in ({"prompt": "p", "completions": "a"}, {"prompt": "p", "completions": []}, {"completions": ["a", "b"]}):
+        (tmp_path / "wrong.jsonl").write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match="row 1"), store.write() as db:
+            import_file(db, find_project(db, "round-1"), tmp_path / "wrong.jsonl")
 
 
 def test_equal_answers_make_no_task_and_more_than_nine_make_two(store, sampled):

@@ -8,12 +8,23 @@ from pathlib import Path
 import pytest
 
 from tutelage.data.formats import write_jsonl
+from tutelage.data.sources import prompts
 from tutelage.errors import UserError
 from tutelage.feedback import people, queue, rounds, rounds_run
-from tutelage.feedback.projects import create_project, find_project
+from tutelage.feedback.projects import (
+    Imported,
+    add_tasks,
+    create_project,
+    find_project,
+    import_gold,
+    import_records,
+    task_row,
+)
 from tutelage.feedback.queue import Refused
+from tutelage.feedback.round_prompts import chosen_prompts, own_prompts
 from tutelage.feedback.rounds import RoundSettings
 from tutelage.feedback.schema import Audit, Completion, Round, Task
+from tutelage.records import Comparison, Prompt
 
 
 @pytest.fixture
@@ -141,6 +152,72 @@ def test_one_round_at_a_time_and_settings_within_limits(store, commands, tmp_pat
         {"model": ()},
         {"model": ("a", "b", "c"), "samples": 2},
         {"temperature": -1},
+        {"ensemble": ("a",)},
     ):
         with pytest.raises(UserError):
             RoundSettings(**wrong)
+
+
+def test_a_round_asks_the_projects_own_prompts(store, commands, tmp_path):
+    asked = [Prompt(id=f"own{i}", messages=[{"role": "user", "content": f"Own {i}?"}]) for i in range(3)]
+    gold = Comparison(
+        id="g",
+        prompt_id="gold",
+        completion_ids=["x", "y"],
+        ranks=[1, 2],
+        messages=asked[0].messages,
+        completions=["a", "b"],
+    )
+    own = {"data": "project", "prompts": 2, "max_new_tokens": 9, "temperature": 0.5}
+    with store.write() as db:
+        project = find_project(db, "loop")
+        with pytest.raises(UserError, match="no prompts of its own"):
+            chosen_prompts(db, project, 2)
+    run(store, tmp_path)  # of the world; its prompts are not the project's own
+    with store.write() as db:
+        project = find_project(db, "loop")
+        db.query(Round).one().state = "done"
+        import_gold(db, project, [gold])
+        assert import_records(db, project, asked, [], "prompts").tasks == 0
+        assert {one.id for one in own_prompts(db, project)} == {"own0", "own1", "own2"}
+    run(store, tmp_path, settings=own)
+    words = commands[-1]
+    file = tmp_path / "loop" / "2" / "prompts.jsonl"
+    assert words[words.index("--data") + 1 :][:3] == (str(file), "--split", "all")
+    assert [words[words.index(name) + 1] for name in ("--max-new-tokens", "--temperature")] == ["9", "0.5"]
+    first = [one.id for one in prompts(str(file), "all", None, 0)]
+    assert len(first) == 2 and set(first) < {"own0", "own1", "own2"}
+    # the next round begins with those that were not asked yet
+    with store.write() as db:
+        project = find_project(db, "loop")
+        for name in first:
+            rows = [task_row(project, name, "rank", ["p0-0", "p0-1"], number=2)]
+            add_tasks(db, project, rows, Imported())
+        assert [one.id not in first for one in own_prompts(db, project)] == [True, False, False]
+
+
+def told(folder, **numbers):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / rounds.PROGRESS).write_text(json.dumps({"unit": "answer", "first": 0, **numbers}))
+
+
+def test_how_far_sampling_is_over_all_models(store, tmp_path):
+    settings = RoundSettings(model=("a", "b"), samples=4, prompts=10)
+    with store.write() as db:
+        project = create_project(db, "Loop")
+        row = rounds.start_round(db, project, settings, tmp_path)
+    folder = Path(row.folder)
+    assert rounds.doing_of(row) is None  # nothing was said yet
+    told(folder, label="samples-0", done=5, total=20, seconds=50)
+    found = rounds.doing_of(row)
+    assert (found.done, found.total, found.left, found.time_left) == (5, 40, 350, "about 6 minutes left")
+    told(folder, label="samples-1", done=20, total=20, seconds=50)
+    assert (rounds.doing_of(row).done, rounds.doing_of(row).time_left) == (40, "less than a minute left")
+    told(folder, label="samples-0", done=0, total=20, seconds=1)
+    assert rounds.doing_of(row).time_left == ""
+    for odd in ("{", "[]", '{"label": 1}', '{"label": "samples-9", "unit": "answer", "done": 1, "total": 2}'):
+        (folder / rounds.PROGRESS).write_text(odd)
+        assert rounds.doing_of(row) is None
+    with store.read() as db:
+        (one,) = rounds.standings(db, find_project(db, "loop"), time.time() + 3600)
+        assert not one.alive and one.doing is None

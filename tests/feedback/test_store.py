@@ -55,22 +55,6 @@ def test_a_locked_database_says_so(tmp_path, monkeypatch, empty_store):
             second.connection()
 
 
-def test_a_backup_is_a_whole_store(tmp_path, empty_store):
-    import shutil
-
-    from tutelage.feedback.projects import create_project, find_project
-
-    shutil.copy(empty_store, tmp_path / "feedback.db")
-    store = Store.open(tmp_path / "feedback.db")
-    with store.write() as db:
-        create_project(db, "Round 1")
-    store.backup(tmp_path / "copy.db")
-    with Store.open(tmp_path / "copy.db").read() as db:
-        assert find_project(db, "round-1").name == "Round 1"
-    with pytest.raises(UserError, match="exists"):
-        store.backup(tmp_path / "copy.db")
-
-
 def test_answers_decisions_and_the_log_are_append_only(store, project):
     from sqlalchemy import text
     from sqlalchemy.exc import DBAPIError

@@ -1,5 +1,6 @@
 """A bar on a terminal, a line now and then elsewhere, nothing when quiet; always on standard error."""
 
+import json
 import os
 import pty
 import subprocess
@@ -101,3 +102,23 @@ def test_on_a_terminal_bars_follow_each_other_and_standard_output_stays_clean():
     for part in ("first", "second", "3/3", "step/s", "loss 0.5  kl 1.25"):
         assert part in text
     assert "Traceback" not in text
+
+
+def test_the_numbers_are_kept_in_a_file_for_another_process(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "progress.json"
+    monkeypatch.setenv("TUTELAGE_PROGRESS", str(file))
+    with Progress(40, "samples-0", done=10, unit="answer") as bar:
+        assert json.loads(file.read_text())["done"] == 10  # told before the first one is finished
+        bar.update(30)
+    told = json.loads(file.read_text())
+    assert told["seconds"] > 0 and {key: told[key] for key in ("label", "unit", "done", "total", "first")} == {
+        "label": "samples-0",
+        "unit": "answer",
+        "done": 30,
+        "total": 40,
+        "first": 10,
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+    monkeypatch.setenv("TUTELAGE_PROGRESS", str(tmp_path / "absent" / "progress.json"))
+    with Progress(1, "sft") as bar:
+        bar.update(1)  # what cannot be kept ends nothing

@@ -59,6 +59,33 @@ def test_an_import_is_all_or_nothing_and_names_the_row(signed_in, filled):
         assert db.query(Task).filter_by(prompt_id="new").count() == 1
 
 
+def test_an_import_tells_every_bad_row(signed_in, filled):
+    lead = signed_in["lead"]
+    content = lines(PROMPT, *ANSWERS, {"prompt": 5}, {"<b>": 1}, ANSWERS[0] | {"id": "p0-0", "text": "other"}) + b"\n{"
+    page = upload(lead, content)
+    assert page.status_code == 422 and "the file: 4 faults, so that nothing was imported" in page.text
+    for number in (4, 5, 6, 7):
+        assert f"<li>row {number}" in page.text
+    assert "/tmp" not in page.text and "<b>" not in page.text
+    fields = {"csrf": lead.csrf, "tasks": "rank"}
+    options = {"data": fields, "files": {"file": ("x.jsonl", content)}, "headers": {"accept": "application/json"}}
+    assert len(lead.http.post("/projects/round-1/import", **options).json()["rows"]) == 4
+    many = upload(lead, b"\n".join([b"{"] * 1500)).text
+    assert many.count("<li>") == 1000 and "And 500 more." in many
+
+
+def test_answers_that_were_given_elsewhere_are_taken_in(signed_in, filled):
+    lead = signed_in["lead"]
+    rows = [{"prompt": "E?", "completions": ["x", "y"], "ranks": [1, 2], "labeler": f"Vendor {i}"} for i in range(2)]
+    assert upload(lead, lines(*rows), tasks="answers").headers["location"].endswith("said=imported")
+    assert upload(lead, lines(*rows), tasks="answers").headers["location"].endswith("said=same")
+    page = lead.get("/projects/round-1").text
+    assert "Vendor 0" in page and "Vendor 1" in page
+    assert upload(lead, lines({"prompt": "E?", "completions": ["x", "y"]})).headers["location"].endswith("=same")
+    refused = upload(lead, lines({"prompt": "E?", "chosen": "x", "rejected": "y"}), tasks="answers")
+    assert refused.status_code == 422 and "names no labeler" in refused.text
+
+
 @pytest.mark.parametrize(
     ("content", "name"),
     [

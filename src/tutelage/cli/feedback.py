@@ -12,7 +12,7 @@ from tutelage.cli.options import parse_words, show
 from tutelage.configs.rounds import RoundSettings
 from tutelage.errors import UserError, did_you_mean
 
-Kind = Literal["rank", "demonstrate", "steps"]
+Kind = Literal["rank", "demonstrate", "steps", "prompts"]
 Role = Literal["admin", "lead", "labeler"]
 
 
@@ -41,14 +41,20 @@ class NewOptions(StoreOptions):
 
 @dataclass(kw_only=True)
 class ImportOptions(StoreOptions):
-    """Add prompts and completions to a project: what `tutelage sample` wrote."""
+    """Add prompts and completions to a project: what `tutelage sample` wrote, or rows of prompt and completions. All of
+    the file or nothing; every bad row is told."""
 
     file: Positional[str]
     project: str
     tasks: Kind = "rank"
-    """What is asked for each prompt: rank its completions, demonstrate an answer, judge the steps of each completion."""
+    """What is asked for each prompt: rank its completions, demonstrate an answer, judge the steps of each completion;
+    or nothing (prompts): rounds draw answers to them."""
     gold: bool = False
     """The file holds comparisons with a known order: gold items."""
+    answers: bool = False
+    """The file holds comparisons that labelers made elsewhere: answers of the labelers that they name."""
+    labeler: str = ""
+    """With --answers: whose they are where a row names nobody."""
     screening: Literal["", "test", "example"] = ""
     """The file holds items of the screening test (ranks, `sensitive`, or a prompt alone), or its worked examples."""
 
@@ -94,9 +100,19 @@ class ExportOptions(StoreOptions):
 
 @dataclass(kw_only=True)
 class BackupOptions(StoreOptions):
-    """Copy a SQLite store while it is in use."""
+    """Copy a store while it is in use: a SQLite file, or a PostgreSQL database by pg_dump."""
 
     out: Positional[str]
+
+
+@dataclass(kw_only=True)
+class RestoreOptions(StoreOptions):
+    """Make the store of a backup, checked before and after; where that fails, the store stays as it was."""
+
+    backup: Positional[str]
+    """What `tutelage feedback backup` wrote."""
+    force: bool = False
+    """Replace a store that holds answers."""
 
 
 @dataclass(kw_only=True)
@@ -108,6 +124,9 @@ class ServeOptions(StoreOptions):
     port: int = 8000
     accounts: bool = False
     """Demand accounts on this machine too."""
+    trusted_proxy: tuple[str, ...] = ()
+    """The address or network of a TLS proxy in front, as 127.0.0.1 or 172.30.0.0/24: what it says of the client's address
+    and of https is believed, and accounts are demanded."""
     runs: str = "runs"
     """The folder of runs, for the pages that compare, chat and train."""
 
@@ -144,13 +163,14 @@ class QualityOptions(StoreOptions):
 
 
 def serve(options: ServeOptions) -> None:
-    from tutelage.serving.listening import listen
+    from tutelage.serving.listening import listen, trusted_proxies
     from tutelage.web.server import serve
     from tutelage.workbench.bench import Workbench
 
+    proxies = trusted_proxies(options.trusted_proxy)
     bench = Workbench(Path(options.runs).expanduser())
     store, listener = _open(options, create=True), listen(options.host, options.port)
-    serve(store, options.host, listener, accounts=options.accounts, workbench=bench)
+    serve(store, options.host, listener, accounts=options.accounts, workbench=bench, proxies=proxies)
 
 
 def invite(options: InviteOptions) -> dict[str, Any]:
@@ -259,20 +279,33 @@ def import_(options: ImportOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project, import_file
     from tutelage.feedback.screening import import_screening
 
+    if options.gold + options.answers + bool(options.screening) > 1:
+        raise UserError("the file is one of these", where="--gold, --answers, --screening", mend="give one of them")
+    if options.labeler and not options.answers:
+        raise UserError("names a labeler of no answers", where="option --labeler", mend="give --answers too")
     with _open(options).write() as db:
         project = find_project(db, options.project)
         if options.screening:
             done = import_screening(db, project, Path(options.file), options.screening)
             project.screening = True
         else:
-            done = import_file(db, project, Path(options.file), options.tasks, gold=options.gold)
+            done = import_file(
+                db,
+                project,
+                Path(options.file),
+                options.tasks,
+                gold=options.gold,
+                answers=options.answers,
+                labeler=options.labeler,
+            )
         _audit(db, "import", f"{project.id}: {done.tasks} tasks")
-    for line in done.left_out[:5]:
+    for line in done.left_out:
         show(f"left out: {line}")
     return {
         "prompts": done.prompts,
         "completions": done.completions,
         "tasks": done.tasks,
+        **({"answers": done.answers} if options.answers else {}),
         "left_out": len(done.left_out),
     }
 
@@ -324,11 +357,19 @@ def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
 
 
 def backup(options: BackupOptions) -> dict[str, Any]:
+    from tutelage.feedback import copies
+
     store = _open(options)
-    store.backup(Path(options.out))
+    copies.backup(store, Path(options.out))
     with store.write() as db:
         _audit(db, "backup", Path(options.out).name)
     return {"out": options.out}
+
+
+def restore(options: RestoreOptions) -> dict[str, Any]:
+    from tutelage.feedback import copies
+
+    return copies.restore(options.store, Path(options.backup), force=options.force)
 
 
 ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | None], str]] = {
@@ -342,6 +383,7 @@ ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | No
     "invite": (InviteOptions, invite, "a link that makes one account"),
     "token": (TokenOptions, token, "a token with which a program signs in"),
     "backup": (BackupOptions, backup, "copy a store while it is in use"),
+    "restore": (RestoreOptions, restore, "make the store of a backup"),
 }
 
 

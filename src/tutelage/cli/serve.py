@@ -9,7 +9,7 @@ from tutelage.cli.chat import gather_models, short_names
 from tutelage.cli.options import parse_words
 from tutelage.configs.base import Dtype, invalid
 from tutelage.errors import UserError
-from tutelage.serving.listening import listen
+from tutelage.serving.listening import listen, trusted_proxies
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -30,6 +30,9 @@ class ServeOptions:
     """The folder of runs, for the pages that compare, chat and train."""
     accounts: bool = False
     """Demand accounts and tokens on this machine too."""
+    trusted_proxy: tuple[str, ...] = ()
+    """The address or network of a TLS proxy in front, as 127.0.0.1 or 172.30.0.0/24: what it says of the client's address
+    and of https is believed, and accounts are demanded."""
     batch_size: int = 64
     """Answers decoded together, for each model; more wait."""
     dtype: Dtype = "auto"
@@ -40,6 +43,7 @@ class ServeOptions:
             raise UserError("names no model", where="option --model", mend="give --model FOLDER")
         if not 0 <= self.port <= 65535:
             raise invalid("port", self.port, "give a number from 0 to 65535")
+        trusted_proxies(self.trusted_proxy)
         if self.batch_size < 1:
             raise invalid("batch_size", self.batch_size, "give a number above zero")
 
@@ -55,14 +59,15 @@ def main(verb: str, arguments: list[str]) -> None:
         from tutelage.workbench.bench import Workbench
 
         bench = Workbench(Path(options.runs).expanduser())
-        store, local = Store.open(options.store), is_local(options.host, options.accounts)
+        proxies = trusted_proxies(options.trusted_proxy)
+        store, local = Store.open(options.store), is_local(options.host, options.accounts or bool(proxies))
 
         def with_pages(api: Any, address: str) -> OnePort:
             print(f"pages: {address}/ (labels in {options.store})", file=sys.stderr, flush=True)
             welcome(store, address, local)
             return OnePort(api, store, local=local, workbench=bench)
 
-        serve(models, listener, options.batch_size, options.dtype, with_pages)
+        serve(models, listener, options.batch_size, options.dtype, with_pages, proxies)
 
 
 def named(specs: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -13,6 +13,8 @@ from tutelage.cli.main import VERBS
 from tutelage.cli.options import parse_words
 from tutelage.errors import UserError, did_you_mean
 
+# Of the compose file's network: a proxy on the machine reaches the published port from the gateway's address.
+SUBNET, GATEWAY = "172.30.80.0/24", "172.30.80.1"
 Kind = Literal["slurm", "rayjob", "dockerfile", "compose", "systemd"]
 
 
@@ -183,13 +185,17 @@ def compose(options: TemplateOptions) -> str:
             "depends_on": {"database": {"condition": "service_healthy"}},
             "environment": {"PGPASSFILE": "/run/secrets/pgpass"},
             "secrets": [{"source": "pgpass", "mode": 0o400}],
-            "command": ["feedback", "serve", "--store", store, "--host", "0.0.0.0", "--port", "8000"],
+            "command": [
+                *("feedback", "serve", "--store", store, "--host", "0.0.0.0", "--port", "8000"),
+                *("--trusted-proxy", GATEWAY),
+            ],
             "ports": ["127.0.0.1:8000:8000"],
         },
     }
     content = {
         "name": options.name,
         "services": services,
+        "networks": {"default": {"ipam": {"config": [{"subnet": SUBNET, "gateway": GATEWAY}]}}},
         "secrets": {"password": {"file": "./password"}, "pgpass": {"file": "./pgpass"}},
         "volumes": {"database": {}},
     }
@@ -207,7 +213,7 @@ Wants=network-online.target
 [Service]
 User={options.name}
 WorkingDirectory={folder}
-ExecStart={folder}/.venv/bin/tutelage feedback serve --store postgresql://{options.name}@/{options.name} --host 127.0.0.1 --port 8000
+ExecStart={folder}/.venv/bin/tutelage feedback serve --store postgresql://{options.name}@/{options.name} --host 127.0.0.1 --port 8000 --trusted-proxy 127.0.0.1
 Restart=on-failure
 RestartSec=2
 TimeoutStopSec=30

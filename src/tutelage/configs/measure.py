@@ -27,8 +27,8 @@ class SampleConfig(ModelConfig):
     """Completions a prompt, K."""
     prompts: int | None = None
     """Use this many prompts; all when not given."""
-    split: Split = "train"
-    """Which share of the prompts."""
+    split: Literal["train", "tune", "report", "all"] = "train"
+    """Which share of the prompts; `all` takes a file's whole."""
     max_new_tokens: int = 256
     """Longest answer, in tokens."""
     min_new_tokens: int = 0

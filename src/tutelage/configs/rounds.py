@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from tutelage.errors import UserError
 
+PROJECT = "project"  # RoundSettings.data: the project's own prompts
+
 
 @dataclass(kw_only=True)
 class RoundSettings:
@@ -12,7 +14,7 @@ class RoundSettings:
     model: tuple[str, ...] = ("world",)
     """Who answers: checkpoints, runs or endpoints (openai:URL#MODEL). Several share the K answers."""
     data: str = "world"
-    """Where prompts come from: world, or a file or folder."""
+    """Where prompts come from: world, `project` for those that were imported into it, or a file or folder."""
     prompts: int = 100
     samples: int = 4
     """Answers a prompt, K."""
@@ -35,6 +37,8 @@ class RoundSettings:
                 raise UserError(
                     f"{getattr(self, name)} cannot be used", where=name, mend=f"give a number from {low} to {high}"
                 )
+        if len(self.ensemble) == 1:
+            raise UserError("one reward model differs from none", where="ensemble", mend="give two or more, or none")
         if not 0 <= self.temperature <= 10:
             raise UserError(f"{self.temperature} cannot be used", where="temperature", mend="give 0 to 10")
         if not self.model or not all(self.model) or len(self.model) > self.samples:

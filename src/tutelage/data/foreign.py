@@ -22,7 +22,7 @@ from tutelage.data.validation import (
     record_of,
 )
 from tutelage.errors import UserError
-from tutelage.records import Comparison, Demonstration, Message, Prompt, Record, StepLabel, Thumb
+from tutelage.records import Comparison, Completion, Demonstration, Message, Prompt, Record, StepLabel, Thumb
 from tutelage.solutions import final_answer
 
 Item = Record | str  # a record, or a plain document
@@ -57,6 +57,18 @@ def ranking(row: Row, where: str) -> list[Item]:
     if len(texts) < 2:
         raise UserError(f"compares {len(texts)} completions", where=place, mend="list at least two answers")
     return comparison(row, prompt, texts, ranks, where)
+
+
+def unranked(row: Row, where: str) -> list[Item]:
+    """A prompt and its answers, of which nobody has said yet which is better."""
+    prompt = prompt_of(prompt_messages(row, where), row)
+    place = f"{where}, field completions"
+    if not isinstance(row["completions"], list) or not row["completions"]:
+        raise UserError(f"is {named(row['completions'])}, not a list of answers", where=place, mend="list the answers")
+    texts = [answer_text(value, f"{place}, entry {i}") for i, value in enumerate(row["completions"], start=1)]
+    model = row["model"] if isinstance(row.get("model"), str) else None
+    made = [Completion(id=completion_id(prompt.id, t), prompt_id=prompt.id, text=t, model=model) for t in texts]
+    return [prompt, *made]
 
 
 def unpaired(row: Row, where: str) -> list[Item]:

@@ -51,9 +51,15 @@ _PARTNERS = {
 }
 
 
-def items_of(row: Row, where: str) -> list[Item]:
-    """The records, or the document, that one row holds. UserError (DegenerateRow) names what is wrong."""
+def items_of(row: Row, where: str, *, unranked: bool = False) -> list[Item]:
+    """The records, or the document, that one row holds. UserError (DegenerateRow) names what is wrong.
+
+    unranked: `prompt` and `completions` by themselves are answers that somebody is to label; to train on, they are a
+    row that has lost its ranks.
+    """
     present = _present(row)
+    if unranked and is_unranked(present):
+        return foreign.unranked(present, where)
     return FORMATS[_name(present, where)].read(present, where)
 
 
@@ -64,6 +70,13 @@ def format_of(row: Row, where: str = "row") -> str:
     if name == "trl-preference" and isinstance(present["chosen"], str) and foreign.is_dialogue(present["chosen"]):
         return "hh-rlhf"
     return name
+
+
+def is_unranked(row: Row) -> bool:
+    """Whether the row holds answers without a label, and no misspelled one."""
+    labels = ("schema", *_PARTNERS["completions"])
+    near = any(did_you_mean(name, list(row)) for name in _PARTNERS["completions"])
+    return {"prompt", "completions"} <= row.keys() and not near and not any(name in row for name in labels)
 
 
 def _present(row: Row) -> Row:

@@ -18,7 +18,7 @@ from typing import Any
 from tutelage.data.foreign import Item, completion_id
 from tutelage.data.formats import data_files, read_rows
 from tutelage.data.preferences import taken_apart
-from tutelage.data.rows import format_of, items_of
+from tutelage.data.rows import format_of, is_unranked, items_of
 from tutelage.data.validation import DegenerateRow
 from tutelage.errors import UserError
 from tutelage.records import Comparison, Completion, Dataset, Demonstration, Prompt, Record, StepLabel, Thumb
@@ -48,8 +48,11 @@ class Contents:
         return bool(self.degenerate) and not few
 
 
-def read_contents(spec: str) -> list[Contents]:
-    """Every row of the files that `spec` names, the bad ones too. UserError only where there is no file."""
+def read_contents(spec: str, *, unranked: bool = False) -> list[Contents]:
+    """Every row of the files that `spec` names, the bad ones too. UserError only where there is no file.
+
+    unranked: as in `items_of`.
+    """
     files = data_files(spec)
     names = [_split_in(path, len(files)) for path in files]
     found = []
@@ -61,8 +64,8 @@ def read_contents(spec: str) -> list[Contents]:
                 one.rows += 1
                 where = f"{path}, row {number}"
                 try:
-                    one.items += [(number, item) for item in items_of(row, where)]
-                    one.formats[format_of(row)] += 1
+                    one.items += [(number, item) for item in items_of(row, where, unranked=unranked)]
+                    one.formats["unranked" if unranked and is_unranked(row) else format_of(row)] += 1
                 except DegenerateRow as error:
                     one.degenerate.append(error)
                 except UserError as error:
@@ -206,12 +209,15 @@ def demonstrations(spec: str, count: int | None, seed: int) -> list[Demonstratio
 
 
 def prompts(spec: str, split: str, count: int | None, seed: int) -> list[Prompt]:
-    """Prompts of a split: the world's, or a file's (without repeats)."""
+    """Prompts of a split, or of `all`: the world's, or a file's (without repeats)."""
     if is_world(spec):
         from tutelage import world
 
+        if split == "all":
+            mend = "give train, tune or report"
+            raise UserError("the world's prompts have no end", where="option --split (split)", mend=mend)
         return world.prompts_of(spec, split, count or 1000, seed)
-    found = load_data(spec, split).prompts
+    found = read_whole(spec)[0].prompts if split == "all" else load_data(spec, split).prompts
     if not found and read_whole(spec)[0].prompts:
         mend = "give more prompts, or declare the splits: a field split, or files named train, validation and test"
         raise UserError(f"has no prompt in its split {split!r}", where=spec, mend=mend)

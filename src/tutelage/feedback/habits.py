@@ -137,10 +137,10 @@ def habits(db: Db, project: Project) -> tuple[Habits, dict[str, Habits]]:
 def first_shown(ranks: Ranks, shown: Mapping[str, Any]) -> tuple[bool, float] | None:
     """Whether the first card is among the best, and the chance of that for cards shuffled blindly: best / cards.
 
-    None where nothing is ranked or every card is best. Without ties the chance is 1/K; equal texts share a card.
+    None where nothing is ranked or every card is best, and where nobody knows the order (of an imported ranking). Without ties the chance is 1/K; equal texts share a card.
     """
     hidden = {place for card in shown.get("merged", ()) for place in card[1:]}
-    cards = [place for place in shown["order"] if place not in hidden]
+    cards = [place for place in shown.get("order", ()) if place not in hidden]
     best = [place for place in cards if ranks[place] == 1]
     return (cards[0] in best, len(best) / len(cards)) if 0 < len(best) < len(cards) else None
 

@@ -12,13 +12,12 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session as Db
 
-from tutelage.data.formats import read_rows
-from tutelage.data.sources import read_whole
 from tutelage.errors import UserError, did_you_mean
 from tutelage.feedback import schema
 from tutelage.feedback.ranking import LETTERS
+from tutelage.feedback.reading import Places, read_file, refuse
 from tutelage.feedback.schema import Project, Task
-from tutelage.records import RECORDS, Comparison, Completion, Prompt
+from tutelage.records import Comparison, Completion, Prompt, Record
 
 MOST = len(LETTERS)
 
@@ -30,7 +29,17 @@ class Imported:
     prompts: int = 0
     completions: int = 0
     tasks: int = 0
+    answers: int = 0
     left_out: list[str] = field(default_factory=list)
+    faults: list[UserError] = field(default_factory=list)  # one is enough to refuse all of it
+    places: Places = field(default_factory=dict)
+    where: str = "import"
+
+    def blame(self, record: Record, what: str, mend: str, name: str = "") -> None:
+        """Note a fault of a record at the row that it stands in."""
+        kind = record.schema_name.partition("/")[0].rpartition(".")[2]
+        where = self.places.get((record.schema_name, record.id), f"{self.where}, {kind} {record.id}")
+        self.faults.append(UserError(what, where=f"{where}, field {name}" if name else where, mend=mend))
 
 
 def create_project(db: Db, name: str, **settings: Any) -> Project:
@@ -70,17 +79,45 @@ def change_project(project: Project, **settings: Any) -> None:
         if name in limits and not limits[name][0] <= value <= limits[name][1]:
             low, high = limits[name]
             raise UserError(f"{value} cannot be used", where=name, mend=f"give a number from {low} to {high}")
+        if name == "answers_as" and value not in schema.ANSWERS_AS:
+            raise UserError(f"{value!r} cannot be used", where=name, mend=f"use {' or '.join(schema.ANSWERS_AS)}")
         setattr(project, name, value)
 
 
-def import_file(db: Db, project: Project, path: Path, kind: str = "rank", *, gold: bool = False) -> Imported:
-    """Prompts and completions (`tutelage sample` writes them) or comparisons; `gold` makes comparisons gold items."""
-    prompts, completions, comparisons = _read(path)
-    if gold:
-        if not comparisons:
-            raise UserError("holds no comparisons", where=str(path), mend="gold items are comparisons with their ranks")
-        return import_gold(db, project, comparisons)
-    return import_records(db, project, prompts, completions, kind, where=str(path))
+def import_file(
+    db: Db,
+    project: Project,
+    path: Path,
+    kind: str = "rank",
+    *,
+    gold: bool = False,
+    answers: bool = False,
+    labeler: str = "",
+) -> Imported:
+    """Prompts and completions, or comparisons: all of the file, or BadRows that names every bad row.
+
+    gold: its comparisons become gold items. answers: they become answers of the labelers that they name, or of
+    `labeler` where they name none.
+    """
+    found = read_file(path)
+    done = Imported(left_out=found.left_out, faults=found.faults, places=found.places, where=str(path))
+    if gold or answers:
+        if not found.comparisons and not done.faults:
+            raise UserError(
+                "holds no comparisons", where=str(path), mend="gold items and answers are comparisons with their ranks"
+            )
+        if answers:
+            from tutelage.feedback.imported_answers import import_answers
+
+            return import_answers(db, project, found.comparisons, labeler, done)
+        return import_gold(db, project, found.comparisons, done)
+    if kind in ("rank", "steps"):
+        mend = "import them with --gold (their order is known) or --answers (a labeler gave it)"
+        done.faults += [
+            UserError("is a ranking, not answers to label", where=found.place(one), mend=mend)
+            for one in found.comparisons
+        ]
+    return import_records(db, project, found.prompts, found.completions, kind, done=done)
 
 
 def import_records(
@@ -92,14 +129,18 @@ def import_records(
     *,
     where: str = "import",
     number: int = 0,
+    done: Imported | None = None,
 ) -> Imported:
     """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps).
 
-    number: the round that they belong to.
+    kind "prompts" makes no task: rounds ask about them.
+
+    number: the round that they belong to. done: what was found in the file so far.
     """
-    done = Imported()
-    known = add_prompts(db, project, list(prompts), done, where)
-    texts = add_completions(db, project, list(completions), known, done, where)
+    done = done or Imported(where=where)
+    known = add_prompts(db, project, list(prompts), done)
+    texts = add_completions(db, project, list(completions), known, done)
+    refuse(done.faults, done.where)
     rows: list[dict[str, Any]] = []
     groups: dict[str, list[Completion]] = {}
     for completion in texts:
@@ -121,17 +162,21 @@ def import_records(
             rows.append(task_row(project, completion.prompt_id, kind, [completion.id], steps=steps))
     elif kind == "demonstrate":
         rows = [task_row(project, prompt_id, kind, []) for prompt_id in known]
+    elif kind == "prompts":
+        return done
     else:
         raise UserError(f"unknown kind of task {kind!r}", mend=f"use one of: {', '.join(schema.TASKS)}")
     add_tasks(db, project, rows, done)
     if not rows:
-        raise UserError(f"gives no task to {kind}", where=where, mend="rank needs prompts with two or more completions")
+        raise UserError(
+            f"gives no task to {kind}", where=done.where, mend="rank needs prompts with two or more completions"
+        )
     return done
 
 
-def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison]) -> Imported:
+def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison], done: Imported | None = None) -> Imported:
     """Comparisons with a known order become gold items."""
-    done = Imported()
+    done = done or Imported(where="gold items")
     rows, prompts, texts = [], {}, {}
     for one in comparisons:
         if not one.messages or not one.completions or len(set(one.completions)) < 2:
@@ -141,92 +186,74 @@ def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison]) -> 
         for name, text in zip(one.completion_ids, one.completions, strict=True):
             texts[name] = Completion(id=name, prompt_id=one.prompt_id, text=text)
         rows.append(task_row(project, one.prompt_id, "rank", one.completion_ids, gold={"ranks": one.ranks}))
-    known = add_prompts(db, project, list(prompts.values()), done, "gold items")
-    add_completions(db, project, list(texts.values()), known, done, "gold items")
+    known = add_prompts(db, project, list(prompts.values()), done)
+    add_completions(db, project, list(texts.values()), known, done)
     add_tasks(db, project, rows, done)
     return done
 
 
 def read_samples(path: Path) -> tuple[list[Prompt], list[Completion]]:
     """What `tutelage sample` wrote."""
-    prompts, completions, _ = _read(path)
-    return prompts, completions
+    found = read_file(path)
+    refuse(found.faults, str(path))
+    return found.prompts, found.completions
 
 
-def _read(path: Path) -> tuple[list[Prompt], list[Completion], list[Comparison]]:
-    prompts, completions = [], []
-    rows = list(read_rows(path))
-    schemas = {str(row.get("schema")) for _, row in rows}
-    if not schemas & {Completion.schema_name}:
-        data, _ = read_whole(str(path))
-        return data.prompts, [], data.comparisons
-    for number, row in rows:
-        where = f"{path}, row {number}"
-        found = RECORDS.get(str(row.get("schema")))
-        if found is None or found not in (Prompt, Completion):
-            raise UserError(
-                "is neither a prompt nor a completion", where=where, mend="give what `tutelage sample` wrote"
-            )
-        try:
-            record = found.from_json(row)
-        except TypeError as error:
-            raise UserError(
-                f"lacks a field ({error})", where=where, mend="give what `tutelage sample` wrote"
-            ) from error
-        if isinstance(record, Prompt):
-            prompts.append(record)
-        elif isinstance(record, Completion):
-            completions.append(record)
-    return prompts, completions, []
-
-
-def add_prompts(db: Db, project: Project, prompts: list[Prompt], done: Imported, where: str) -> dict[str, bool]:
+def add_prompts(db: Db, project: Project, prompts: list[Prompt], done: Imported) -> dict[str, bool]:
+    """Store those that are new. Faults are noted in `done`; once there is one, nothing more is stored."""
     query = select(schema.Prompt.id, schema.Prompt.messages).filter_by(project_id=project.id)
     stored: dict[str, Any] = dict(db.execute(query).tuples().all())
     named: dict[str, bool] = {}
     rows = []
     for one in prompts:
-        _check_messages(one.messages, f"{where}, prompt {one.id}")
-        _check_fields(one, _PROMPT, f"{where}, prompt {one.id}", 128)
+        named[one.id] = True
+        if not _sound(one, _PROMPT, 128, done) or not _are_messages(one, done):
+            continue
         if one.id in stored and stored[one.id] != one.messages:
-            raise UserError(f"prompt {one.id} differs from the stored one", where=where, mend="give it another id")
+            done.blame(one, f"prompt {one.id} differs from the stored one", "give it another id")
         if one.id not in stored:
             fields = {"category": one.category, "source": one.source, "user_id": one.user_id, "split": one.split}
             rows.append({"project_id": project.id, "id": one.id, "messages": one.messages, **fields})
             stored[one.id] = one.messages
-        named[one.id] = True
-    if rows:
+    if rows and not done.faults:
         db.execute(insert(schema.Prompt), rows)
     done.prompts += len(rows)
     return named
 
 
-def _check_messages(messages: Any, where: str) -> None:
+def _are_messages(one: Prompt, done: Imported) -> bool:
+    messages: Any = one.messages
     whole = isinstance(messages, list) and messages
-    if not whole or not all(
+    sound = whole and all(
         isinstance(m, dict) and isinstance(m.get("content"), str) and isinstance(m.get("role"), str) for m in messages
-    ):
-        raise UserError("messages are not turns of a conversation", where=where, mend="give role and content for each")
+    )
+    if not sound:
+        done.blame(one, "messages are not turns of a conversation", "give role and content for each")
+    elif any("\x00" in m["content"] for m in messages):
+        done.blame(one, "holds a character that cannot be stored (NUL)", "take it out", "messages")
+    else:
+        return True
+    return False
 
 
 def add_completions(
-    db: Db, project: Project, completions: list[Completion], known: dict[str, bool], done: Imported, where: str
+    db: Db, project: Project, completions: list[Completion], known: dict[str, bool], done: Imported
 ) -> list[Completion]:
+    """Store those that are new; as `add_prompts`."""
     query = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
     stored: dict[str, str] = dict(db.execute(query).tuples().all())
     rows = []
     for one in completions:
+        if not _sound(one, _COMPLETION, 160, done):
+            continue
         if one.prompt_id not in known:
-            raise UserError(
-                f"completion {one.id} has no prompt {one.prompt_id}", where=where, mend="give its prompt too"
-            )
-        _check_fields(one, _COMPLETION, f"{where}, completion {one.id}", 160)
+            done.blame(one, f"completion {one.id} has no prompt {one.prompt_id}", "give its prompt too")
         if one.id in stored and stored[one.id] != one.text:
-            raise UserError(f"completion {one.id} differs from the stored one", where=where, mend="give it another id")
+            done.blame(one, f"completion {one.id} differs from the stored one", "give it another id")
         if one.id not in stored:
             rows.append({"project_id": project.id, **{k: getattr(one, k) for k in _COMPLETION}})
             stored[one.id] = one.text
-    if rows:
+    if rows and not done.faults:
         db.execute(insert(schema.Completion), rows)
     done.completions += len(rows)
     return completions
@@ -245,13 +272,16 @@ _COMPLETION = {
 }
 
 
-def _check_fields(record: Prompt | Completion, types: dict[str, tuple[type, ...]], where: str, longest: int) -> None:
+def _sound(record: Prompt | Completion, types: dict[str, tuple[type, ...]], longest: int, done: Imported) -> bool:
     for name, allowed in types.items():
         value = getattr(record, name)
         if not isinstance(value, allowed) or (isinstance(value, str) and "\x00" in value):
-            raise UserError(f"{name} cannot be used", where=f"{where}, field {name}", mend="give text, or leave it out")
+            done.blame(record, f"{name} cannot be used", "give text, or leave it out", name)
+            return False
     if not 0 < len(record.id) <= longest:
-        raise UserError("the id is too long, or empty", where=where, mend=f"use up to {longest} characters")
+        done.blame(record, "the id is too long, or empty", f"use up to {longest} characters")
+        return False
+    return True
 
 
 def task_row(
@@ -285,6 +315,8 @@ def task_row(
 
 
 def add_tasks(db: Db, project: Project, rows: list[dict[str, Any]], done: Imported) -> None:
+    """Store those that are new; raises where a fault was noted before."""
+    refuse(done.faults, done.where)
     stored = set(db.scalars(select(Task.key).filter_by(project_id=project.id)))
     new = {row["key"]: row for row in rows if row["key"] not in stored}
     if new:

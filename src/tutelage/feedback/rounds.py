@@ -1,5 +1,7 @@
 """Rounds of a project: what one is to do, where it stands, and the process that runs it."""
 
+import json
+import math
 import os
 import subprocess
 import sys
@@ -20,6 +22,25 @@ ACTIVE = ("sampling", "labeling", "training")
 ALIVE_SECONDS = 30.0  # the process gives a sign of life every few seconds
 RECIPES = {"reward-round": "a reward model", "ppo-round": "a reward model, then the policy by PPO"}
 TAIL = 2_000  # characters of the log that the page shows
+PROGRESS = "progress.json"  # in the round's folder, written by the step that runs
+
+
+@dataclass(frozen=True)
+class Doing:
+    """How far a step is. left: seconds, None where nothing was finished yet."""
+
+    label: str
+    done: int
+    total: int
+    unit: str
+    left: float | None
+
+    @property
+    def time_left(self) -> str:
+        if self.left is None:
+            return ""
+        minutes = math.ceil(self.left / 60)
+        return "less than a minute left" if minutes <= 1 else f"about {minutes} minutes left"
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,7 @@ class Standing:
     settings: RoundSettings
     log: str
     said: str
+    doing: Doing | None = None
 
     @property
     def share(self) -> float:
@@ -95,7 +117,7 @@ def standings(db: Db, project: Project, now: float) -> list[Standing]:
     for row in db.scalars(select(Round).filter_by(project_id=project.id).order_by(Round.number.desc())):
         labeled, needed = labels(db, row)
         alive = row.state in ACTIVE and now - row.beat < ALIVE_SECONDS
-        log = _tail(Path(row.folder) / "log.txt") if row.state != "done" else ""
+        log = _tail(Path(row.folder) / "log.txt") if row.state in ("failed", "stopped") else ""
         found.append(
             Standing(
                 row.number,
@@ -108,9 +130,33 @@ def standings(db: Db, project: Project, now: float) -> list[Standing]:
                 settings_of(row),
                 log,
                 row.said,
+                doing_of(row) if alive else None,
             )
         )
     return found
+
+
+def doing_of(row: Round) -> Doing | None:
+    """What the running step tells of itself; None before it does, and where it says nothing that can be read."""
+    try:
+        told = json.loads((Path(row.folder) / PROGRESS).read_text(encoding="utf-8"))
+        label, unit = str(told["label"]), str(told["unit"])
+        done, total, first, seconds = (float(told[name]) for name in ("done", "total", "first", "seconds"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    pace = (done - first) / seconds if seconds > 0 else 0.0
+    part = label.removeprefix("samples-")
+    if part != label and row.state == "sampling" and part.isdecimal():
+        # One step samples of one model; the round's answers are those of all of them.
+        counts = shares(settings_of(row))
+        prompts = total / counts[int(part)] if int(part) < len(counts) else 0.0
+        done, total = done + prompts * sum(counts[: int(part)]), prompts * sum(counts)
+    return Doing(label, round(done), round(total), unit, (total - done) / pace if pace > 0 else None)
+
+
+def shares(settings: RoundSettings) -> list[int]:
+    """How many of a prompt's K answers each model gives."""
+    return [len(range(i, settings.samples, len(settings.model))) for i in range(len(settings.model))]
 
 
 def _tail(path: Path) -> str:

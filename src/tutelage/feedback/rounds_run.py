@@ -1,6 +1,7 @@
 """Runs rounds step by step. Each step is a `tutelage` command of its own, so that a stop loses one step's work at most."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -9,16 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tutelage.configs.rounds import PROJECT
+from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
 from tutelage.feedback.projects import find_project, import_records, read_samples
+from tutelage.feedback.round_prompts import chosen_prompts
 from tutelage.feedback.rounds import (
     ACTIVE,
+    PROGRESS,
     RoundSettings,
     environment,
     following,
     labels,
     last_round,
     settings_of,
+    shares,
     start_round,
 )
 from tutelage.feedback.schema import Round
@@ -110,11 +116,12 @@ class _Runner:
         """A step; UserError with its last words where it fails."""
         shown = ["tutelage", *words]
         print(f"round {self.number}: {' '.join(shown)}", file=sys.stderr, flush=True)
-        log = self.folder / "log.txt"
+        log, told = self.folder / "log.txt", self.folder / PROGRESS
+        told.unlink(missing_ok=True)
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tutelage", *words],
-                env=environment(self.store),
+                env={**environment(self.store), "TUTELAGE_PROGRESS": os.path.abspath(told)},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -141,11 +148,11 @@ class _Runner:
         s = self.settings
         drawn: list[Completion] = []
         prompts: dict[str, Prompt] = {}
-        for i, model in enumerate(s.model):
-            count = len(range(i, s.samples, len(s.model)))
+        asked_of = self.prompts()
+        for i, (model, count) in enumerate(zip(s.model, shares(s), strict=True)):
             file = self.folder / f"samples-{i}.jsonl"
             if not file.exists():
-                words = ["sample", "--model", model, "--data", s.data, "--prompts", str(s.prompts)]
+                words = ["sample", "--model", model, *asked_of, "--prompts", str(s.prompts)]
                 words += ["--samples", str(count), "--max-new-tokens", str(s.max_new_tokens)]
                 words += ["--temperature", str(s.temperature), "--seed", str(self.number), "--out", str(file)]
                 self.command(*words)
@@ -161,6 +168,17 @@ class _Runner:
         if s.ensemble:
             self.command("feedback", "prioritize", "--project", self.project_id, "--reward-models", *s.ensemble)
         return "labeling"
+
+    def prompts(self) -> list[str]:
+        """The words that say which prompts: of the project's own, those that were chosen when the round began."""
+        if self.settings.data != PROJECT:
+            return ["--data", self.settings.data]
+        file = self.folder / "prompts.jsonl"
+        if not file.exists():
+            with self.store.read() as db:
+                found = chosen_prompts(db, find_project(db, self.project_id), self.settings.prompts)
+            write_jsonl(file, found)
+        return ["--data", str(file), "--split", "all"]
 
     def label(self) -> str:
         """ "labeling" where answers are missing and nobody waits for them."""

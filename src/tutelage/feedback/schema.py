@@ -18,6 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 ROLES = ("admin", "lead", "labeler")
 TASKS = ("rank", "demonstrate", "steps")  # what projects ask for
 KINDS = (*TASKS, "flag")  # flag: is this text sensitive? In screening tests only
+ANSWERS_AS = ("text", "markdown")
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only its own INTEGER
 
 
@@ -75,7 +76,7 @@ class Project(Base):
     """`gold_every`: a gold item comes after so many answers of a person; 0 mixes none in.
 
     screening: labelers take a test first, and a lead lets them in. template, max_tokens: of the model that the Write
-    page shows a conversation as, and the length beyond which training cuts it off.
+    page shows a conversation as, and the length beyond which training cuts it off. answers_as: text or markdown.
     """
 
     __tablename__ = "project"
@@ -89,6 +90,7 @@ class Project(Base):
     screening: Mapped[bool] = mapped_column(default=False)
     template: Mapped[str] = mapped_column(Text, default="world")
     max_tokens: Mapped[int] = mapped_column(default=1024)
+    answers_as: Mapped[str] = mapped_column(String(16), default="text")
     seed: Mapped[int] = mapped_column(default=0)
     created: Mapped[float]
 

@@ -111,19 +111,23 @@ def import_screening(db: Db, project: Project, path: Path, part: str = "test") -
     """Rows with ranks (rank), with `sensitive` (flag), with a prompt alone (write); as examples: rows with ranks."""
     from tutelage.feedback.projects import Imported, add_completions, add_prompts, add_tasks, task_row
 
-    done, prompts, texts, rows = Imported(), [], [], []
-    for number, row in read_rows(path):
+    done, prompts, texts, rows = Imported(where=str(path)), [], [], []
+    for number, row in read_rows(path, done.faults):
         where = f"{path}, row {number}"
-        prompt, drawn, kind, gold = _test(row, where)
-        if part == "example" and kind != "rank":
-            raise UserError("is no worked example", where=where, mend="give prompt, completions and ranks")
+        try:
+            prompt, drawn, kind, gold = _test(row, where)
+            if part == "example" and kind != "rank":
+                raise UserError("is no worked example", where=where, mend="give prompt, completions and ranks")
+        except UserError as error:
+            done.faults.append(error)
+            continue
         prompts.append(prompt)
         texts += drawn
         rows.append(task_row(project, prompt.id, kind, [c.id for c in drawn], gold=gold, part=part))
-    if not rows:
+    if not rows and not done.faults:
         raise UserError("is empty", where=str(path), mend="give a file with at least one row")
-    known = add_prompts(db, project, prompts, done, str(path))
-    add_completions(db, project, texts, known, done, str(path))
+    known = add_prompts(db, project, prompts, done)
+    add_completions(db, project, texts, known, done)
     add_tasks(db, project, rows, done)
     return done
 

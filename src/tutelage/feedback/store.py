@@ -36,9 +36,14 @@ class Store:
     @classmethod
     def open(cls, where: str | Path, *, create: bool = True) -> "Store":
         """`where` is a file or a URL (postgresql://user@host/name)."""
-        url = _url(str(where), create)
+        url = store_url(str(where), create)
         try:
-            engine = create_engine(url, connect_args=_connect_args(url), pool_pre_ping=not url.startswith("sqlite"))
+            engine = create_engine(
+                url,
+                connect_args=_connect_args(url),
+                pool_pre_ping=not url.startswith("sqlite"),
+                hide_parameters=True,  # an error that is logged must not tell what was to be stored
+            )
         except ImportError as error:
             raise UserError(f"needs a driver ({error})", where=url, mend="pip install 'psycopg[binary]'") from error
         except Exception as error:
@@ -67,17 +72,6 @@ class Store:
         with _naming_failures(), self._sessions.begin() as db:
             yield db
 
-    def backup(self, out: Path) -> None:
-        """A whole copy of a SQLite store while it is in use."""
-        if self.engine.dialect.name != "sqlite":
-            raise UserError("is no SQLite file", where=str(self.engine.url), mend="use pg_dump for PostgreSQL")
-        if out.exists():
-            raise UserError("exists already", where=str(out), mend="name a new file")
-        with self.engine.connect() as connection:
-            raw = connection.connection.driver_connection
-            raw.rollback()  # type: ignore[union-attr]
-            raw.execute("VACUUM INTO ?", (str(out),))  # type: ignore[union-attr]
-
     def close(self) -> None:
         self.engine.dispose()
 
@@ -101,7 +95,8 @@ def _naming_failures() -> Iterator[None]:
         raise StoreUnavailable(reason) from error
 
 
-def _url(where: str, create: bool) -> str:
+def store_url(where: str, create: bool) -> str:
+    """The database's URL; `create` is whether the file need not exist."""
     if re.match(r"^postgres(ql)?(\+\w+)?://", where):
         return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", where)
     if "://" in where and not where.startswith("sqlite:///"):
@@ -131,14 +126,27 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def _migrate(engine: Engine) -> None:
-    from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
+def known_revisions() -> set[str]:
+    """Every version of the tables that this code can open."""
     from alembic.script import ScriptDirectory
+
+    return {one.revision for one in ScriptDirectory.from_config(_migrations()).walk_revisions()}
+
+
+def _migrations() -> Any:
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _migrate(engine: Engine) -> None:
+    from alembic import command
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = _migrations()
     head = ScriptDirectory.from_config(config).get_current_head()
     with engine.connect().execution_options(reading=True) as connection:
         current = MigrationContext.configure(connection).get_current_revision()

@@ -1,12 +1,19 @@
-"""Progress on standard error: a bar with rate and time left on a terminal, else a line now and then."""
+"""Progress on standard error: a bar with rate and time left on a terminal, else a line now and then.
 
+Where TUTELAGE_PROGRESS names a file, the numbers are kept there too, for another process to read.
+"""
+
+import contextlib
+import json
 import os
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
+FILE_INTERVAL = 1.0  # seconds between writes of the file
 
 
 class Progress:
@@ -23,6 +30,8 @@ class Progress:
         self.started = self.printed = time.perf_counter()
         self.printed_done = done
         self.bar: Any = None
+        self.file = os.environ.get("TUTELAGE_PROGRESS", "")
+        self.kept = 0.0
 
     def __enter__(self) -> Self:
         self.started = self.printed = time.perf_counter()
@@ -43,6 +52,7 @@ class Progress:
             self.bar = RichProgress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())
             self.task = self.bar.add_task(self.label, total=self.total, completed=self.done, pace="", numbers="")
             self.bar.start()
+        self.keep()
         return self
 
     def update(self, done: int, **numbers: float) -> None:
@@ -53,6 +63,20 @@ class Progress:
             self.bar.update(self.task, completed=done, pace=self.pace(), numbers=self.numbers)
         elif not self.quiet and time.perf_counter() - self.printed >= PLAIN_INTERVAL:
             self.print_line()
+        if self.file and time.perf_counter() - self.kept >= FILE_INTERVAL:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write the file, whole or not at all; a full disk must not end the work that is told of."""
+        if not self.file:
+            return
+        self.kept = time.perf_counter()
+        numbers = {"done": self.done, "total": self.total, "first": self.first, "seconds": self.kept - self.started}
+        target = Path(self.file)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps({"label": self.label, "unit": self.unit, **numbers}))
+            os.replace(temporary, target)
 
     def pace(self) -> str:
         """The rate and the time that is left: `4 step/s, 15 s left`."""
@@ -70,6 +94,7 @@ class Progress:
         print(f"{self.label}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.keep()
         if self.bar is not None:
             self.bar.stop()
         elif not self.quiet and self.printed_done != self.done:

@@ -1,6 +1,8 @@
 """The server's socket, bound before anything heavy is imported: a taken port is told at once."""
 
+import ipaddress
 import socket
+from collections.abc import Sequence
 
 from tutelage.errors import UserError
 
@@ -22,3 +24,19 @@ def listen(host: str, port: int) -> socket.socket:
             mend="stop what uses the port, or choose another with --port",
         ) from error
     return listener
+
+
+def trusted_proxies(words: Sequence[str]) -> list[str]:
+    """Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    found = []
+    for word in words:
+        try:
+            network = ipaddress.ip_network(word, strict=False)
+        except ValueError as error:
+            mend = "give the proxy's address or network, as 127.0.0.1 or 172.30.0.0/24"
+            raise UserError(f"{word!r} is no address", where="option --trusted-proxy", mend=mend) from error
+        if network.prefixlen == 0:
+            mend = "name the proxy; anybody could say to be another"
+            raise UserError("trusts everybody", where="option --trusted-proxy", mend=mend)
+        found.append(str(network.network_address) if network.num_addresses == 1 else str(network))
+    return found

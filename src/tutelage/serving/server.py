@@ -20,10 +20,12 @@ def serve(
     batch_size: int,
     dtype: str,
     around: Callable[[Any, str], Any],
+    proxies: Sequence[str] = (),
 ) -> None:
     """Serve (name, checkpoint) pairs on a bound socket until SIGTERM or Ctrl-C.
 
     around: gets the API's application and the address, and returns the application that is served.
+    proxies: whose word on the client's address and scheme is believed.
     """
     for _, path in models:
         resolve(path)
@@ -34,7 +36,14 @@ def serve(
         f"serving {', '.join(name for name, _ in models)} at {address}/v1 (Ctrl-C stops)", file=sys.stderr, flush=True
     )
     app = around(make_app(served), address)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=LAST_SECONDS)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=LAST_SECONDS,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+    )
     # uvicorn raises the signal again once it has stopped; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])

@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -134,6 +135,21 @@ def number_field(request: Request, name: str) -> int:
     if not value.isdecimal() or len(value) > 9:
         raise Denied(400, f"The field {name} needs a whole number.")
     return int(value)
+
+
+def decimal_field(request: Request, name: str) -> float:
+    value = str(request.state.sent.get(name, ""))
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value, re.ASCII):
+        raise Denied(400, f"The field {name} needs a number.")
+    return float(value)
+
+
+def list_field(request: Request, name: str, most: int = 20) -> list[str]:
+    """The ticked values of a form's `name[]`, or a list in JSON."""
+    value = request.state.sent.get(name, [])
+    if not isinstance(value, list) or len(value) > most or not all(isinstance(one, str) for one in value):
+        raise Denied(400, f"The field {name} cannot be used.")
+    return value
 
 
 def uploaded(request: Request, name: str) -> UploadFile:

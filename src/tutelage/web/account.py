@@ -4,7 +4,7 @@ import time
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from tutelage.errors import UserError
 from tutelage.feedback import people, tokens
@@ -54,7 +54,9 @@ def login(request: Request) -> Response:
     if person is None:
         limit.failed(*keys)
         with request.app.state.store.write() as db:
-            audit(db, None, "sign-in refused", name if name.isprintable() else "")
+            # A name that nobody has is not kept: it may be a password in the wrong field.
+            known = db.scalar(select(Person.name).where(func.lower(Person.name) == " ".join(name.split()).lower()))
+            audit(db, None, "sign-in refused", known or "unknown name")
         return _login_failed(request, name, "The name or the password is wrong.", 403)
     limit.succeeded(*keys)
     with request.app.state.store.write() as db:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from tutelage.errors import UserError
 from tutelage.feedback import Store, people
 from tutelage.feedback.queue import Refused
+from tutelage.feedback.reading import BadRows, told
 from tutelage.feedback.store import StoreUnavailable
 from tutelage.web import account, adjudicate, chat, compare, lab, label, lead, rounds, runs, screening, thumbs
 from tutelage.web.access import Denied, guard
@@ -22,6 +23,7 @@ from tutelage.workbench.bench import Workbench
 
 PARTS = (label, lead, adjudicate, rounds, screening, account, thumbs)
 MODEL_PARTS = (compare, chat, runs, lab)
+MOST_ROWS = 1000  # faults that a page lists
 STATIC = Path(__file__).parent / "static"
 
 
@@ -56,7 +58,7 @@ def create_app(store: Store, *, local: bool = False, workbench: Workbench | None
 def _reply(request: Request, status: int, message: str, **fields: Any) -> Response:
     if wants_json(request):
         return JSONResponse({"error": message, **fields}, status)
-    return page(request, "error.html", status=status, message=message)
+    return page(request, "error.html", status=status, message=message, rows=fields.get("rows", []), most=MOST_ROWS)
 
 
 def _denied(request: Request, error: Any) -> Response:
@@ -82,7 +84,8 @@ def _refused(request: Request, error: Any) -> Response:
 def _user_error(request: Request, error: Any) -> Response:
     place = f"{error.where}: " if error.where else ""
     mend = f" Mend: {error.mend}." if error.mend else ""
-    return _reply(request, 422, f"{place}{error.what}.{mend}")
+    rows = [told(one, "the file") for one in error.faults] if isinstance(error, BadRows) else []
+    return _reply(request, 422, f"{place}{error.what}.{mend}", **({"rows": rows} if rows else {}))
 
 
 def _unavailable(request: Request, error: Any) -> Response:

@@ -18,6 +18,7 @@ from tutelage.feedback.adjudication import causes
 from tutelage.feedback.export import export_folder
 from tutelage.feedback.projects import Imported, change_project, create_project, find_project, import_file
 from tutelage.feedback.quality import LEAST, project_weights, read_rankings, soft_labels
+from tutelage.feedback.reading import BadRows
 from tutelage.feedback.schema import Project
 from tutelage.feedback.statistics import progress
 from tutelage.feedback.store import audit
@@ -91,6 +92,7 @@ def settings(request: Request, project_id: str) -> Response:
         change_project(
             project,
             template=template,
+            answers_as=text_field(request, "answers_as", 16) or project.answers_as,
             max_tokens=number_field(request, "max_tokens")
             if "max_tokens" in request.state.sent
             else project.max_tokens,
@@ -129,24 +131,32 @@ def store_upload(request: Request, project_id: str, add: Callable[[Db, Project, 
             with request.app.state.store.write() as db:
                 done = add(db, find_project(db, project_id), path)
                 audit(db, request.state.person.id, "import", f"{project_id}: {done.tasks} tasks")
+        except BadRows as error:
+            raise BadRows([_of_the_file(one, path) for one in error.faults], "the file") from error
         except UserError as error:
-            said = [text.replace(str(path), "the file") for text in (error.what, error.where or "")]
-            raise UserError(said[0], where=said[1], mend=error.mend) from error
+            raise _of_the_file(error, path) from error
     return done
+
+
+def _of_the_file(error: UserError, path: Path) -> UserError:
+    """The error without our folder in it."""
+    said = [text.replace(str(path), "the file") for text in (error.what, error.where or "")]
+    return UserError(said[0], where=said[1], mend=error.mend)
 
 
 @router.post("/projects/{project_id}/import")
 @allow(*LEADS)
 def upload(request: Request, project_id: str) -> Response:
-    """A file of prompts and completions, or of gold items."""
+    """A file of prompts and completions, of gold items, or of answers that were given elsewhere."""
     tasks = text_field(request, "tasks", 16)
-    gold = tasks == "gold"
+    gold, answers = tasks == "gold", tasks == "answers"
+    kind = "rank" if gold or answers else tasks
     done = store_upload(
         request,
         project_id,
-        lambda db, project, path: import_file(db, project, path, "rank" if gold else tasks, gold=gold),
+        lambda db, project, path: import_file(db, project, path, kind, gold=gold, answers=answers),
     )
-    return _to(request, project_id, "imported" if done.tasks else "same")
+    return _to(request, project_id, "imported" if done.tasks or done.answers or done.prompts else "same")
 
 
 @router.get("/projects/{project_id}/export")

@@ -8,14 +8,16 @@ from fastapi.responses import RedirectResponse, Response
 
 from tutelage.feedback import rounds
 from tutelage.feedback.projects import find_project
+from tutelage.feedback.round_prompts import PROJECT, chosen_prompts, own_prompts
 from tutelage.feedback.rounds import RoundSettings
 from tutelage.feedback.store import audit
-from tutelage.web.access import LEADS, Denied, allow, number_field, text_field
-from tutelage.web.models import RUNS, known_models
+from tutelage.web.access import LEADS, Denied, allow, decimal_field, list_field, number_field, text_field
+from tutelage.web.models import RUNS, known_models, reward_models
 from tutelage.web.pages import page
 
 router = APIRouter(prefix="/projects/{project_id}/rounds")
 OUT = RUNS / "rounds"
+SOURCES = ("world", PROJECT)  # of prompts; files and folders are for the command line
 
 
 @router.get("")
@@ -35,9 +37,11 @@ def _page(request: Request, project_id: str, template: str) -> Response:
     with request.app.state.store.read() as db:
         project = find_project(db, project_id)
         found = rounds.standings(db, project, time.time())
+        own = 0 if template == "round.html" else len(own_prompts(db, project))
     settings = found[0].settings if found else RoundSettings()
     policy = found[0].result.get("policy") if found else None
-    models = known_models()
+    scorers = reward_models()
+    models = [model for model in known_models() if model not in scorers]
     chosen = policy or settings.model[0]
     return page(
         request,
@@ -48,6 +52,9 @@ def _page(request: Request, project_id: str, template: str) -> Response:
         models=models if chosen in models else [*models, chosen],
         chosen=chosen,
         recipes=rounds.RECIPES,
+        own=own,
+        data=("world" if not own else settings.data if found and settings.data in SOURCES else PROJECT),
+        scorers=scorers,
     )
 
 
@@ -64,6 +71,12 @@ def begin(request: Request, project_id: str) -> Response:
         raise Denied(403, "Only an administrator names an endpoint.")
     if endpoint and not endpoint.startswith(("openai:", "anthropic:")):
         raise Denied(400, "An endpoint is openai:URL#MODEL or anthropic:MODEL.")
+    data = text_field(request, "data", 20)
+    if data not in SOURCES:
+        raise Denied(400, "Choose where the prompts come from.")
+    ensemble = list_field(request, "ensemble")
+    if not set(ensemble) <= set(reward_models()):
+        raise Denied(400, "Choose reward models of the list.")
     recipe = text_field(request, "recipe", 40)
     if recipe not in rounds.RECIPES:
         raise Denied(400, "Choose what to train.")
@@ -72,11 +85,17 @@ def begin(request: Request, project_id: str) -> Response:
         settings = RoundSettings(
             model=(*models, endpoint) if endpoint else tuple(models),
             base=models[0] if models else "",
+            data=data,
             prompts=number_field(request, "prompts"),
             samples=number_field(request, "samples"),
+            max_new_tokens=number_field(request, "max_new_tokens"),
+            temperature=decimal_field(request, "temperature"),
+            ensemble=tuple(ensemble),
             recipe=recipe,
             by=by,
         )
+        if data == PROJECT:
+            chosen_prompts(db, project, 1)  # refuses where there is none
         row = rounds.start_round(db, project, settings, OUT)
         audit(db, request.state.person.id, "start round", f"{project_id}: {row.number}")
         log = Path(row.folder) / "process.txt"

@@ -2,6 +2,8 @@
 
 import socket
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import uvicorn
 
@@ -13,17 +15,37 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    store: Store, host: str, listener: socket.socket, *, accounts: bool, workbench: Workbench | None = None
+    store: Store,
+    host: str,
+    listener: socket.socket,
+    *,
+    accounts: bool,
+    workbench: Workbench | None = None,
+    proxies: Sequence[str] = (),
 ) -> None:
-    """On loopback nobody needs an account unless `accounts`; elsewhere everybody does. Takes the bound socket over."""
-    local = is_local(host, accounts)
+    """On loopback nobody needs an account unless `accounts`, or a proxy brings others in; elsewhere everybody does.
+
+    Takes the bound socket over. proxies: whose word on the client's address and scheme is believed.
+    """
+    local = is_local(host, accounts or bool(proxies))
     with listener:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(f"feedback: {address}/ (Ctrl-C stops)", file=sys.stderr)
         welcome(store, address, local)
         app = create_app(store, local=local, workbench=workbench)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(configured(app, proxies)).run(sockets=[listener])
+
+
+def configured(app: Any, proxies: Sequence[str]) -> uvicorn.Config:
+    """What anybody but a trusted proxy says of the client's address and of https is not believed."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,  # addresses hold invitations
+        timeout_graceful_shutdown=5,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+    )
 
 
 def is_local(host: str, accounts: bool) -> bool:
