@@ -52,7 +52,7 @@ def test_each_labelers_ranking_is_their_answer_and_the_same_file_adds_nothing(st
         assert queue.lease_next(db, project, "cem") is None
         found = quality(db, project)  # 2 of 3 pairs are ordered by both
         assert found["agreement"]["pairs"] == 2 and [one.name for one in found["labelers"]] == ["Ana", "Ben"]
-        assert all(one.first_place is None for one in found["labelers"])  # what was shown first is not known
+        assert all(one.habits.first_shown is None for one in found["labelers"])  # what was shown first is not known
 
 
 def test_completions_in_another_order_are_the_same_item(store, bring):
