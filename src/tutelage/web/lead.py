@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
@@ -62,7 +63,7 @@ def project_status(request: Request, project_id: str) -> Response:
 def _project(request: Request, project_id: str, template: str, said: str) -> Response:
     with request.app.state.store.read() as db:
         project = find_project(db, project_id)
-        shown = {"progress": progress(db, project, time.time()), "settled": causes(db, project)}
+        shown: dict[str, Any] = {"progress": progress(db, project, time.time()), "settled": causes(db, project)}
     return page(
         request,
         template,
