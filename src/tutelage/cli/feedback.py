@@ -110,6 +110,13 @@ class ServeOptions(StoreOptions):
     """Demand accounts on this machine too."""
     runs: str = "runs"
     """The folder of runs, for the pages that compare, chat and train."""
+    workers: int = 1
+    """Processes that answer, for a company of labelers: the store may be PostgreSQL or, on one machine, SQLite. With
+    several there are only the feedback pages: those that compare, chat and train keep models in one process's memory."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UserError(f"{self.workers} cannot be used", where="option --workers", mend="give 1 or more")
 
 
 @dataclass(kw_only=True)
@@ -150,7 +157,7 @@ def serve(options: ServeOptions) -> None:
 
     bench = Workbench(Path(options.runs).expanduser())
     store, listener = _open(options, create=True), listen(options.host, options.port)
-    serve(store, options.host, listener, accounts=options.accounts, workbench=bench)
+    serve(store, options.host, listener, accounts=options.accounts, workbench=bench, workers=options.workers)
 
 
 def invite(options: InviteOptions) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class ServeOptions:
     """Answers decoded together, for each model; more wait."""
     dtype: Dtype = "auto"
     """Compute type; `auto` is bfloat16 where the processor has it."""
+    workers: int = 1
+    """More than one is refused: a model is in one process's memory (`tutelage feedback serve` has several)."""
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -42,6 +44,10 @@ class ServeOptions:
             raise invalid("port", self.port, "give a number from 0 to 65535")
         if self.batch_size < 1:
             raise invalid("batch_size", self.batch_size, "give a number above zero")
+        if self.workers != 1:
+            what = f"{self.workers} processes cannot share the models, which are in one's memory"
+            mend = "leave it out, or serve the pages alone: tutelage feedback serve --workers N"
+            raise UserError(what, where="option --workers", mend=mend)
 
 
 def main(verb: str, arguments: list[str]) -> None:

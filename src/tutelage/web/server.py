@@ -2,28 +2,51 @@
 
 import socket
 import sys
+from functools import partial
 
 import uvicorn
 
 from tutelage.feedback import Store, people
 from tutelage.web.app import create_app
+from tutelage.web.workers import Workers
 from tutelage.workbench.bench import Workbench
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    store: Store, host: str, listener: socket.socket, *, accounts: bool, workbench: Workbench | None = None
+    store: Store,
+    host: str,
+    listener: socket.socket,
+    *,
+    accounts: bool,
+    workbench: Workbench | None = None,
+    workers: int = 1,
 ) -> None:
-    """On loopback nobody needs an account unless `accounts`; elsewhere everybody does. Takes the bound socket over."""
+    """On loopback nobody needs an account unless `accounts`; elsewhere everybody does. Takes the bound socket over.
+
+    workers: with several, each a process of its own, what they share is in the store: there is no workbench.
+    """
     local = is_local(host, accounts)
     with listener:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(f"feedback: {address}/ (Ctrl-C stops)", file=sys.stderr)
         welcome(store, address, local)
-        app = create_app(store, local=local, workbench=workbench)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
-        uvicorn.Server(config).run(sockets=[listener])
+        answer = partial(_answer, store, listener, local, workbench if workers == 1 else None)
+        if workers == 1:
+            answer()
+            return
+        if local:
+            with store.write() as db:
+                people.local_person(db)  # once, before workers find at the same time that there is none
+        store.close()  # no connection is shared: each worker opens its own
+        Workers(workers, answer).run()
+
+
+def _answer(store: Store, listener: socket.socket, local: bool, workbench: Workbench | None) -> None:
+    app = create_app(store, local=local, workbench=workbench)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def is_local(host: str, accounts: bool) -> bool:
