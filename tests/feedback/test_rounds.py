@@ -13,6 +13,7 @@ from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.rounds import RoundSettings
 from tutelage.feedback.schema import Round, Task
+from tutelage.feedback.store import StoreUnavailable
 
 
 @pytest.fixture
@@ -138,3 +139,24 @@ def test_one_round_at_a_time_and_settings_within_limits(store, commands, tmp_pat
     ):
         with pytest.raises(UserError):
             RoundSettings(**wrong)
+
+
+def test_a_killed_process_that_had_brought_its_samples_in_brings_them_in_once(store, commands, tmp_path):
+    run(store, tmp_path)
+    with store.write() as db:
+        db.query(Round).one().state = "sampling"  # it was killed before it could say so
+    assert run(store, tmp_path)["items"] == 2
+    with store.read() as db:
+        assert db.query(Task).count() == 2
+
+
+def test_the_store_may_be_away_for_a_while(store, commands, tmp_path, monkeypatch):
+    away = iter([True, True, False])
+
+    def look(self):
+        if next(away, False):
+            raise StoreUnavailable("the database does not answer")
+        return "labeling"
+
+    monkeypatch.setattr(rounds_run._Runner, "label", look)
+    assert run(store, tmp_path)["state"] == "labeling" and next(away, None) is None

@@ -256,7 +256,7 @@ def round_(options: RoundOptions) -> dict[str, Any]:
     settings = RoundSettings(**{one.name: getattr(options, one.name) for one in fields(RoundSettings)})
     store = _open(options)
     out = Path(options.out)
-    done = run_rounds(store, options.project, settings, out, rounds=options.rounds, wait=options.wait)
+    done = run_rounds(store, options.project, settings, out, count=options.rounds, wait=options.wait)
     return {"rounds": done} if options.json else {f"round {row.pop('round')}": row for row in done}
 
 

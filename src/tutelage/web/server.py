@@ -6,7 +6,7 @@ from functools import partial
 
 import uvicorn
 
-from tutelage.feedback import Store, people
+from tutelage.feedback import Store, people, rounds
 from tutelage.web.app import create_app
 from tutelage.web.workers import Workers
 from tutelage.workbench.bench import Workbench
@@ -32,6 +32,7 @@ def serve(
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(f"feedback: {address}/ (Ctrl-C stops)", file=sys.stderr)
         welcome(store, address, local)
+        go_on(store)
         answer = partial(_answer, store, listener, local, workbench if workers == 1 else None)
         if workers == 1:
             answer()
@@ -62,3 +63,9 @@ def welcome(store: Store, address: str, local: bool) -> None:
         if not people.has_admin(db):
             token = people.invite(db, "admin", None)
             print(f"feedback: make the first account at {address}/join/{token}", file=sys.stderr, flush=True)
+
+
+def go_on(store: Store) -> None:
+    """Take up the rounds whose processes are gone. At the start only, before there are several workers."""
+    for name in rounds.take_up(store):
+        print(f"feedback: goes on with {name}", file=sys.stderr, flush=True)
