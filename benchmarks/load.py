@@ -62,15 +62,16 @@ def fill(store: Store, completions: int, labelers: int) -> list[tuple[str, str]]
 
 
 class Server:
-    def __init__(self, where: str):
+    def __init__(self, where: str, workers: int = 1):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.where, self.process = where, None
+        self.where, self.count, self.process = where, workers, None
         self.peak = 0.0
 
     async def start(self) -> None:
         words = [sys.executable, "-m", "tutelage", "feedback", "serve", "--accounts", "--port", str(self.port)]
+        words += ["--workers", str(self.count)]
         environment = {**os.environ, "TUTELAGE_STORE": self.where}
         self.process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
         async with httpx.AsyncClient() as http:
@@ -83,10 +84,19 @@ class Server:
                         raise SystemExit("the server did not start") from None
                     await asyncio.sleep(0.1)
 
+    def workers(self) -> list[int]:
+        """The processes that answer, where there are several."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
     def measure(self) -> None:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        self.peak = max(self.peak, int(peak.split()[1]) / 1024)
+        """The peak of resident memory in MiB, of all processes (pages that forked ones share count in each)."""
+        total = 0.0
+        for pid in (self.process.pid, *self.workers()):
+            status = Path(f"/proc/{pid}/status").read_text()
+            peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+            total += int(peak.split()[1]) / 1024
+        self.peak = max(self.peak, total)
 
     def kill(self) -> None:
         self.measure()
@@ -150,7 +160,7 @@ class Load:
 
 
 async def run(options: argparse.Namespace, where: str, sessions: list[tuple[str, str]]) -> dict:
-    server = Server(where)
+    server = Server(where, options.workers)
     await server.start()
     end = time.monotonic() + 60 * options.minutes
     load = Load(server, end, options.think)
@@ -213,6 +223,7 @@ def main() -> None:
     parser.add_argument("--completions", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--think", type=float, default=5.0, help="mean seconds between a labeler's items")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the server")
     parser.add_argument("--store", default="", help="an empty PostgreSQL database; a SQLite file when not given")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -223,6 +234,7 @@ def main() -> None:
         result |= audit(store, result.pop("acknowledged"))
         store.close()
     about = {"labelers": options.labelers, "minutes": options.minutes, "completions": options.completions}
+    about["workers"] = options.workers
     print(json.dumps({**about, "think_seconds": options.think, **result}, indent=2))
 
 

@@ -56,6 +56,8 @@ def refused(tmp_path, capsys, monkeypatch):
         ("(models): needs two models", "eval --models a=world"),
         ("option --out: is needed", "export --model world"),
         ("paint", "world paint"),
+        ("option --workers: 2 processes cannot share the models", "serve --workers 2"),
+        ("option --workers: 0 cannot be used", "feedback serve --workers 0"),
         ("did you mean tiny?", "world build --size tinny"),
         ("Missing from tutelage data check", "data check"),
         ("nowhere.yaml: there is no such file", "run nowhere.yaml"),

@@ -1,9 +1,11 @@
+import threading
+
 import pytest
 from sqlalchemy import select
 
 from tutelage.errors import UserError
 from tutelage.feedback import people
-from tutelage.feedback.schema import Invitation, Person, Session
+from tutelage.feedback.schema import Invitation, LoginFailure, Person, Session
 
 
 def test_an_invitation_makes_one_account_and_no_secret_is_stored(store):
@@ -57,17 +59,48 @@ def test_names_are_unique_whatever_their_case(store):
         people.add_person(db, "ANA", "labeler", None)
 
 
-def test_each_failure_past_the_fifth_waits_longer(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(people.time, "monotonic", lambda: now[0])
-    limit = people.LoginLimit()
+def test_each_failure_past_the_fifth_waits_longer(store, monkeypatch):
+    now = [2e6]
+    monkeypatch.setattr(people.time, "time", lambda: now[0])
+
+    def left(*keys):
+        with store.read() as db:
+            return people.seconds_to_wait(db, *keys)
+
+    def fail(*keys):
+        with store.write() as db:
+            people.note_failure(db, *keys)
+
     for _ in range(4):
-        limit.failed("ana")
-    assert limit.seconds_left("ana", "10.0.0.1") <= 0
-    limit.failed("ana")
-    assert limit.seconds_left("ana") == 15
-    now[0] = 15
-    limit.failed("ana")
-    assert limit.seconds_left("ana") == 30 and limit.seconds_left("ben") <= 0
-    limit.succeeded("ana")
-    assert limit.seconds_left("ana") <= 0
+        fail("ana")
+    assert left("ana", "10.0.0.1") == 0
+    fail("ana", "10.0.0.1")
+    assert left("ana") == 15 and left("10.0.0.1") == 0
+    now[0] += 15
+    fail("ana")
+    assert left("ana") == 30 and left("ben") == 0
+    for _ in range(20):
+        fail("ana")
+    assert left("ana") == people.MOST_SECONDS
+    now[0] -= 1e6  # the clock is set back: nobody waits longer for it
+    assert left("ana") == people.MOST_SECONDS
+    with store.write() as db:
+        people.forget_failures(db, "ana")
+    assert left("ana") == 0
+
+
+def test_failures_at_several_servers_are_all_counted(store):
+    """Each thread is a connection of its own, as each worker has."""
+
+    def fail():
+        for _ in range(5):
+            with store.write() as db:
+                people.note_failure(db, "ana", "10.0.0.1")
+
+    threads = [threading.Thread(target=fail) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with store.read() as db:
+        assert [row.count for row in db.query(LoginFailure)] == [20, 20]

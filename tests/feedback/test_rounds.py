@@ -24,6 +24,7 @@ from tutelage.feedback.queue import Refused
 from tutelage.feedback.round_prompts import chosen_prompts, own_prompts
 from tutelage.feedback.rounds import RoundSettings
 from tutelage.feedback.schema import Audit, Completion, Round, Task
+from tutelage.feedback.store import StoreUnavailable
 from tutelage.records import Comparison, Prompt
 
 
@@ -221,3 +222,24 @@ def test_how_far_sampling_is_over_all_models(store, tmp_path):
     with store.read() as db:
         (one,) = rounds.standings(db, find_project(db, "loop"), time.time() + 3600)
         assert not one.alive and one.doing is None
+
+
+def test_a_killed_process_that_had_brought_its_samples_in_brings_them_in_once(store, commands, tmp_path):
+    run(store, tmp_path)
+    with store.write() as db:
+        db.query(Round).one().state = "sampling"  # it was killed before it could say so
+    assert run(store, tmp_path)["items"] == 2
+    with store.read() as db:
+        assert db.query(Task).count() == 2
+
+
+def test_the_store_may_be_away_for_a_while(store, commands, tmp_path, monkeypatch):
+    away = iter([True, True, False])
+
+    def look(self):
+        if next(away, False):
+            raise StoreUnavailable("the database does not answer")
+        return "labeling"
+
+    monkeypatch.setattr(rounds_run._Runner, "label", look)
+    assert run(store, tmp_path)["state"] == "labeling" and next(away, None) is None

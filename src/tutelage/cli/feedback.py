@@ -129,6 +129,13 @@ class ServeOptions(StoreOptions):
     and of https is believed, and accounts are demanded."""
     runs: str = "runs"
     """The folder of runs, for the pages that compare, chat and train."""
+    workers: int = 1
+    """Processes that answer, for a company of labelers: the store may be PostgreSQL or, on one machine, SQLite. With
+    several there are only the feedback pages: those that compare, chat and train keep models in one process's memory."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UserError(f"{self.workers} cannot be used", where="option --workers", mend="give 1 or more")
 
 
 @dataclass(kw_only=True)
@@ -170,7 +177,15 @@ def serve(options: ServeOptions) -> None:
     proxies = trusted_proxies(options.trusted_proxy)
     bench = Workbench(Path(options.runs).expanduser())
     store, listener = _open(options, create=True), listen(options.host, options.port)
-    serve(store, options.host, listener, accounts=options.accounts, workbench=bench, proxies=proxies)
+    serve(
+        store,
+        options.host,
+        listener,
+        accounts=options.accounts,
+        workbench=bench,
+        proxies=proxies,
+        workers=options.workers,
+    )
 
 
 def invite(options: InviteOptions) -> dict[str, Any]:
@@ -316,7 +331,7 @@ def round_(options: RoundOptions) -> dict[str, Any]:
     settings = RoundSettings(**{one.name: getattr(options, one.name) for one in fields(RoundSettings)})
     store = _open(options)
     out = Path(options.out)
-    done = run_rounds(store, options.project, settings, out, rounds=options.rounds, wait=options.wait)
+    done = run_rounds(store, options.project, settings, out, count=options.rounds, wait=options.wait)
     return {"rounds": done} if options.json else {f"round {row.pop('round')}": row for row in done}
 
 

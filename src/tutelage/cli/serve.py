@@ -37,6 +37,8 @@ class ServeOptions:
     """Answers decoded together, for each model; more wait."""
     dtype: Dtype = "auto"
     """Compute type; `auto` is bfloat16 where the processor has it."""
+    workers: int = 1
+    """More than one is refused: a model is in one process's memory (`tutelage feedback serve` has several)."""
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -46,6 +48,10 @@ class ServeOptions:
         trusted_proxies(self.trusted_proxy)
         if self.batch_size < 1:
             raise invalid("batch_size", self.batch_size, "give a number above zero")
+        if self.workers != 1:
+            what = f"{self.workers} processes cannot share the models, which are in one's memory"
+            mend = "leave it out, or serve the pages alone: tutelage feedback serve --workers N"
+            raise UserError(what, where="option --workers", mend=mend)
 
 
 def main(verb: str, arguments: list[str]) -> None:
@@ -55,7 +61,7 @@ def main(verb: str, arguments: list[str]) -> None:
         from tutelage.feedback import Store
         from tutelage.serving.server import serve
         from tutelage.web.one_port import OnePort
-        from tutelage.web.server import is_local, welcome
+        from tutelage.web.server import go_on, is_local, welcome
         from tutelage.workbench.bench import Workbench
 
         bench = Workbench(Path(options.runs).expanduser())
@@ -65,6 +71,7 @@ def main(verb: str, arguments: list[str]) -> None:
         def with_pages(api: Any, address: str) -> OnePort:
             print(f"pages: {address}/ (labels in {options.store})", file=sys.stderr, flush=True)
             welcome(store, address, local)
+            go_on(store)
             return OnePort(api, store, local=local, workbench=bench)
 
         serve(models, listener, options.batch_size, options.dtype, with_pages, proxies)

@@ -1,24 +1,27 @@
 """People: accounts (argon2id), roles, invitations, and signed-in browsers. Tokens are stored as hashes only."""
 
+import contextlib
 import hashlib
 import re
 import secrets
-import threading
 import time
 import uuid
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as Db
 
 from tutelage.errors import UserError
-from tutelage.feedback.schema import ROLES, Invitation, Person, Session
+from tutelage.feedback.schema import ROLES, Invitation, LoginFailure, Person, Session
 from tutelage.feedback.store import audit
 
 SESSION_SECONDS = 14 * 86_400
 INVITATION_SECONDS = 7 * 86_400
 SHORTEST_PASSWORD = 10
+FREE_TRIES, FIRST_SECONDS, MOST_SECONDS = 5, 15.0, 960.0  # failures without a wait; the first wait, the longest
+FORGET_SECONDS = 86_400
 LOCAL = "local"  # the one person of a start without accounts
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's parameters for argon2id
@@ -142,28 +145,25 @@ def set_active(db: Db, person: Person, active: bool) -> None:
         db.execute(delete(Session).where(Session.person_id == person.id))
 
 
-class LoginLimit:
-    """After `free` failures for a name or an address, each further try waits longer."""
+def seconds_to_wait(db: Db, *keys: str) -> float:
+    """Until the next try to sign in with these (a name, an address) is looked at; 0 where nobody needs to wait."""
+    until = db.scalar(select(func.max(LoginFailure.until)).where(LoginFailure.key.in_([digest(key) for key in keys])))
+    return min(max((until or 0.0) - time.time(), 0.0), MOST_SECONDS)  # a clock set back locks nobody out for long
 
-    def __init__(self, free: int = 5, wait: float = 15.0):
-        self.free, self.wait = free, wait
-        self._failures: dict[str, tuple[int, float]] = {}
-        self._lock = threading.Lock()
 
-    def seconds_left(self, *keys: str) -> float:
-        with self._lock:
-            return max((self._failures.get(key, (0, 0.0))[1] - time.monotonic() for key in keys), default=0.0)
+def note_failure(db: Db, *keys: str) -> None:
+    """After FREE_TRIES failures for a name or an address, each further try waits longer, on whichever server."""
+    now = time.time()
+    db.execute(delete(LoginFailure).where(LoginFailure.until < now - FORGET_SECONDS))
+    for key in sorted(map(digest, keys)):  # in one order, so that two transactions never wait for each other
+        if db.get(LoginFailure, key) is None:
+            with contextlib.suppress(IntegrityError), db.begin_nested():  # another server may be quicker
+                db.add(LoginFailure(key=key, count=0, until=now))
+        row = db.get_one(LoginFailure, key, with_for_update=True, populate_existing=True)
+        row.count += 1
+        late = row.count - FREE_TRIES
+        row.until = now + (min(FIRST_SECONDS * 2 ** min(late, 9), MOST_SECONDS) if late >= 0 else 0.0)
 
-    def failed(self, *keys: str) -> None:
-        with self._lock:
-            if len(self._failures) > 10_000:
-                self._failures = {k: v for k, v in self._failures.items() if v[1] > time.monotonic()}
-            for key in keys:
-                count = self._failures.get(key, (0, 0.0))[0] + 1
-                pause = self.wait * 2 ** min(count - self.free, 6) if count >= self.free else 0.0
-                self._failures[key] = (count, time.monotonic() + pause)
 
-    def succeeded(self, *keys: str) -> None:
-        with self._lock:
-            for key in keys:
-                self._failures.pop(key, None)
+def forget_failures(db: Db, *keys: str) -> None:
+    db.execute(delete(LoginFailure).where(LoginFailure.key.in_([digest(key) for key in keys])))

@@ -1,5 +1,10 @@
-"""Rounds of a project: what one is to do, where it stands, and the process that runs it."""
+"""Rounds of a project: what one is to do, where it stands, and the process that runs it.
 
+A round is a row whose process gives signs of life (`beat`) and holds a lock in the round's folder, which the system
+opens when the process and its step have ended, however they end.
+"""
+
+import fcntl
 import json
 import math
 import os
@@ -8,19 +13,20 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session as Db
 
 from tutelage.configs.rounds import RoundSettings
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.schema import Project, Round, Task
-from tutelage.feedback.store import Store
+from tutelage.feedback.store import Store, audit
 
 ACTIVE = ("sampling", "labeling", "training")
 ALIVE_SECONDS = 30.0  # the process gives a sign of life every few seconds
 RECIPES = {"reward-round": "a reward model", "ppo-round": "a reward model, then the policy by PPO"}
+COMMAND = (sys.executable, "-m", "tutelage")
 TAIL = 2_000  # characters of the log that the page shows
 PROGRESS = "progress.json"  # in the round's folder, written by the step that runs
 
@@ -64,9 +70,9 @@ class Standing:
         return min(1.0, self.labeled / self.needed) if self.needed else 0.0
 
 
-def start_round(db: Db, project: Project, settings: RoundSettings, out: Path, now: float | None = None) -> Round:
-    """A new round; refused while another one is under way."""
-    now = time.time() if now is None else now
+def start_round(db: Db, project: Project, settings: RoundSettings, out: Path, *, waits: bool = False) -> Round:
+    """A new round; refused while another one is under way. waits: as `waiting` says."""
+    now = time.time()
     last = last_round(db, project)
     if last is not None and last.state != "done":
         raise Refused(f"Round {last.number} is not done: go on with it first.")
@@ -78,13 +84,22 @@ def start_round(db: Db, project: Project, settings: RoundSettings, out: Path, no
         settings={**asdict(settings), "model": list(settings.model), "ensemble": list(settings.ensemble)},
         state="sampling",
         folder=str(folder),
-        result={},
+        result=waiting({}, waits),
         created=now,
         beat=now,
     )
     db.add(row)
     db.flush()
     return row
+
+
+def waiting(result: dict[str, Any], waits: bool) -> dict[str, Any]:
+    """A round's results, with the folder (`at`) where a process that waits for people runs it, or without.
+
+    Such a round is taken up again when its process was killed; one that its caller goes on with is not.
+    """
+    rest = {name: value for name, value in result.items() if name != "at"}
+    return {**rest, "at": os.getcwd()} if waits else rest
 
 
 def last_round(db: Db, project: Project) -> Round | None:
@@ -116,7 +131,7 @@ def standings(db: Db, project: Project, now: float) -> list[Standing]:
     found = []
     for row in db.scalars(select(Round).filter_by(project_id=project.id).order_by(Round.number.desc())):
         labeled, needed = labels(db, row)
-        alive = row.state in ACTIVE and now - row.beat < ALIVE_SECONDS
+        alive = row.state in ACTIVE and (now - row.beat < ALIVE_SECONDS or is_held(Path(row.folder)))
         log = _tail(Path(row.folder) / "log.txt") if row.state in ("failed", "stopped") else ""
         found.append(
             Standing(
@@ -191,19 +206,71 @@ def change_state(db: Db, project: Project, state: str) -> Round:
     return row
 
 
-def spawn(store: Store, project_id: str, out: Path, log: Path) -> None:
+def hold(folder: Path) -> IO[bytes] | None:
+    """The round's lock, for as long as the file, or a child's copy of it, is open; None where another process has it."""
+    file = (folder / ".runner").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process on this machine runs the round, or a step that outlived it."""
+    if not (folder / ".runner").exists():
+        return False
+    file = hold(folder)
+    if file is not None:
+        file.close()
+    return file is None
+
+
+def is_running(row: Round, now: float) -> bool:
+    """Whether a process runs it: here, or where its folder is."""
+    folder = Path(row.folder)
+    alive = is_held(folder) if folder.is_dir() else now - row.beat < ALIVE_SECONDS
+    return row.state in ACTIVE and alive
+
+
+def spawn(store: Store, project_id: str, out: Path, log: Path, at: Path | None = None) -> None:
     """A process of its own that goes on with the project's round; it outlives this one, and the store tells of it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     words = ["feedback", "round", "--project", project_id, "--wait", "--out", str(out)]
     with log.open("ab") as file:
         subprocess.Popen(
-            [sys.executable, "-m", "tutelage", *words],
+            [*COMMAND, *words],
+            cwd=at,
             env=environment(store),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
             start_new_session=True,
         )
+
+
+def take_up(store: Store) -> list[str]:
+    """Go on with the rounds of this machine whose processes are gone, killed or by a reboot; says which.
+
+    Several servers may start at once: the one that changes the sign of life that all of them read goes on.
+    """
+    with store.read() as db:
+        rows = list(db.scalars(select(Round).where(Round.state.in_(ACTIVE))))
+    found = []
+    for row in rows:
+        folder, at = Path(row.folder), Path(row.result.get("at", ""))
+        if "at" not in row.result or not folder.is_dir() or not at.is_dir() or is_held(folder):
+            continue
+        mine = update(Round).where(Round.project_id == row.project_id, Round.number == row.number)
+        with store.write() as db:
+            mine = mine.where(Round.beat == row.beat, Round.state == row.state)
+            if not db.execute(mine.values(beat=time.time())).rowcount:  # type: ignore[attr-defined]
+                continue
+            audit(db, None, "round: taken up", f"{row.project_id}: {row.number}")
+        spawn(store, row.project_id, folder.parent.parent, folder / "process.txt", at)
+        found.append(f"round {row.number} of {row.project_id}")
+    return found
 
 
 def environment(store: Store) -> dict[str, str]:

@@ -47,6 +47,15 @@ class Session(Base):
     expires: Mapped[float]
 
 
+class LoginFailure(Base):
+    """Tries to sign in that failed. key: a hash of the name or of the address; until: when the next one may come."""
+
+    __tablename__ = "login_failure"
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    count: Mapped[int]
+    until: Mapped[float]
+
+
 class Invitation(Base):
     __tablename__ = "invitation"
     token: Mapped[str] = mapped_column(String(64), primary_key=True)

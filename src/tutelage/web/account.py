@@ -43,23 +43,22 @@ def login_page(request: Request, next: str = "/") -> Response:
 def login(request: Request) -> Response:
     """Sign in, with a form or (over unsent work) with JSON."""
     name, password = text_field(request, "name", 80), request.state.sent.get("password", "")
-    limit: people.LoginLimit = request.app.state.login_limit
     keys = (f"name {name.lower()}", f"address {request.client.host if request.client else ''}")
-    wait = limit.seconds_left(*keys)
-    if wait > 0:
-        return _login_failed(request, name, f"Too many tries. Wait {round(wait) + 1} seconds.", 429)
     with request.app.state.store.read() as db:
+        wait = people.seconds_to_wait(db, *keys)
+        if wait > 0:
+            return _login_failed(request, name, f"Too many tries. Wait {round(wait) + 1} seconds.", 429)
         right = isinstance(password, str) and len(password) <= 1000
         person = people.check_password(db, name, password) if right else None
     if person is None:
-        limit.failed(*keys)
         with request.app.state.store.write() as db:
+            people.note_failure(db, *keys)
             # A name that nobody has is not kept: it may be a password in the wrong field.
             known = db.scalar(select(Person.name).where(func.lower(Person.name) == " ".join(name.split()).lower()))
             audit(db, None, "sign-in refused", known or "unknown name")
         return _login_failed(request, name, "The name or the password is wrong.", 403)
-    limit.succeeded(*keys)
     with request.app.state.store.write() as db:
+        people.forget_failures(db, *keys)
         token, session = people.sign_in(db, person)
     _set_cookie(request, token)
     if wants_json(request):

@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from tutelage.errors import UserError
-from tutelage.feedback import Store, people
+from tutelage.feedback import Store
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.reading import BadRows, told
 from tutelage.feedback.store import StoreUnavailable
@@ -36,7 +36,6 @@ def create_app(store: Store, *, local: bool = False, workbench: Workbench | None
         title="Tutelage feedback", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(guard)]
     )
     app.state.store, app.state.local = store, local
-    app.state.login_limit = people.LoginLimit()
     app.state.figures = Figures(store)
     app.state.workbench = workbench
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -3,12 +3,14 @@
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import uvicorn
 
-from tutelage.feedback import Store, people
+from tutelage.feedback import Store, people, rounds
 from tutelage.web.app import create_app
+from tutelage.web.workers import Workers
 from tutelage.workbench.bench import Workbench
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -22,18 +24,35 @@ def serve(
     accounts: bool,
     workbench: Workbench | None = None,
     proxies: Sequence[str] = (),
+    workers: int = 1,
 ) -> None:
     """On loopback nobody needs an account unless `accounts`, or a proxy brings others in; elsewhere everybody does.
 
     Takes the bound socket over. proxies: whose word on the client's address and scheme is believed.
+    workers: with several, each a process of its own, what they share is in the store: there is no workbench.
     """
     local = is_local(host, accounts or bool(proxies))
     with listener:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(f"feedback: {address}/ (Ctrl-C stops)", file=sys.stderr)
         welcome(store, address, local)
-        app = create_app(store, local=local, workbench=workbench)
-        uvicorn.Server(configured(app, proxies)).run(sockets=[listener])
+        go_on(store)
+        answer = partial(_answer, store, listener, local, workbench if workers == 1 else None, proxies)
+        if workers == 1:
+            answer()
+            return
+        if local:
+            with store.write() as db:
+                people.local_person(db)  # once, before workers find at the same time that there is none
+        store.close()  # no connection is shared: each worker opens its own
+        Workers(workers, answer).run()
+
+
+def _answer(
+    store: Store, listener: socket.socket, local: bool, workbench: Workbench | None, proxies: Sequence[str]
+) -> None:
+    app = create_app(store, local=local, workbench=workbench)
+    uvicorn.Server(configured(app, proxies)).run(sockets=[listener])
 
 
 def configured(app: Any, proxies: Sequence[str]) -> uvicorn.Config:
@@ -61,3 +80,9 @@ def welcome(store: Store, address: str, local: bool) -> None:
         if not people.has_admin(db):
             token = people.invite(db, "admin", None)
             print(f"feedback: make the first account at {address}/join/{token}", file=sys.stderr, flush=True)
+
+
+def go_on(store: Store) -> None:
+    """Take up the rounds whose processes are gone. At the start only, before there are several workers."""
+    for name in rounds.take_up(store):
+        print(f"feedback: goes on with {name}", file=sys.stderr, flush=True)
