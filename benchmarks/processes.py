@@ -1,9 +1,12 @@
-"""The cost of the distributed path: SFT in turns as one plain process, under torchrun on 1, and on 2 processes.
+"""The cost of the distributed path: SFT in turns as one plain process, and under torchrun on 1, 2 and 4 processes.
 
     python benchmarks/processes.py --repeats 5
     python benchmarks/processes.py --before OLD/src      # beside another version of the source
 
 Ratios of median seconds a step (the first steps left out), each kind in turn so that a busy machine hits all alike.
+`torchrun 1` is the overhead of the path at world size 1. The plan's column is the ratio that `tutelage plan` predicts with
+the formulas of docs/scale.md: products divided among the processes, of which no more than there are cores compute at a
+time, and the gradients' bytes over the rate of an all-reduce that is measured here.
 """
 
 import argparse
@@ -18,18 +21,87 @@ from statistics import median
 
 SOURCE = Path(__file__).parents[1] / "src"
 WARM = 5
+COUNTS = (1, 2, 4)
+OPTIONS = ["--batch-size", "16", "--dtype", "float32"]
+ADDED_UP = 2**23  # elements of the all-reduce that is timed
+RING = f"""
+import time, torch, torch.distributed as dist
+dist.init_process_group("gloo")
+tensor, best = torch.ones({ADDED_UP}), float("inf")
+for _ in range(5):
+    start = time.perf_counter()
+    dist.all_reduce(tensor)
+    best = min(best, time.perf_counter() - start)
+n = dist.get_world_size()
+if dist.get_rank() == 0:
+    print(2 * (n - 1) / n * 4 * {ADDED_UP} / best, flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def environment(source: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "TUTELAGE_QUIET": "1"}
+
+
+def torchrun(processes: int) -> list[str]:
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
 
 
 def seconds(out: Path, processes: int | None, source: Path, steps: int) -> float:
     """Median seconds a step of one run; processes None: without torchrun."""
-    words = ["-m", "tutelage", "sft", "--max-steps", str(steps), "--batch-size", "16", "--dtype", "float32"]
+    words = ["-m", "tutelage", "sft", "--max-steps", str(steps), *OPTIONS]
     words += ["--save-every", "1000", "--eval-every", "1000", "--out", str(out)]
-    launcher = [] if processes is None else ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "TUTELAGE_QUIET": "1"}
-    subprocess.run([sys.executable, *launcher, *words], env=environment, check=True, stderr=subprocess.DEVNULL)
+    launcher = [] if processes is None else torchrun(processes)
+    command = [sys.executable, *launcher, *words]
+    subprocess.run(command, env=environment(source), check=True, stderr=subprocess.DEVNULL)
     at = [json.loads(line)["seconds"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     shutil.rmtree(out)
     return median(b - a for a, b in zip(at[WARM:-1], at[WARM + 1 : -1], strict=False))
+
+
+def predicted(steps: int, folder: Path) -> dict[int, float]:
+    """The plan's seconds a step for each number of processes, one thread each, on the cores that are there."""
+    sys.path.insert(0, str(SOURCE))
+    import torch
+
+    from tutelage.configs import SFTConfig
+    from tutelage.models.checkpoint import load_tokenizer, resolve
+    from tutelage.planning.cluster import Split, plan_split
+    from tutelage.planning.gpus import GPU, Fleet
+    from tutelage.planning.machine import gemm_rates
+    from tutelage.planning.plan import models_of
+    from tutelage.planning.shape import read_shape
+    from tutelage.planning.work import load_of
+
+    class Core(GPU):
+        @property
+        def rates(self):
+            """Of products alone, as on one machine: SFT samples nothing."""
+            return {"gemm_flops": {"float32": self.float32}, "memory_bytes_per_second": 1.0}
+
+    torch.set_num_threads(1)
+    config = SFTConfig(max_steps=steps, batch_size=16, dtype="float32")
+    path = resolve(config.model)
+    models, load = models_of(config, read_shape(path), 4), load_of(config, load_tokenizer(path))
+    rate = gemm_rates(2.0)["float32"]
+    script = folder / "ring.py"
+    script.write_text(RING)
+    found = {}
+    for n in COUNTS:
+        network = float("inf")
+        if n > 1:
+            command = [sys.executable, *torchrun(n), str(script)]
+            done = subprocess.run(command, env=environment(SOURCE), check=True, capture_output=True, text=True)
+            network = float(done.stdout.split()[-1])
+        share = min(1.0, len(os.sched_getaffinity(0)) / n)
+        core = Core(float("inf"), 1.0, 1.0, rate * share)
+        plan = plan_split(config, models, load, Fleet(core, n, network), Split(n, n, "data", "shared"))
+        found[n] = plan.seconds / load.steps
+        print(
+            f"{n}: {rate / 1e9:.1f} GFLOP/s a core, {share:.2f} of one each, ring {network / 1e9:.2f} GB/s", flush=True
+        )
+    return found
 
 
 def main() -> None:
@@ -40,21 +112,23 @@ def main() -> None:
     options = parser.parse_args()
     kinds: dict[str, tuple[int | None, Path]] = {
         "plain": (None, SOURCE),
-        "torchrun 1": (1, SOURCE),
-        "torchrun 2": (2, SOURCE),
+        **{f"torchrun {n}": (n, SOURCE) for n in COUNTS},
     }
     if options.before:
         kinds["plain, before"] = (None, options.before)
     found: dict[str, list[float]] = {name: [] for name in kinds}
     with tempfile.TemporaryDirectory() as folder:
+        plans = predicted(options.steps, Path(folder))
         for _ in range(options.repeats):
             for name, (processes, source) in kinds.items():
                 found[name].append(seconds(Path(folder) / "run", processes, source, options.steps))
     base = found["plain, before"] if options.before else found["plain"]
-    print("| kind | seconds a step | ratio, median | ratios |\n|---|---|---|---|")
+    print("| kind | seconds a step | the plan's | ratio, median | the plan's | ratios |\n|---|---|---|---|---|---|")
     for name, values in found.items():
         ratios = [a / b for a, b in zip(values, base, strict=True)]
-        print(f"| {name} | {median(values):.4f} | {median(ratios):.3f} | {', '.join(f'{r:.3f}' for r in ratios)} |")
+        plan = plans[kinds[name][0] or 1]
+        row = [name, f"{median(values):.4f}", f"{plan:.4f}", f"{median(ratios):.3f}", f"{plan / plans[1]:.3f}"]
+        print(f"| {' | '.join([*row, ', '.join(f'{r:.3f}' for r in ratios)])} |")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ def load_recipe(
 ) -> Recipe:
     """Parse and resolve a recipe; the options replace its own model, data, out and seed.
 
-    stage_options: {stage: {option: text}}, as typed on a command line, on top of the stages' own options.
+    stage_options: {stage: {option: text}}, as typed on a command line, on top of the stages' own options; of `cluster`,
+    on top of the block's.
     """
     content = read_yaml(path)
     for key in content:
@@ -100,6 +101,7 @@ def load_recipe(
     if not isinstance(entries, list) or not entries:
         raise UserError("has no stages", where=f"{path}, key stages", mend="list them: - sft: {epochs: 2}")
     name = str(content.get("name", path.stem))
+    asked = {stage: dict(options) for stage, options in (stage_options or {}).items()}
     recipe = Recipe(
         name=name,
         path=str(path),
@@ -108,9 +110,8 @@ def load_recipe(
         data=local_data(data or content.get("data", "world")),
         out=Path(out or content.get("out") or f"runs/{name}").expanduser(),
         stages=[],
-        cluster=_cluster(content.get("cluster"), str(path)),
+        cluster=_cluster(content.get("cluster"), asked.pop("cluster", {}), str(path)),
     )
-    asked = {stage: dict(options) for stage, options in (stage_options or {}).items()}
     produced: dict[str, str] = {}
     for number, entry in enumerate(entries, 1):
         where = f"{path}, stage {number}"
@@ -139,12 +140,16 @@ def load_recipe(
     return recipe
 
 
-def _cluster(values: Any, path: str) -> ClusterConfig | None:
-    if values is None:
+def _cluster(values: Any, typed: Mapping[str, str], path: str) -> ClusterConfig | None:
+    """The block, with what was typed (--cluster.samplers 4) on top; None where there is neither."""
+    if values is None and not typed:
         return None
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"{values!r} is no mapping", where=f"{path}, key cluster", mend="write: cluster: {samplers: 2}")
-    return from_mapping(ClusterConfig, values, where=f"{path}, cluster")
+    given = {str(key).replace("-", "_"): value for key, value in values.items()}
+    given |= {key: from_text(text) for key, text in typed.items()}
+    return from_mapping(ClusterConfig, given, where=f"{path}, cluster")
 
 
 def check_models(recipe: Recipe) -> None:

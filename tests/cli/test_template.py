@@ -4,14 +4,17 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tutelage.cli import template
+from tutelage.cli import recipes, template
 from tutelage.cli.template import TemplateOptions
+from tutelage.cluster.placement import bundles
 from tutelage.errors import UserError
+from tutelage.recipe import load_recipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -53,13 +56,39 @@ def test_a_slurm_job_runs_the_command_and_asks_for_another_turn(tmp_path):
     assert "scontrol requeue 42" in calls
 
 
-def test_a_rayjob_has_what_the_operator_asks_for(capsys):
+# Of KubeRay's v1 API (ray-operator/apis/ray/v1): the keys of a RayJob's spec and of the parts of its cluster, with types.
+RAYJOB = {
+    **{"activeDeadlineSeconds": int, "backoffLimit": int, "clusterSelector": dict, "entrypoint": str},
+    **{"entrypointNumCpus": float, "entrypointNumGpus": float, "entrypointResources": str, "jobId": str},
+    **{"managedBy": str, "metadata": dict, "rayClusterSpec": dict, "runtimeEnvYAML": str, "submissionMode": str},
+    **{"shutdownAfterJobFinishes": bool, "submitterPodTemplate": dict, "suspend": bool, "ttlSecondsAfterFinished": int},
+}
+CLUSTER = {"headGroupSpec": dict, "workerGroupSpecs": list, "rayVersion": str, "enableInTreeAutoscaling": bool}
+HEAD = {"rayStartParams": dict, "template": dict, "serviceType": str, "enableIngress": bool}
+WORKERS = {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, "numOfHosts": int}
+WORKERS |= {"rayStartParams": dict, "template": dict, "scaleStrategy": dict}
+
+
+def conforms(part: dict, schema: dict, needed: set) -> None:
+    assert needed <= part.keys() <= schema.keys()
+    assert all(type(value) is schema[key] for key, value in part.items())
+
+
+def test_a_rayjob_has_the_fields_of_kuberays_crd(capsys):
     job = yaml.safe_load(printed(["rayjob", "--nodes", "3", "--gpus", "8"], capsys))
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob") and set(job) == {
+        "apiVersion",
+        "kind",
+        "metadata",
+        "spec",
+    }
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", job["metadata"]["name"])
-    assert job["spec"]["entrypoint"].startswith("tutelage run ")
+    conforms(job["spec"], RAYJOB, {"entrypoint", "rayClusterSpec"})
     cluster = job["spec"]["rayClusterSpec"]
+    conforms(cluster, CLUSTER, {"headGroupSpec", "workerGroupSpecs"})
     (workers,) = cluster["workerGroupSpecs"]
+    conforms(cluster["headGroupSpec"], HEAD, {"template"})
+    conforms(workers, WORKERS, {"groupName", "template", "maxReplicas"})
     assert workers["minReplicas"] <= workers["replicas"] == workers["maxReplicas"] == 3
     for group in (cluster["headGroupSpec"], workers):
         spec = group["template"]["spec"]
@@ -68,6 +97,59 @@ def test_a_rayjob_has_what_the_operator_asks_for(capsys):
         assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in spec["volumes"]}
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
     assert workers["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 8
+
+
+def packed(wanted: list[dict], pods: list[dict]) -> bool:
+    """Whether each bundle finds a pod with room, the largest first, as Ray packs them."""
+    for bundle in sorted(wanted, key=lambda one: -one["CPU"]):
+        pod = next((pod for pod in pods if all(pod.get(kind, 0) >= n for kind, n in bundle.items())), None)
+        if pod is None:
+            return False
+        for kind, amount in bundle.items():
+            pod[kind] -= amount
+    return True
+
+
+@pytest.mark.parametrize("nodes, processes", [(1, 8), (4, 8), (3, 1), (2, 64)])
+def test_a_rayjobs_recipe_fills_its_pods_and_no_more(nodes, processes, capsys):
+    words = ["rayjob", "--nodes", str(nodes), "--processes", str(processes), "--folder", "/a folder"]
+    job = yaml.safe_load(printed(words, capsys))
+    program, verb, *rest = shlex.split(job["spec"]["entrypoint"])
+    assert (program, verb) == ("tutelage", "run") and rest[rest.index("--out") + 1] == "/a folder/runs/cluster"
+    rest[0] = rest[0].replace(template.SOURCE, str(DOCS.parent))  # where the image has this checkout
+    recipes.main(verb, [*rest, "--dry-run"])
+    shown = capsys.readouterr().out
+    assert "# ppo: 1 trainer and the samplers" in shown
+    dotted, _ = recipes.split_dotted(rest)
+    block = load_recipe(Path(rest[0]), stage_options=dotted).cluster
+    cluster = job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    groups = [cluster["headGroupSpec"], *[workers] * workers["replicas"]]
+    limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups]
+    pods = [{"CPU": one["cpu"]} for one in limits]
+    assert packed(bundles(block), pods) and all(pod["CPU"] == 0 for pod in pods)
+
+
+def test_the_shipped_block_fits_the_job_of_the_defaults():
+    block = load_recipe(DOCS.parent / "recipes/cluster.yaml").cluster
+    assert packed(bundles(block), [{"CPU": TemplateOptions.processes} for _ in range(1 + TemplateOptions.nodes)])
+
+
+@pytest.mark.parametrize("command", ["sft --out runs/sft", "run", f"run {DOCS.parent}/recipes/quickstart.yaml"])
+def test_a_rayjob_whose_workers_would_idle_is_refused(command):
+    with pytest.raises(UserError, match="nothing to do"):
+        TemplateOptions(kind="rayjob", command=command)
+    TemplateOptions(kind="rayjob", command=f"run {DOCS.parent}/recipes/quickstart.yaml --cluster.samplers 4")
+    TemplateOptions(kind="rayjob", command="run recipes/of-the-volume.yaml")
+
+
+def test_the_image_has_what_its_jobs_and_pages_need(capsys):
+    """The extras by their names in pyproject.toml; ray[default] and wget are KubeRay's wishes (see `dockerfile`)."""
+    image = printed(["dockerfile"], capsys)
+    (extras,) = re.findall(r"'/source\[([\w,]+)\]'", image)
+    known = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"ray", "postgresql"} == set(extras.split(",")) <= known.keys()
+    assert "'ray[default]'" in image and " wget " in image
 
 
 def test_a_compose_file_has_its_parts_defined_and_waits_for_the_database(capsys):

@@ -1,5 +1,8 @@
 """The `cluster:` block: what it asks for, what is refused, and what --dry-run shows."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import yaml
 
@@ -48,6 +51,56 @@ def test_dry_run_prints_the_placement(tmp_path, capsys):
 def test_what_cannot_work_is_refused(tmp_path, cluster, stages, said):
     with pytest.raises(UserError, match=said):
         load_recipe(recipe(tmp_path, cluster, stages))
+
+
+def test_what_is_typed_stands_on_top_of_the_block(tmp_path):
+    path = recipe(tmp_path, {"samplers": 3, "trainer-cpus": 2})
+    typed = {"cluster": {"samplers": "5", "trainer_cpus": "4"}}
+    assert load_recipe(path, stage_options=typed).cluster == ClusterConfig(samplers=5, trainer_cpus=4)
+    with pytest.raises(UserError, match="did you mean samplers"):
+        load_recipe(path, stage_options={"cluster": {"sampler": "5"}})
+
+
+class Reached(Exception):
+    """Ray was started or joined, and the test needs no more of it."""
+
+
+def joined_with(monkeypatch, cluster, environment) -> dict:
+    """What `run_placed` gives ray.init: a stand-in with the rule of ray.init in Ray 2 (python/ray/_private/worker.py).
+
+    None or auto: RAY_ADDRESS, or a cluster that runs on this machine; `local`: a new one. What is joined has its
+    resources already, and refuses to be given any.
+    """
+    given = {}
+
+    def init(address=None, num_cpus=None, num_gpus=None, include_dashboard=None, log_to_driver=True):
+        found = environment or "10.0.0.7:6379" if address in (None, "auto") else address
+        if found != "local" and (num_cpus is not None or num_gpus is not None):
+            raise ValueError("When connecting to an existing cluster, num_cpus and num_gpus must not be provided.")
+        given.update(joined=found, num_cpus=num_cpus)
+        raise Reached
+
+    stand_in = ModuleType("ray")
+    stand_in.init, stand_in.is_initialized = init, lambda: False
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    if environment:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    else:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(Reached):
+        run_placed("ppo", PPOConfig(), cluster)
+    return given
+
+
+def test_a_cluster_that_runs_is_joined_without_resources_of_our_own(monkeypatch):
+    block = ClusterConfig(samplers=3, trainer_cpus=2)
+    assert joined_with(monkeypatch, block, None) == {"joined": "local", "num_cpus": 5}
+    assert joined_with(monkeypatch, block, "head:6379") == {"joined": "head:6379", "num_cpus": None}
+    auto = ClusterConfig(address="auto")
+    assert joined_with(monkeypatch, auto, None) == {"joined": "10.0.0.7:6379", "num_cpus": None}
+    assert joined_with(monkeypatch, auto, "head:6379") == {"joined": "head:6379", "num_cpus": None}
+    named = ClusterConfig(address="ray://head:10001")
+    assert joined_with(monkeypatch, named, "other:6379")["joined"] == "ray://head:10001"
 
 
 def test_torchrun_and_ray_do_not_mix(monkeypatch):

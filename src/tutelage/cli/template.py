@@ -11,10 +11,14 @@ from tyro.conf import Positional
 from tutelage import __version__
 from tutelage.cli.main import VERBS
 from tutelage.cli.options import parse_words
+from tutelage.cli.recipes import find_recipe, split_dotted
 from tutelage.errors import UserError, did_you_mean
+from tutelage.recipe import load_recipe
 
 # Of the compose file's network: a proxy on the machine reaches the published port from the gateway's address.
 SUBNET, GATEWAY = "172.30.80.0/24", "172.30.80.1"
+SOURCE = "/source"  # where the image has the checkout that it was made of
+USER = 1000  # number of the image's user, who owns what a job writes
 Kind = Literal["slurm", "rayjob", "dockerfile", "compose", "systemd"]
 
 
@@ -24,8 +28,8 @@ class TemplateOptions:
 
     kind: Positional[Kind]
     """slurm and rayjob run --command on a cluster; compose and systemd serve the feedback pages with PostgreSQL."""
-    command: str = "run recipes/instructgpt.yaml --out runs/instructgpt --resume"
-    """What `tutelage` is told to do on the cluster."""
+    command: str | None = None
+    """What `tutelage` is told to do on the cluster; the recipe instructgpt (slurm) or cluster (rayjob) when not given."""
     name: str = "tutelage"
     """The job's or service's name."""
     nodes: int = 1
@@ -33,7 +37,7 @@ class TemplateOptions:
     processes: int = 8
     """Processes on each machine: one for each GPU, or each socket of processors."""
     gpus: int = 0
-    """GPUs on each machine."""
+    """GPUs on each machine, which are reserved; training and sampling compute on processors so far."""
     hours: int = 24
     """Longest time, in hours."""
     folder: str = "/srv/tutelage"
@@ -48,10 +52,23 @@ class TemplateOptions:
                 raise UserError(what, where=f"option --{name}", mend=f"give {least} or more")
         if not PurePosixPath(self.folder).is_absolute():
             raise UserError(f"{self.folder!r} is not absolute", where="option --folder", mend="begin it with /")
-        verb = (shlex.split(self.command) or [""])[0]
+        if self.command is not None:
+            self._check(shlex.split(self.command))
+
+    def _check(self, words: list[str]) -> None:
+        verb = (words or [""])[0]
         if verb not in VERBS:
             what = f"tutelage has no verb {verb!r}{did_you_mean(verb, list(VERBS))}"
             raise UserError(what, where="option --command", mend="write it as after `tutelage`: 'sft --out runs/sft'")
+        if self.kind != "rayjob":
+            return
+        placed = verb == "run" and len(words) > 1
+        path = find_recipe(words[1]) if placed else None
+        if path is not None and path.exists():  # one that is in the image or the volume alone cannot be looked at
+            placed = load_recipe(path, stage_options=split_dotted(words[1:])[0]).cluster is not None
+        if not placed:
+            what, mend = f"{self.command!r} gives the workers nothing to do", "run a recipe that has a `cluster:` block"
+            raise UserError(what, where="option --command", mend=mend)
 
 
 def main(verb: str, arguments: list[str]) -> None:
@@ -74,6 +91,7 @@ def _yaml(content: dict[str, Any]) -> str:
 def slurm(options: TemplateOptions) -> str:
     """One torchrun on each node. SIGTERM two minutes before the end leaves a checkpoint, and the job is queued again."""
     gpus = f"#SBATCH --gpus-per-node={options.gpus}\n" if options.gpus else ""
+    command = options.command or "run recipes/instructgpt.yaml --out runs/instructgpt --resume"
     return f"""#!/bin/bash
 #SBATCH --job-name={options.name}
 #SBATCH --nodes={options.nodes}
@@ -92,12 +110,22 @@ export OMP_NUM_THREADS=$(( (SLURM_CPUS_ON_NODE + {options.processes} - 1) / {opt
 srun --kill-on-bad-exit=1 .venv/bin/torchrun \\
   --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node {options.processes} --max-restarts 0 \\
   --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$MAIN_NODE:29500" \\
-  -m tutelage {options.command} || status=$?
+  -m tutelage {command} || status=$?
 if [ "${{status:-0}}" -ne 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 3 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "${{status:-0}}"
 """
+
+
+def placed_command(options: TemplateOptions) -> str:
+    """The recipe with a `cluster:` block on all pods: the trainer has one whole, the samplers a core each of the others.
+
+    Paths are whole: where a job's command starts is Ray's business.
+    """
+    out = f"{options.folder.rstrip('/')}/runs/cluster"
+    block = f"--cluster.trainer-cpus {options.processes} --cluster.samplers {options.nodes * options.processes}"
+    return f"run {SOURCE}/recipes/cluster.yaml --out {shlex.quote(out)} --resume {block}"
 
 
 def rayjob(options: TemplateOptions) -> str:
@@ -116,7 +144,8 @@ def rayjob(options: TemplateOptions) -> str:
             "resources": {"requests": limits, "limits": limits},
             "volumeMounts": mounts,
         }
-        return {"spec": {"containers": [container], "volumes": volumes}}
+        # The volume belongs to the image's user; one that is not of the pod's own making must be writable by it.
+        return {"spec": {"securityContext": {"fsGroup": USER}, "containers": [container], "volumes": volumes}}
 
     cluster = {
         "headGroupSpec": {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": pod("head", 0)},
@@ -136,7 +165,7 @@ def rayjob(options: TemplateOptions) -> str:
         "kind": "RayJob",
         "metadata": {"name": options.name},
         "spec": {
-            "entrypoint": f"tutelage {options.command}",
+            "entrypoint": f"tutelage {options.command or placed_command(options)}",
             "shutdownAfterJobFinishes": True,
             "activeDeadlineSeconds": 3600 * options.hours,
             "backoffLimit": 3,
@@ -147,10 +176,15 @@ def rayjob(options: TemplateOptions) -> str:
 
 
 def dockerfile(options: TemplateOptions) -> str:
-    """An image of a checkout of the source."""
+    """An image of a checkout of the source, for the pages and for RayJobs.
+
+    A RayJob is submitted to Ray's dashboard, which ray[default] has; KubeRay asks its pods with wget whether they live.
+    """
     return f"""FROM python:3.12-slim
-COPY . /source
-RUN pip install --no-cache-dir '/source[postgresql]' && useradd --create-home tutelage
+RUN apt-get update && apt-get install --yes --no-install-recommends wget && rm -rf /var/lib/apt/lists/*
+COPY . {SOURCE}
+RUN pip install --no-cache-dir '{SOURCE}[postgresql,ray]' 'ray[default]' \\
+  && useradd --create-home --uid {USER} tutelage
 USER tutelage
 WORKDIR {options.folder}
 ENTRYPOINT ["tutelage"]

@@ -1,15 +1,23 @@
 """Who stands where: the bundles of resources that Ray is asked for, without Ray."""
 
+import os
+
 from tutelage.configs import GroupConfig, PPOConfig, StageConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError
 
 PLACED = (PPOConfig, GroupConfig)
+HERE = "local"  # Ray's own word for: start a cluster on this machine, whatever runs on it
 
 
 def is_placed(config: StageConfig) -> bool:
     """Whether a stage runs on the cluster: those that sample from the policy they train."""
     return isinstance(config, PLACED)
+
+
+def address(cluster: ClusterConfig) -> str:
+    """The Ray cluster to join: the block's, or that of the Ray job this is a part of; else one is started here."""
+    return cluster.address or os.environ.get("RAY_ADDRESS") or HERE
 
 
 def bundles(cluster: ClusterConfig) -> list[dict[str, float]]:
@@ -37,7 +45,8 @@ def check_placement(cluster: ClusterConfig, stages: list[tuple[str, str, StageCo
 def shown(cluster: ClusterConfig, stages: list[tuple[str, str, StageConfig]]) -> list[str]:
     """The placement in plain words, for --dry-run."""
     trainer, *samplers = (" + ".join(f"{amount:g} {name}" for name, amount in one.items()) for one in bundles(cluster))
-    lines = [f"Ray: {cluster.address or 'started on this machine'}; {cluster.mode}"]
+    where = address(cluster)
+    lines = [f"Ray: {'started on this machine' if where == HERE else where}; {cluster.mode}"]
     for stage, _, config in stages:
         where = "1 trainer and the samplers" if is_placed(config) else "this process"
         lines.append(f"{stage}: {where}")

@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from tutelage.cluster.placement import bundles
+from tutelage.cluster.placement import HERE, address, bundles
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError
@@ -49,10 +49,10 @@ def run_placed(verb: str, config: Any, cluster: ClusterConfig) -> dict[str, Any]
         raise UserError("Ray is not installed", where="cluster", mend=mend) from error
     started = not ray.is_initialized()
     if started:
-        own: dict[str, Any] = (
-            {} if cluster.address else {"num_cpus": _whole(cluster, "CPU"), "include_dashboard": False}
-        )
-        ray.init(address=cluster.address, log_to_driver=True, **own)
+        where = address(cluster)
+        # A cluster that runs already has its resources: Ray refuses num_cpus for it, however it was found.
+        own: dict[str, Any] = {"num_cpus": _whole(cluster, "CPU"), "include_dashboard": False} if where == HERE else {}
+        ray.init(address=where, log_to_driver=True, **own)
     group = _room(ray, cluster)
     try:
         return _begun_anew(ray, group, verb, config, cluster)

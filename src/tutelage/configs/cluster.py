@@ -21,7 +21,8 @@ class ClusterConfig:
     max_importance_weight: float = 2.0
     """Where the truncated importance weights of one-step-off answers end."""
     address: str | None = None
-    """A Ray cluster (`auto`: the one this machine belongs to); when not given, Ray is started here."""
+    """A Ray cluster (`auto`: the one this machine belongs to); when not given, that of RAY_ADDRESS, which a Ray job sets,
+    and without it Ray is started here."""
     restarts: int = 3
     """How often a trainer that died is begun anew from its last checkpoint."""
 

@@ -44,13 +44,15 @@ def gradients(trained: int, w: int, micros: int) -> int:
     return w * trained if micros == 1 else (4 + w) * trained
 
 
-def activations(shape: Shape, work: Work, w: int) -> int:
+def activations(shape: Shape, work: Work, w: int, again: bool = False) -> int:
     """What the backward pass keeps, and the gradient of the part that it is at (about one layer's worth).
 
-    Adapters keep nothing more of size: their products are r wide.
+    Adapters keep nothing more of size: their products are r wide. again: each layer keeps its input alone (H), and
+    the one that is computed again has all of it.
     """
     layer = shape.activation // shape.layers
-    return w * work.tokens * (shape.activation + layer)
+    kept = shape.layers * shape.hidden + layer if again else shape.activation
+    return w * work.tokens * (kept + layer)
 
 
 def logits(shape: Shape, work: Work, w: int, trained_head: bool) -> int:
@@ -60,9 +62,17 @@ def logits(shape: Shape, work: Work, w: int, trained_head: bool) -> int:
     return 2 * 4 * min(elements, LOGITS_AT_ONCE) + w * min(elements, GRADIENTS_AT_ONCE) + head
 
 
-def training_pass(shape: Shape, work: Work, w: int, adapters: bool) -> int:
+def training_pass(shape: Shape, work: Work, w: int, adapters: bool, again: bool = False) -> int:
     """Activations and logits of the largest pass, and the allocator's share (measured: 1.2 to 1.5)."""
-    return round(SLACK * (activations(shape, work, w) + logits(shape, work, w, not adapters)))
+    return round(SLACK * (activations(shape, work, w, again) + logits(shape, work, w, not adapters)))
+
+
+def gathered(shape: Shape, w: int) -> int:
+    """Of a sharded model: the weights that are whole at a time (the root, and the layer beside the next one), and the
+    gradient of the largest of them, in the model's type and in the float32 that is sent."""
+    layer = shape.layer
+    root = shape.parameters - shape.layers * layer
+    return w * (root + 2 * layer) + (w + 4) * max(root, layer)
 
 
 def update(shape: Shape, trained: int, w: int) -> int:
@@ -78,8 +88,12 @@ def inference(shape: Shape, work: Work, w: int) -> int:
 
 def sampling(shape: Shape, work: Work, w: int) -> int:
     """Keys and values of every row, the weights laid out anew for decoding, logits of a step."""
-    cache = 2 * w * shape.layers * shape.key * work.rows * work.context
-    return cache + weights(shape, w) + 3 * 4 * work.rows * shape.vocabulary
+    return cache(shape, work.rows, work.context, w) + weights(shape, w) + 3 * 4 * work.rows * shape.vocabulary
+
+
+def cache(shape: Shape, rows: int, tokens: float, w: int) -> int:
+    """Keys and values of rows of so many tokens: 2 w layers K rows tokens."""
+    return round(2 * w * shape.layers * shape.key * rows * tokens)
 
 
 def checking(shape: Shape, w: int) -> int:

@@ -39,6 +39,11 @@ class Shape:
         inner = (4 if self.gated else 2) * self.feed_forward
         return self.layers * (4 * self.hidden + 2 * self.query + 2 * self.key + inner)
 
+    @property
+    def layer(self) -> int:
+        """Elements of the matrices of one layer; its norms are a thousandth."""
+        return sum(a * b for _, a, b in self.matrices) // self.layers
+
     def adapter(self, r: int, targets: tuple[str, ...]) -> int:
         """Parameters of a LoRA adapter: r (inputs + outputs) of each matrix that is named, or of all."""
         return sum(r * (a + b) for name, a, b in self.matrices if not targets or name in targets)
