@@ -110,6 +110,21 @@ def test_an_answer_streams_and_breaks_off_in_words(local, monkeypatch):
     assert weighed == {"kl": 1.235, "reward": None, "tokens": 3, "reference": "its reference"}
 
 
+def test_an_endpoint_stands_in_the_address_for_those_who_may_type_it(local, store, bench):
+    from tutelage.feedback import people
+
+    path = "/chat?a=openai:http://host/v1%23m&b=world"
+    page = local.get(path).text
+    assert '<option value="openai:http://host/v1#m" selected>' in page and 'id="add-model"' in page
+    assert "file:" not in local.get("/chat?a=file:/etc&b=openai:").text
+    lead = Browser(create_app(store, workbench=bench))
+    with store.write() as db:
+        token, _ = people.sign_in(db, people.add_person(db, "Lee", "lead", "a long password"))
+    lead.http.cookies.set("tutelage_session", token)
+    page = lead.get(path).text
+    assert "http://host" not in page and 'id="add-model"' not in page
+
+
 def test_thumbs_go_into_the_store_and_out(local, store):
     sent = {"messages": ASKED, "completion": "Good day.", "model": "world"}
     up = local.send("/v1/feedback", {**sent, "thumb": "up", "id": "a1"})

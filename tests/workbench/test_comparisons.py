@@ -139,7 +139,8 @@ class Scripted:
 
 
 def models(chats):
-    return SimpleNamespace(lock=threading.RLock(), chat=lambda spec, **_: chats[spec])
+    lock = threading.RLock()
+    return SimpleNamespace(using=lambda spec: lock, loading=lock, chat=lambda spec, **_: chats[spec])
 
 
 def test_filling_counts_failures_and_goes_on_where_it_stopped(tmp_path):
