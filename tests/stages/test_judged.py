@@ -73,6 +73,12 @@ def test_a_third_model_asks_for_its_own_pairs_only(files, asked, tmp_path):
     assert len(found["win_rates"]) == 3 and len(asked) == 60 + 56
     (table,) = found["ratings"].values()
     assert table[0]["model"] == "good" and {row["model"] for row in table} == {"plain", "good", "other"}
+    rows = {row["model"]: row for row in table}
+    # Each judged prompt is played in two orders, and one that flips is a tie of that pair, not half a win.
+    flips = sum(row["ties"] for row in found["win_rates"])
+    assert sum(row["ties"] for row in table) == 2 * flips > 0
+    assert json.loads((tmp_path / "out" / "eval.json").read_text())["ratings"][JUDGE][0]["model"] == "good"
+    assert rows["good"]["ci95"][0] < rows["good"]["rating"] < rows["good"]["ci95"][1]
 
 
 def test_a_checkpoint_against_its_own_outputs_by_gold(nano, tmp_path):

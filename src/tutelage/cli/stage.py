@@ -33,11 +33,20 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
                 said = f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p_holm']:.2g} after Holm"
                 show(f"eval: {row['behavior']}, {row['policy']} against {row['baseline']}: {said}")
         for judge, table in result.get("ratings", {}).items():
-            shown = ", ".join(f"{r['model']} {r['rating']:.0f} [{r['ci95'][0]:.0f}, {r['ci95'][1]:.0f}]" for r in table)
+            shown = ", ".join(f"{r['model']} {_with_interval(r)}" for r in table)
             show(f"eval: ratings by {judge}: {shown}")
+            if even := [(r["model"], r["length_controlled"]) for r in table if r["length_controlled"]]:
+                shown = ", ".join(
+                    f"{name} {_with_interval(r)}" for name, r in sorted(even, key=lambda p: -p[1]["rating"])
+                )
+                show(f"eval: ratings by {judge} at equal lengths: {shown}")
     for line in _tables(result):
         show(f"{verb}: {line}")
     return result
+
+
+def _with_interval(row: dict[str, Any]) -> str:
+    return f"{row['rating']:.0f} [{row['ci95'][0]:.0f}, {row['ci95'][1]:.0f}]"
 
 
 def _tables(result: dict[str, Any]) -> list[str]:

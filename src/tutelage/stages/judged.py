@@ -62,7 +62,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
             row = {"policy": policy, "baseline": baseline, "judge": judge.name}
             result["win_rates"].append({**row, **summary(matches, verdicts, len(asked))})
             games += [
-                Game(policy, baseline, verdict.points, match.prompt.id)
+                Game(policy, baseline, verdict.points, match.prompt.id, (len(match.a), len(match.b)))
                 for match, verdict in zip(matches, verdicts, strict=True)
                 if verdict.points is not None
             ]
