@@ -179,3 +179,21 @@ def test_where_length_cannot_be_told_from_strength_it_is_not_controlled_for():
         assert all(row["length_controlled"] is None for row in ratings(games, resamples=5))
     always = [Game("a", "b", 1.0, i, (100 + i, 150)) for i in range(60)]
     assert ratings(always, resamples=5)[0]["prior"] and ratings(always, resamples=5)[0]["length_controlled"] is None
+
+
+def test_near_copies_that_tie_do_not_push_the_others_away():
+    """a and b say the same half of the time; c beats both in 70 of 100 and hardly ever ties: that is log(7/3) apart."""
+    rng = np.random.default_rng(0)
+    found = []
+    for prompt in range(1000):
+        found.append(Game("a", "b", float(rng.choice([1, 0.5, 0], p=[0.25, 0.5, 0.25])), prompt))
+        found += [Game("c", other, float(rng.random() < 0.7), prompt) for other in "ab"]
+    table = {row["model"]: row for row in ratings(found, resamples=50)}
+    assert table["c"]["ties_by_pair"] and table["a"]["ties"] > 400
+    assert table["c"]["rating"] - table["a"]["rating"] == pytest.approx(ELO * np.log(7 / 3), abs=20)
+    one_nu = davidson(
+        np.array([[0, 250, 300], [250, 0, 300], [700, 700, 0]]), np.array([[0, 500, 0], [500, 0, 0], [0] * 3])
+    )
+    assert ELO * (one_nu[0][2] - one_nu[0][0]) > 170  # what a common nu would have said
+    alike = ratings(judged_by_length(0.0), resamples=5)
+    assert not alike[0]["ties_by_pair"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import sparse, special, stats
 from scipy.sparse import csgraph
 
 from tutelage.errors import UserError
@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 Places = NDArray[np.int64]
 ELO = 400 / np.log(10)  # points that one unit of log strength is worth
 PRIOR_SD = 10.0  # of gamma, for a covariate of standard deviation 1: next to none
+MISFIT = 0.001  # level at which one nu for all pairs is given up
 FEWEST = 20  # games under which length is not controlled for
 FORETOLD = 0.95  # share of the length differences that may follow from who plays
 
@@ -147,7 +148,8 @@ def ratings(games: Sequence[Game], *, resamples: int = 200) -> list[dict[str, An
 
     The interval is a percentile bootstrap over prompts: the games of one prompt are not independent. Where a model
     never lost, or never won (ties do not help), half a win each way is added between the pairs that met (and `prior`
-    says so).
+    says so). Where ties are far from one nu for all pairs (two models that often say the same beside others), each pair
+    has its own (and `ties_by_pair` says so): one for all would take few ties for a great distance.
     `length_controlled`: rating, interval and gamma at equal lengths, where the games tell lengths and these can be
     told from strengths; None elsewhere.
     """
@@ -168,16 +170,19 @@ def ratings(games: Sequence[Game], *, resamples: int = 200) -> list[dict[str, An
     wins, ties = won.sum(0), tied.sum(0)
     prior = not _connected(wins)
     met = ((wins + wins.T + ties) > 0).astype(float) / 2
-    strengths, _ = davidson(wins + prior * met, ties)
+    by_pair = not _one_nu(wins + prior * met, ties)
+    counted = tied * (not by_pair)  # with a nu of each pair ties say nothing of strengths
+    strengths, _ = davidson(wins + prior * met, counted.sum(0))
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(resamples):
         rows = rng.integers(0, len(prompts), len(prompts))
-        some_wins, some_ties = won[rows].sum(0), tied[rows].sum(0)
+        some_wins, some_ties = won[rows].sum(0), counted[rows].sum(0)
         unbounded = prior or not _connected(some_wins)
         draws.append(davidson(some_wins + unbounded * met, some_ties)[0])
     found = _elo_rows(strengths, draws)
-    even = at_equal_length(games, place, prompts, resamples)
+    decisive = [game for game in games if game.points != 0.5] if by_pair else games
+    even = at_equal_length(decisive, place, prompts, resamples)
     table = [
         {
             "model": name,
@@ -185,11 +190,32 @@ def ratings(games: Sequence[Game], *, resamples: int = 200) -> list[dict[str, An
             "games": int((wins[i] + wins[:, i] + ties[i]).sum()),
             "ties": int(ties[i].sum()),
             "prior": prior,
+            "ties_by_pair": by_pair,
             "length_controlled": even[i] if even else None,
         }
         for name, i in place.items()
     ]
     return sorted(table, key=lambda row: -row["rating"])
+
+
+def _one_nu(wins: Array, ties: Array) -> bool:
+    """Whether one nu for all pairs fits the ties, by the likelihood ratio against a nu for each (level `MISFIT`)."""
+    i, j = np.triu_indices(len(wins), 1)
+    counts = np.stack([wins[i, j], ties[i, j], wins[j, i]], axis=1)
+    counts = counts[counts.sum(1) > 0]
+    i, j = (one[(wins[i, j] + wins[j, i] + ties[i, j]) > 0] for one in (i, j))
+    if len(counts) < 2 or not ties.any() or not wins.any():
+        return True
+    strengths, nu = davidson(wins, ties)
+    eta = strengths[i] - strengths[j]
+    parts = np.stack([np.exp(eta / 2), np.full_like(eta, nu), np.exp(-eta / 2)], axis=1)
+    common = (counts * np.log(parts / parts.sum(1, keepdims=True))).sum()
+    # With a nu of its own a pair's share of ties is met exactly, and the rest is Bradley & Terry's.
+    eta = np.subtract(*(bradley_terry(wins)[place] for place in (i, j)))
+    share = counts[:, 1] / counts.sum(1)
+    apart = special.xlogy(counts[:, 1], share) + special.xlogy(counts[:, 0] + counts[:, 2], 1 - share)
+    apart -= counts[:, 0] * np.logaddexp(0, -eta) + counts[:, 2] * np.logaddexp(0, eta)
+    return bool(stats.chi2.sf(2 * (apart.sum() - common), len(counts) - 1) >= MISFIT)
 
 
 def at_equal_length(
