@@ -6,6 +6,10 @@ from scipy import optimize
 
 from tutelage.errors import UserError
 from tutelage.evaluation.length_control import (
+    GAMED_WEIGHT,
+    STRENGTHS,
+    Gamed,
+    controlled,
     fit_soft_logistic,
     length_controlled_win_rate,
     length_feature,
@@ -75,8 +79,86 @@ def test_the_fit_minimizes_the_penalized_loss():
 
         plain = optimize.minimize(objective, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10})
         ours = fit_soft_logistic(x, y, strength)
-        assert objective(ours) <= plain.fun + 1e-6
+        assert objective(ours) <= plain.fun + 1e-9
     assert (fit_soft_logistic(x, y, 1e-4) == 0).all()
+
+
+def judged_with_difficulty(theta, phi, psi, longer=0, n=400, seed=0, gamed_each=400):
+    """Verdicts drawn from the whole model: the model's own, and of two baselines that differ in length alone."""
+    rng = np.random.default_rng(seed)
+    difficulty = rng.normal(size=n)
+    baseline = rng.integers(400, 1600, n)
+    lengths = np.maximum(baseline + rng.normal(longer, 400, n), 10).astype(int)
+    truth = preference_probability(theta, phi, length_feature(lengths, baseline), psi, difficulty)
+    votes = (rng.random(n) < truth).astype(float)
+    delta = np.concatenate([rng.normal(side, 1, gamed_each) for side in (1.5, -1.5)])
+    hard = np.tile(difficulty[:gamed_each], 2)
+    liked = (rng.random(len(delta)) < preference_probability(0.0, phi, np.tanh(delta))).astype(float)
+    return votes, lengths, baseline, difficulty, Gamed(liked, delta, hard)
+
+
+def alpaca_eval(votes, lengths, baseline, difficulty, gamed):
+    """AlpacaEval 2's length_controlled_v1 from its description, by another route: each row twice, once for each label,
+    weighted by its share; the L1 penalty by proximal gradient steps (soft thresholds) instead of a split in two parts.
+    """
+    delta = np.asarray(baseline, float) - np.asarray(lengths, float)
+    own = np.column_stack([np.tanh(delta / np.std(delta, ddof=1)), difficulty, np.ones(len(votes))])
+    gamed_x = np.column_stack([np.tanh(gamed.std_delta_len), gamed.difficulty, np.zeros(len(gamed.preferences))])
+    x, y = np.vstack([gamed_x, own]), np.concatenate([gamed.preferences, votes])
+    weight = np.where(x[:, 2] == 1, 1.0, 0.1)
+
+    def fit(rows, strength):
+        twice = np.vstack([x[rows], x[rows]])
+        sign = np.repeat([1.0, -1.0], len(rows))
+        share = np.concatenate([y[rows], 1 - y[rows]]) * np.tile(weight[rows], 2)
+        w = ahead = np.zeros(3)
+        rate, t = 4 / (strength * np.linalg.norm(twice * np.sqrt(share)[:, None], 2) ** 2), 1.0
+        for _ in range(600):
+            margin = sign * (twice @ ahead)
+            slope = -strength * twice.T @ (share * sign / (1 + np.exp(np.clip(margin, -500, 500))))
+            moved = ahead - rate * slope
+            new = np.sign(moved) * np.maximum(np.abs(moved) - rate, 0)
+            t_new = (1 + np.sqrt(1 + 4 * t * t)) / 2
+            ahead, w, t = new + (t - 1) / t_new * (new - w), new, t_new
+        return w
+
+    losses = []
+    for strength in STRENGTHS:
+        held_out = []
+        for k in range(5):
+            out = np.arange(len(y)) % 5 == k
+            p = 1 / (1 + np.exp(-(x[out] @ fit(np.flatnonzero(~out), strength))))
+            p = np.clip(p, 1e-15, 1 - 1e-15)
+            held_out.append(-np.mean(weight[out] * (y[out] * np.log(p) + (1 - y[out]) * np.log(1 - p))))
+        losses.append(np.mean(held_out))
+    w = fit(np.arange(len(y)), STRENGTHS[int(np.argmin(losses))])
+    return w, np.mean(1 / (1 + np.exp(-(w[2] + w[1] * difficulty))))
+
+
+@pytest.mark.parametrize(("theta", "phi", "psi"), [(0.5, -1.2, 0.8), (-1.5, 0.0, 0.4)])
+def test_with_all_its_terms_it_is_alpaca_evals_model(theta, phi, psi):
+    votes, lengths, baseline, difficulty, gamed = judged_with_difficulty(theta, phi, psi, n=150, gamed_each=150)
+    found = length_controlled_win_rate(votes, lengths, baseline, difficulty, gamed, resamples=0)
+    (their_phi, their_psi, their_theta), rate = alpaca_eval(votes, lengths, baseline, difficulty, gamed)
+    assert found["win_rate"] == pytest.approx(rate, abs=1e-5)
+    ours = [found["theta"], found["phi"], found["psi"]]
+    np.testing.assert_allclose(ours, [their_theta, their_phi, their_psi], atol=1e-4)
+    assert GAMED_WEIGHT == 0.1
+
+
+def test_padding_every_answer_moves_the_raw_rate_and_not_the_controlled_one():
+    """Where the model's answers are always longer only the gamed baselines can tell what length is worth."""
+    expected = float(np.mean(preference_probability(-0.4, -1.5, 0.0, 0.5, judged_with_difficulty(0, 0, 0)[3])))
+    found = {}
+    for name, longer in (("plain", 0), ("padded", 2500)):
+        votes, lengths, baseline, difficulty, gamed = judged_with_difficulty(-0.4, -1.5, 0.5, longer)
+        found[name] = controlled(list(votes), list(lengths), list(baseline), list(difficulty), gamed)
+        assert found[name]["win_rate"] == pytest.approx(expected, abs=0.08)
+        assert found[name]["phi"] == pytest.approx(-1.5, abs=0.5)
+    assert found["padded"]["raw"] > found["plain"]["raw"] + 0.2
+    assert abs(found["padded"]["win_rate"] - found["plain"]["win_rate"]) < 0.1
+    votes, lengths, baseline, difficulty, _ = judged_with_difficulty(-0.4, -1.5, 0.5, 9000)
+    assert controlled(list(votes), list(lengths), list(baseline), list(difficulty)) is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from tutelage.configs import EvalConfig
+from tutelage.data.sources import prompts
 from tutelage.errors import UserError
+from tutelage.evaluation.length_control import Gamed, controlled
 from tutelage.judges.chats import Endpoint
 from tutelage.stages.evaluate import run
 
@@ -73,6 +75,59 @@ def test_a_third_model_asks_for_its_own_pairs_only(files, asked, tmp_path):
     assert len(found["win_rates"]) == 3 and len(asked) == 60 + 56
     (table,) = found["ratings"].values()
     assert table[0]["model"] == "good" and {row["model"] for row in table} == {"plain", "good", "other"}
+    rows = {row["model"]: row for row in table}
+    # Each judged prompt is played in two orders, and one that flips is a tie of that pair, not half a win.
+    flips = sum(row["ties"] for row in found["win_rates"])
+    assert sum(row["ties"] for row in table) == 2 * flips > 0
+    assert json.loads((tmp_path / "out" / "eval.json").read_text())["ratings"][JUDGE][0]["model"] == "good"
+    assert rows["good"]["ci95"][0] < rows["good"]["rating"] < rows["good"]["ci95"][1]
+
+
+def length_rows(gamed=True, prompts=30):
+    rows = [{"instruction": f"Question {i}.", "instruction_difficulty": (i % 7) / 3 - 1} for i in range(prompts)]
+    if gamed:
+        for i, row in enumerate(rows * 2):
+            row = {**row, "preference": float(i % 3 == 0), "std_delta_len": 1.0 if i % 2 else -1.0}
+            rows.append(row)
+    return rows
+
+
+def test_length_data_makes_it_alpaca_evals_rate(files, asked, tmp_path):
+    (tmp_path / "length.jsonl").write_text("".join(json.dumps(row) + "\n" for row in length_rows()))
+    more = {"length_data": str(tmp_path / "length.jsonl")}
+    (row,) = run(config(files, tmp_path, "plain", "good", **more))["win_rates"]
+    plain = run(config(files, tmp_path, "plain", "good"))["win_rates"][0]["length_controlled"]
+    assert row["length_controlled"]["phi"] != plain["phi"] and row["length_controlled"]["raw"] == plain["raw"]
+    # The very rate of its answers (the judge's verdict on prompt 4 flips, that on 3 cannot be read, 0 and 1 are missing).
+    order = [int(p.messages[0]["content"][9:-1]) for p in prompts(files["data"], "report", 400, 77)]
+    judged = [i for i in order if i not in (0, 1, 3)]
+    gamed = [(r["preference"], r["std_delta_len"], r["instruction_difficulty"]) for r in length_rows()[30:]]
+    expected = controlled(
+        [0.5 if i == 4 else 1.0 for i in judged],
+        [4 * (1 + (i - 2) % 15) for i in judged],
+        [len(f"a plain answer to Question {i}.") for i in judged],
+        [(i % 7) / 3 - 1 for i in judged],
+        Gamed(*zip(*gamed, strict=True)),
+    )
+    assert row["length_controlled"] == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "mention"),
+    [
+        (length_rows(prompts=28), "no difficulty for 2 of 30 prompts"),
+        ([{"prompt": "Question 1."}], "no number instruction_difficulty"),
+        ([{"prompt": "Q", "difficulty": 1, "preference": 2.0, "std_delta_len": 0.1}], "preference of 2"),
+        ([{"prompt": "Q", "difficulty": 1, "preference": 1.0}], "no number std_delta_len"),
+    ],
+)
+def test_length_data_that_lacks_something(files, asked, tmp_path, rows, mention):
+    (tmp_path / "length.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=mention):
+        run(config(files, tmp_path, "plain", "good", length_data=str(tmp_path / "length.jsonl")))
+    assert asked == []  # known before anything is paid for
+    with pytest.raises(UserError, match="judge"):
+        config(files, tmp_path, "plain", "good", length_data="x", judge=()).check()
 
 
 def test_a_checkpoint_against_its_own_outputs_by_gold(nano, tmp_path):

@@ -153,6 +153,30 @@ def test_two_models_chat_and_thumbs_are_kept(site, driver, monkeypatch):
     narrow(driver, 1300)
 
 
+def test_both_sides_answer_at_once_and_an_endpoint_can_be_one(site, driver, monkeypatch):
+    """Neither model says its first word before the other was asked; the sides would wait for ever, one after the other."""
+    url, *_ = site
+    both, asked = threading.Barrier(2), []
+
+    def speak(models, spec, messages, sampling):
+        asked.append(spec)
+        both.wait(30)
+        yield {"text": f"I am {spec}"}
+        yield {"done": "stop"}
+
+    monkeypatch.setattr(chat, "speak", speak)
+    monkeypatch.setattr(chat, "weigh", lambda *_: {"kl": None, "reward": None, "tokens": 3, "reference": ""})
+    driver.get(url + "/chat?a=world")
+    driver.find_element(By.ID, "other-model").send_keys("openai:http://h/v1#far\n")
+    assert "far" in driver.current_url and driver.find_element(By.CSS_SELECTOR, "[data-side=b]").is_displayed()
+    driver.find_element(By.ID, "message").send_keys("Who?\n")
+    until(lambda: len(driver.find_elements(By.CSS_SELECTOR, ".thumbs")) == 2)
+    said = [e.text for e in driver.find_elements(By.CSS_SELECTOR, ".turn-answer .text")]
+    assert said == ["I am world", "I am openai:http://h/v1#far"] and set(asked) == {"world", "openai:http://h/v1#far"}
+    assert narrow(driver, 390) <= 390
+    narrow(driver, 1300)
+
+
 def test_every_page_is_quiet_and_fits_a_phone(site, driver):
     url = site[0]
     driver.get_log("browser")

@@ -45,6 +45,38 @@ def test_runs_are_listed_and_open(local):
         assert local.get(path).status_code in (404, 422), path
 
 
+def test_two_runs_stand_beside_each_other_with_what_differs(local, bench):
+    other = bench.runs / "two"
+    other.mkdir()
+    (other / "config.yaml").write_text(yaml.safe_dump({"stage": "rloo", "max_steps": 9, "kl_coef": 0.1, "seed": 0}))
+    (other / "metrics.jsonl").write_text(json.dumps({"step": 1, "objective/kl": 0.7, "val/ratio": 2.0}) + "\n")
+    page = local.get("/runs/one/ppo?beside=two").text
+    table = page[page.index("What differs from two") : page.index("run-live")]
+    assert "kl_coef" in table and "<td>0.5</td><td>0.1</td>" in table and "seed" not in table and "rloo" in table
+    alone = local.get("/runs/one/ppo").text
+    assert "What differs" not in alone and "it should be 0" in alone
+    broken = local.get("/runs/two").text
+    assert "2 of 5 checks do not hold" in broken and "policy and reference are not the same checkpoint" in broken
+    assert "No alarm." in broken  # on-policy stages other than PPO are watched too
+
+
+def test_the_lineage_is_a_graph_of_links(local, bench):
+    for name, inputs in (
+        ("sft", {"model": {"path": "../base", "sha256": "b" * 64}, "data": {"name": "world"}}),
+        ("one/ppo", {"model": {"path": "c", "sha256": "s" * 64, "lineage": "../../sft/lineage.json"}}),
+    ):
+        folder = bench.runs / name
+        folder.mkdir(exist_ok=True)
+        row = {"inputs": inputs, "checkpoint": {"path": "c", "sha256": "c" * 64}}
+        (folder / "lineage.json").write_text(json.dumps(row))
+    (bench.runs / "sft" / "config.yaml").write_text("stage: sft")
+    page = local.get("/runs/one/ppo").text
+    graph = page[page.index('class="graph"') : page.index("</svg>", page.index('class="graph"'))]
+    assert graph.count("<a href=") == 4 and 'href="/runs/sft"' in graph
+    for place in range(4):
+        assert f'id="from-{place}"' in page and (place == 1 or f'href="#from-{place}"' in graph)
+
+
 def test_only_a_run_with_a_writer_can_be_stopped(local):
     reply = local.form("/runs/one/ppo/stop")
     assert reply.status_code == 422 and "nobody is writing" in reply.text
@@ -76,6 +108,21 @@ def test_an_answer_streams_and_breaks_off_in_words(local, monkeypatch):
     )
     weighed = local.send("/chat/weigh", {"model": "world", "messages": ASKED, "text": "x"}).json()
     assert weighed == {"kl": 1.235, "reward": None, "tokens": 3, "reference": "its reference"}
+
+
+def test_an_endpoint_stands_in_the_address_for_those_who_may_type_it(local, store, bench):
+    from tutelage.feedback import people
+
+    path = "/chat?a=openai:http://host/v1%23m&b=world"
+    page = local.get(path).text
+    assert '<option value="openai:http://host/v1#m" selected>' in page and 'id="add-model"' in page
+    assert "file:" not in local.get("/chat?a=file:/etc&b=openai:").text
+    lead = Browser(create_app(store, workbench=bench))
+    with store.write() as db:
+        token, _ = people.sign_in(db, people.add_person(db, "Lee", "lead", "a long password"))
+    lead.http.cookies.set("tutelage_session", token)
+    page = lead.get(path).text
+    assert "http://host" not in page and 'id="add-model"' not in page
 
 
 def test_thumbs_go_into_the_store_and_out(local, store):

@@ -1,6 +1,7 @@
 """A stored comparison: content addresses, blind votes, what is rated, what is exported; without any real model."""
 
 import json
+import random
 import threading
 from types import SimpleNamespace
 
@@ -100,6 +101,18 @@ def test_judges_are_never_pooled(whole):
     assert standings["people"]["verdicts"] == 6 * 3 - 2
 
 
+def test_standings_know_lengths_and_ties(tmp_path):
+    prompts = [Prompt(id=f"q{i}", messages=[{"role": "user", "content": f"Q {i}?"}]) for i in range(30)]
+    one, rng = Comparison.create(tmp_path, COLUMNS, prompts, Settings()), random.Random(0)
+    for p in range(30):
+        for c in range(3):
+            one.put(p, c, state="done", text="x" * (10 + (7 * p + 11 * c) % 40))
+            one.put(p, c, log="scores", reward=float(rng.randrange(3)))
+    rows = one.standings()["reward model"]["rows"]
+    assert sum(r["ties"] for r in rows) // 2 == sum(g.points == 0.5 for g in one.games()["reward model"]) > 0
+    assert all(r["length_controlled"]["ci95"][0] <= r["length_controlled"]["rating"] for r in rows)
+
+
 def test_votes_train_a_reward_model(whole, tmp_path):
     whole.vote("ana", 0, [3, 1, 1])
     whole.vote("bo", 0, [1, None, 2])
@@ -139,7 +152,8 @@ class Scripted:
 
 
 def models(chats):
-    return SimpleNamespace(lock=threading.RLock(), chat=lambda spec, **_: chats[spec])
+    lock = threading.RLock()
+    return SimpleNamespace(using=lambda spec: lock, loading=lock, chat=lambda spec, **_: chats[spec])
 
 
 def test_filling_counts_failures_and_goes_on_where_it_stopped(tmp_path):

@@ -43,14 +43,22 @@ def _evaluation(result: dict[str, Any]) -> list[str]:
             said = f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p_holm']:.2g} after Holm"
             lines.append(f"{row['behavior']}, {row['policy']} against {row['baseline']}: {said}")
     for judge, table in result.get("ratings", {}).items():
-        shown = ", ".join(f"{r['model']} {r['rating']:.0f} [{r['ci95'][0]:.0f}, {r['ci95'][1]:.0f}]" for r in table)
+        shown = ", ".join(f"{r['model']} {_with_interval(r)}" for r in table)
         lines.append(f"ratings by {judge}: {shown}")
+        if even := [(r["model"], r["length_controlled"]) for r in table if r["length_controlled"]]:
+            even.sort(key=lambda pair: -pair[1]["rating"])
+            shown = ", ".join(f"{name} {_with_interval(r)}" for name, r in even)
+            lines.append(f"ratings by {judge} at equal lengths: {shown}")
     for row in result.get("judge_agreement", []):
         who = f"{row['judge']} and {row['people']}" if row["judge"] else f"{row['people']} among themselves"
         kappa = "no kappa" if row["kappa"] is None else f"kappa {row['kappa']:.3f}"
         ends = f" [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]" if row["ci95"] else ""
         lines.append(f"{who}: {kappa}{ends}, the same on {row['agreement']:.0%} of {row['pairs']} pairs")
     return lines
+
+
+def _with_interval(row: dict[str, Any]) -> str:
+    return f"{row['rating']:.0f} [{row['ci95'][0]:.0f}, {row['ci95'][1]:.0f}]"
 
 
 def _tables(result: dict[str, Any]) -> list[str]:

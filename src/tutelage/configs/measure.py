@@ -105,6 +105,9 @@ class EvalConfig(ModelConfig):
     """0 is greedy."""
     probes: int = 0
     """Facts to probe for sycophancy (opinion, feedback, are you sure?); 0 for none. Without the world 24 at most."""
+    length_data: str | None = None
+    """File for the rates at equal lengths: a row for each prompt with its `instruction_difficulty`, and rows of gamed
+    baselines with `preference` and `std_delta_len`; with it they are AlpacaEval 2's. Without it those terms are left out."""
     kl_from: str | None = None
     """Name of the model that each other one's KL is measured from, on its own answers; not measured when not given."""
     prompted: str | None = None
@@ -124,6 +127,8 @@ class EvalConfig(ModelConfig):
             raise invalid("kl_from", self.kl_from, "measure the KL without --judge, which compares texts alone")
         if self.kl_from is not None and self.temperature != 1:
             raise invalid("temperature", self.temperature, "measure the KL at 1, the distribution that training sees")
+        if self.length_data is not None and not self.judge:
+            raise invalid("length_data", self.length_data, "it belongs to --judge")
         if self.prompted is not None and self.judge:
             raise invalid("prompted", self.prompted, "ask without --judge, which takes models as they are")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
+from scipy import special
 
 from tutelage.errors import UserError
 
@@ -15,6 +16,19 @@ Array = NDArray[np.float64]
 STRENGTHS = np.logspace(-4, 4, 10)  # inverse strengths of the penalty among which cross-validation chooses
 FOLDS = 5
 FEWEST = 20  # verdicts under which length is not controlled for
+LONGEST_STEP = 4.0  # of a coefficient in a Newton step
+GAMED_WEIGHT = 0.2 / 2  # of an annotation of a gamed baseline; AlpacaEval halves its 0.2, since it has two of them
+
+
+@dataclass(frozen=True)
+class Gamed:
+    """Annotations of answers that differ from the baseline's in length and not in quality (AlpacaEval: GPT-4 told to be
+    concise, and to be verbose), so that theta is 0 for them and the length term is seen alone. [n] each.
+    """
+
+    preferences: ArrayLike  # 0 to 1, the gamed answer over the baseline's
+    std_delta_len: ArrayLike  # baseline's less gamed length, over its standard deviation
+    difficulty: ArrayLike  # of the prompt
 
 
 def length_feature(lengths: ArrayLike, baseline_lengths: ArrayLike) -> Array:
@@ -49,17 +63,19 @@ def length_controlled_win_rate(
     lengths: ArrayLike,
     baseline_lengths: ArrayLike,
     difficulty: ArrayLike | None = None,
+    gamed: Gamed | None = None,
     *,
     resamples: int = 200,
 ) -> dict[str, Any]:
     """The mean of `preference_probability` with the length term at zero, fitted to the preferences.
 
     preferences: [n] probability from 0 to 1 that the model's answer is preferred to the baseline's. lengths,
-    baseline_lengths: [n] characters. difficulty: [n] of each prompt, where it is known from other models. The fit is
-    L1-penalized logistic regression on soft labels, without an intercept (theta is a penalized feature, too), its
-    strength chosen by 5-fold cross-validation of the log loss. AlpacaEval also mixes in, at weight 0.2, annotations
-    of two gamed baselines of its own prompts; those exist for its prompts only and are left out here.
-    Returns {"win_rate", "ci95", "raw", "theta", "phi", "psi"}; the interval is a percentile bootstrap over prompts.
+    baseline_lengths: [n] characters. difficulty: [n] of each prompt, where it is known from other models. gamed: rows
+    that tell the length term by itself; they have no theta and the weight `GAMED_WEIGHT`. With difficulty and gamed
+    this is AlpacaEval 2's length_controlled_v1; without them it is the same model with those terms left out. The fit
+    is L1-penalized logistic regression on soft labels, without an intercept (theta is a penalized feature, too), its
+    strength chosen by 5-fold cross-validation of the weighted log loss over all rows, the gamed first. Returns
+    {"win_rate", "ci95", "raw", "theta", "phi", "psi"}; the interval is a percentile bootstrap over prompts.
     """
     y = np.asarray(preferences, dtype=np.float64).reshape(-1)
     feature = length_feature(lengths, baseline_lengths).reshape(-1)
@@ -70,18 +86,26 @@ def length_controlled_win_rate(
             where="length_controlled_win_rate",
             mend=f"give one of each for every prompt, at least {FOLDS}",
         )
-    if not ((y >= 0) & (y <= 1)).all() or not all(np.isfinite(column).all() for column in columns):
+    own = np.stack(columns, axis=1)
+    extra, extra_y = _gamed_rows(gamed, own.shape[1])
+    if not all(((v >= 0) & (v <= 1)).all() for v in (y, extra_y)) or not np.isfinite(np.vstack([extra, own])).all():
         raise UserError("a preference is not between 0 and 1", where="length_controlled_win_rate", mend="1 is a win")
-    x = np.stack(columns, axis=1)
-    strength = _choose_strength(x, y)
-    weights = fit_soft_logistic(x, y, strength)
+
+    def all_rows(rows: Any) -> tuple[Array, Array, Array]:
+        weight = np.concatenate([np.full(len(extra), GAMED_WEIGHT), np.ones(len(own[rows]))])
+        return np.vstack([extra, own[rows]]), np.concatenate([extra_y, y[rows]]), weight
+
+    x_all, y_all, weight = all_rows(slice(None))
+    strength = _choose_strength(x_all, y_all, weight)
+    weights = fit_soft_logistic(x_all, y_all, strength, sample_weight=weight)
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(resamples):
         rows = rng.integers(0, y.size, y.size)
-        draws.append(_without_length(x[rows], fit_soft_logistic(x[rows], y[rows], strength, weights)))
+        some_x, some_y, some_weight = all_rows(rows)
+        draws.append(_without_length(own[rows], fit_soft_logistic(some_x, some_y, strength, weights, some_weight)))
     return {
-        "win_rate": _without_length(x, weights),
+        "win_rate": _without_length(own, weights),
         "ci95": [float(q) for q in np.quantile(draws, [0.025, 0.975])] if draws else None,
         "raw": float(y.mean()),
         "theta": float(weights[0]),
@@ -90,47 +114,101 @@ def length_controlled_win_rate(
     }
 
 
-def fit_soft_logistic(x: Array, y: Array, strength: float, start: Array | None = None) -> Array:
-    """argmin over w of ||w||_1 + strength * sum_i [log(1 + exp(x_i w)) - y_i x_i w]: x [n, k], y [n] from 0 to 1.
-
-    w = p - q with p, q >= 0, so that the penalty is smooth.
-    """
-    k = x.shape[1]
-
-    def objective(parts: Array) -> tuple[float, Array]:
-        logits = x @ (parts[:k] - parts[k:])
-        loss = float(np.logaddexp(0, logits).sum() - y @ logits)
-        slope = strength * (x.T @ (special.expit(logits) - y))
-        return float(parts.sum()) + strength * loss, np.concatenate([1 + slope, 1 - slope])
-
-    begin = np.zeros(k) if start is None else start
-    first = np.concatenate([np.maximum(begin, 0), np.maximum(-begin, 0)])
-    tight = {"ftol": 1e-12, "gtol": 1e-8 * max(1.0, strength)}
-    found = optimize.minimize(
-        objective, first, jac=True, method="L-BFGS-B", bounds=[(0, None)] * (2 * k), options=tight
+def _gamed_rows(gamed: Gamed | None, width: int) -> tuple[Array, Array]:
+    """Features [m, width] with theta's at 0 (and the difficulty where the model's rows have one), and preferences [m]."""
+    if gamed is None:
+        return np.zeros((0, width)), np.zeros(0)
+    y, delta, difficulty = (
+        np.asarray(v, dtype=np.float64).reshape(-1) for v in (gamed.preferences, gamed.std_delta_len, gamed.difficulty)
     )
-    return found.x[:k] - found.x[k:]
+    return np.stack([np.zeros_like(y), np.tanh(delta), difficulty], axis=1)[:, :width], y
+
+
+def fit_soft_logistic(
+    x: Array, y: Array, strength: float, start: Array | None = None, sample_weight: Array | None = None
+) -> Array:
+    """argmin over w of ||w||_1 + strength * sum_i s_i [log(1 + exp(x_i w)) - y_i x_i w].
+
+    x: [n, k]; y: [n] from 0 to 1; s: sample_weight [n], ones when not given. Proximal Newton steps, as liblinear's
+    newGLMNET takes them (Yuan, Ho & Lin 2012): a quadratic model of the loss with the penalty as it is, and a line
+    search on the whole.
+    """
+    s = np.ones(len(y)) if sample_weight is None else sample_weight
+
+    def objective(w: Array) -> float:
+        logits = x @ w
+        return float(np.abs(w).sum() + strength * (s @ np.logaddexp(0, logits) - (s * y) @ logits))
+
+    w = np.zeros(x.shape[1]) if start is None else start.copy()
+    value = objective(w)
+    for _ in range(200):
+        p = special.expit(x @ w)
+        slope = strength * (x.T @ (s * (p - y)))
+        bend = strength * (x.T @ ((s * p * (1 - p))[:, None] * x)) + 1e-9 * np.eye(len(w))
+        step = _proximal_step(w, slope, bend)
+        step *= min(1.0, LONGEST_STEP / max(float(np.abs(step).max()), 1e-30))  # where p is 0 or 1 the model is flat
+        size = 1.0
+        while (there := objective(w + size * step)) > value and size > 1e-4:
+            size /= 2
+        if there > value:  # rounding
+            break
+        gain, w, value = value - there, w + size * step, there
+        if np.abs(step).max() < 1e-9 or gain <= 1e-14 * value:
+            break
+    return w
+
+
+def _proximal_step(w: Array, slope: Array, bend: Array) -> Array:
+    """argmin over d of slope d + d' bend d / 2 + ||w + d||_1: a few rounds coordinate by coordinate find which of
+    w + d are zero and the others' signs; with these known the rest is linear, and checked.
+    """
+    d, g, h, now = [0.0] * len(w), slope.tolist(), bend.tolist(), w.tolist()
+    for _ in range(200):
+        largest = 0.0
+        for _ in range(4):
+            largest = 0.0
+            for j, at in enumerate(now):
+                # The minimum along one coordinate: where it stands less the pull, softened by the threshold.
+                aim = h[j][j] * (at + d[j]) - g[j] - sum(a * b for a, b in zip(h[j], d, strict=True))
+                new = (max(abs(aim) - 1.0, 0.0) * (1.0 if aim > 0 else -1.0)) / h[j][j] - at
+                largest, d[j] = max(largest, abs(new - d[j])), new
+        sign = np.sign(w + np.array(d))
+        free, exact = sign != 0, -w
+        exact[free] = np.linalg.solve(bend[np.ix_(free, free)], -(slope + sign + bend[:, ~free] @ exact[~free])[free])
+        left = slope + bend @ exact
+        if (np.sign(w + exact)[free] == sign[free]).all() and (np.abs(left[~free]) <= 1 + 1e-9).all():
+            return exact
+        if largest < 1e-12:
+            break
+    return np.array(d)
 
 
 def controlled(
-    points: Sequence[float], lengths: Sequence[int], baseline_lengths: Sequence[int]
+    points: Sequence[float],
+    lengths: Sequence[int],
+    baseline_lengths: Sequence[int],
+    difficulty: Sequence[float] | None = None,
+    gamed: Gamed | None = None,
 ) -> dict[str, Any] | None:
-    """The rate at equal lengths; None where too few verdicts, or lengths that always favor one side, cannot tell."""
-    if len(points) < FEWEST or not separable(lengths, baseline_lengths):
+    """The rate at equal lengths; None where too few verdicts, or lengths that always favor one side, cannot tell.
+
+    With gamed baselines the length term is known from them, whoever writes longer.
+    """
+    if len(points) < FEWEST or (gamed is None and not separable(lengths, baseline_lengths)):
         return None
-    return length_controlled_win_rate(points, lengths, baseline_lengths)
+    return length_controlled_win_rate(points, lengths, baseline_lengths, difficulty, gamed)
 
 
-def _choose_strength(x: Array, y: Array) -> float:
-    """The strength with the least log loss on held-out prompts; the strongest penalty among equals."""
+def _choose_strength(x: Array, y: Array, weight: Array) -> float:
+    """The strength with the least log loss on held-out rows; the strongest penalty among equals."""
     fold = np.arange(len(y)) % FOLDS
     losses = np.zeros(len(STRENGTHS))
     for held in range(FOLDS):
-        weights = None
+        weights, out = None, fold == held
         for i, strength in enumerate(STRENGTHS):
-            weights = fit_soft_logistic(x[fold != held], y[fold != held], strength, weights)
-            logits = x[fold == held] @ weights
-            losses[i] += float(np.mean(np.logaddexp(0, logits) - y[fold == held] * logits))
+            weights = fit_soft_logistic(x[~out], y[~out], strength, weights, weight[~out])
+            logits = x[out] @ weights
+            losses[i] += float(np.mean(weight[out] * (np.logaddexp(0, logits) - y[out] * logits)))
     return float(STRENGTHS[int(losses.argmin())])
 
 

@@ -115,7 +115,8 @@ class Endpoint:
         body["messages"] = [m for m in messages if m["role"] != "system"]
         return {**body, **({"system": system} if system else {})}
 
-    def _post(self, messages: list[Message]) -> Any:
+    def open(self, body: dict[str, Any]) -> Any:
+        """The reply to a body, to be read and closed."""
         headers = {"Content-Type": "application/json"}
         if self.kind == "openai":
             path = "/chat/completions"
@@ -123,8 +124,11 @@ class Endpoint:
         else:
             path = "/messages"
             headers |= {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
-        request = urllib.request.Request(self.url + path, json.dumps(self.body(messages)).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.timeout) as reply:
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+        return urllib.request.urlopen(request, timeout=self.timeout)
+
+    def _post(self, messages: list[Message]) -> Any:
+        with self.open(self.body(messages)) as reply:
             return json.loads(reply.read())
 
     def _reply(self, body: Any) -> Reply:

@@ -32,7 +32,7 @@ from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
 from tutelage.models import Policy, resolve, save_model
 from tutelage.records import Prompt
-from tutelage.runs.alarms import ppo_alarms
+from tutelage.runs.alarms import on_policy_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.loading import on_policy_models
 from tutelage.stages.on_policy import rollout_metrics, sample_held_out
@@ -41,7 +41,6 @@ from tutelage.stages.sample import fitting_prompts
 from tutelage.stages.session import Session
 
 SHOWN = ("objective/scores", "objective/kl", "response_length/mean")
-NO_CRITIC = {"val/explained_variance": 1.0, "policy/clipfrac_avg": 0.0}  # what is not there cannot alarm
 
 
 def run(config: GroupConfig) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
             row |= {"lr": rate, "episode": step * config.batch_size}
             row |= {"time/rollout": clock[1] - clock[0], "time/update": clock[2] - clock[1]}
             session.tokens += sum(len(s) for s in rollout.sequences)
-            for message in ppo_alarms({**NO_CRITIC, **row}, step):
+            for message in on_policy_alarms(row, step):
                 alarms.append({"step": step, "message": message})
                 print(f"\nalarm, step {step}: {message}", file=sys.stderr)
             objective = None

@@ -6,7 +6,7 @@ one more model, asks for nothing twice.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from typing import Any
 from tutelage.configs import EvalConfig
 from tutelage.data.foreign import prompt_id
 from tutelage.data.kinds import prompt_kind
+from tutelage.data.length_data import read_length_data
 from tutelage.data.outputs import read_outputs
 from tutelage.data.sources import prompts
 from tutelage.errors import UserError
 from tutelage.evaluation.agreement import agreement_row
 from tutelage.evaluation.comparison import compare_by_verdicts
-from tutelage.evaluation.length_control import controlled
+from tutelage.evaluation.length_control import Gamed, controlled
 from tutelage.evaluation.paired import Outcomes, compare_behaviors
 from tutelage.evaluation.ratings import Game, ratings
 from tutelage.evaluation.refusal import refusal_outcomes, refusal_rates
@@ -54,6 +55,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     asked = prompts(config.data, config.split, config.prompts, seed=77)[: config.prompts]
     kept = Cache(out / "judgments.jsonl")
     judges = [open_judge(spec, config, kept) for spec in config.judge]
+    difficulty, gamed = length_terms(config.length_data, asked)
 
     # 2. One answer of each model to each prompt; where there is none, that is counted.
     outputs = Cache(out / "answers.jsonl")
@@ -77,7 +79,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     result["cost"] = bills + judging
     said: dict[str, dict[Key, float]] = {}
     for judge in judges:
-        rows, games, said[judge.name] = verdicts_of(judge, pairs, len(asked))
+        rows, games, said[judge.name] = verdicts_of(judge, pairs, len(asked), difficulty, gamed)
         result["win_rates"] += rows
         if len(specs) > 2 and games:
             result["ratings"][judge.name] = ratings(games)
@@ -106,8 +108,13 @@ def _asking(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) -> 
     return answers_bill(chat, new, config) + probes_bill(chat, items, config)
 
 
-def verdicts_of(judge: Judge, pairs: Pairs, asked: int) -> tuple[list[dict[str, Any]], list[Game], dict[Key, float]]:
-    """A judge's win rates, its verdicts as games, and its one verdict on each pair of answers that has one."""
+def verdicts_of(
+    judge: Judge, pairs: Pairs, asked: int, difficulty: Mapping[str, float] | None = None, gamed: Gamed | None = None
+) -> tuple[list[dict[str, Any]], list[Game], dict[Key, float]]:
+    """A judge's win rates, its verdicts as games, and its one verdict on each pair of answers that has one.
+
+    difficulty, gamed: what length control knows besides the lengths (`length_terms`).
+    """
     rows, games, said = [], [], {}
     for (policy, baseline), matches in pairs.items():
         row = {"policy": policy, "baseline": baseline, "judge": judge.name}
@@ -115,15 +122,18 @@ def verdicts_of(judge: Judge, pairs: Pairs, asked: int) -> tuple[list[dict[str, 
             votes = [(match, vote) for match in matches for vote in judge.votes(match)]
             judged_ones, verdicts = [m for m, _ in votes], [Verdict(vote) for _, vote in votes]
             unvoted = len(matches) - len({m.prompt.id for m in judged_ones})
-            rows.append({**row, **summary(judged_ones, verdicts, asked - unvoted), "unvoted": unvoted})
+            rows.append(
+                {**row, **summary(judged_ones, verdicts, asked - unvoted, difficulty, gamed), "unvoted": unvoted}
+            )
             one_each = judge.compare_all(matches)
         else:
             judged_ones, verdicts = list(matches), judged(judge, matches)
-            rows.append({**row, **summary(judged_ones, verdicts, asked)})
+            rows.append({**row, **summary(judged_ones, verdicts, asked, difficulty, gamed)})
             one_each = verdicts
         for match, verdict in zip(judged_ones, verdicts, strict=True):
             if verdict.points is not None:
-                games.append(Game(policy, baseline, verdict.points, match.prompt.id))
+                lengths = len(match.a), len(match.b)
+                games.append(Game(policy, baseline, verdict.points, match.prompt.id, lengths))
         for match, verdict in zip(matches, one_each, strict=True):
             if verdict.points is not None:
                 said[policy, baseline, match.prompt.id] = verdict.points
@@ -178,7 +188,13 @@ def judged(judge: Judge, matches: Sequence[Match]) -> list[Verdict]:
         return judge.compare_all(matches, bar.update)
 
 
-def summary(matches: Sequence[Match], verdicts: Sequence[Verdict], asked: int) -> dict[str, Any]:
+def summary(
+    matches: Sequence[Match],
+    verdicts: Sequence[Verdict],
+    asked: int,
+    difficulty: Mapping[str, float] | None = None,
+    gamed: Gamed | None = None,
+) -> dict[str, Any]:
     """The win rate with its interval, what was not judged, and the rate at equal lengths."""
     found = compare_by_verdicts(
         [v.points for v in verdicts],
@@ -187,9 +203,25 @@ def summary(matches: Sequence[Match], verdicts: Sequence[Verdict], asked: int) -
         problems=[v.problem for v in verdicts],
         asked=asked,
     )
-    rows = [(v.points, len(m.a), len(m.b)) for m, v in zip(matches, verdicts, strict=True) if v.points is not None]
-    points, ours, theirs = zip(*rows, strict=True) if rows else ((), (), ())
-    return with_explained({**found, "length_controlled": controlled(points, ours, theirs)})
+    rows = [(v.points, m) for m, v in zip(matches, verdicts, strict=True) if v.points is not None]
+    points = [one for one, _ in rows]
+    ours, theirs = [len(m.a) for _, m in rows], [len(m.b) for _, m in rows]
+    hard = None if difficulty is None else [difficulty[m.prompt.id] for _, m in rows]
+    return with_explained({**found, "length_controlled": controlled(points, ours, theirs, hard, gamed)})
+
+
+def length_terms(path: str | None, asked: Sequence[Prompt]) -> tuple[dict[str, float] | None, Gamed | None]:
+    """The difficulty of each prompt by its id, and the gamed baselines, of a file; None for what it does not hold."""
+    if path is None:
+        return None, None
+    by_words, rows = read_length_data(Path(path))
+    keys = {p.id: prompt_id(p.messages) for p in asked}
+    lacking = [name for name, key in keys.items() if key not in by_words]
+    if lacking:
+        what = f"has no difficulty for {len(lacking)} of {len(asked)} prompts (the first: {lacking[0]})"
+        raise UserError(what, where=path, mend="give a row with prompt and instruction_difficulty for each")
+    gamed = Gamed(*zip(*rows, strict=True)) if rows else None
+    return {name: by_words[key] for name, key in keys.items()}, gamed
 
 
 def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) -> Answers:

@@ -33,7 +33,7 @@ from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import pack, segment_sum
 from tutelage.models import Policy, resolve, save_model
 from tutelage.records import Prompt
-from tutelage.runs.alarms import ppo_alarms
+from tutelage.runs.alarms import on_policy_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.language_modeling import as_document, backward_mean_nll
 from tutelage.stages.loading import on_policy_models
@@ -118,7 +118,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
             session.tokens += sum(len(s) for s in rollout.sequences)
             if config.kl_target is not None:
                 kl_coef = adaptive_kl_coef(kl_coef, row["objective/kl"], config.batch_size, config.kl_target, 10_000)
-            for message in ppo_alarms(row, step):
+            for message in on_policy_alarms(row, step):
                 alarms.append({"step": step, "message": message})
                 print(f"\nalarm, step {step}: {message}", file=sys.stderr)
             objective = None

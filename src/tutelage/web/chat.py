@@ -12,7 +12,7 @@ from tutelage.errors import UserError
 from tutelage.web.access import LEADS, Denied, allow
 from tutelage.web.compare import bench_of, may_type
 from tutelage.web.pages import page
-from tutelage.workbench.models import require_known
+from tutelage.workbench.models import Found, is_endpoint, require_known
 from tutelage.workbench.talking import Sampling, speak, weigh
 
 router = APIRouter(prefix="/chat")
@@ -27,12 +27,17 @@ def chat(request: Request, a: str = "", b: str = "") -> Response:
     found = bench_of(request).models.found()
     policies = [one for one in found if one.role == "policy"]
     names = {one.spec for one in policies}
+    first = policies[1 if len(policies) > 1 else 0].spec
+    if may_type(request):  # an endpoint stands in the address only
+        typed = [spec for spec in dict.fromkeys((a, b)) if is_endpoint(spec) and spec.partition(":")[2]]
+        policies += [Found(spec, spec, "endpoint") for spec in typed]
+        names |= set(typed)
     return page(
         request,
         "chat.html",
         policies=policies,
         rewards=[one for one in found if one.role == "reward"],
-        a=a if a in names else policies[1 if len(policies) > 1 else 0].spec,
+        a=a if a in names else first,
         b=b if b in names else "",
         free=may_type(request),
     )

@@ -1,4 +1,4 @@
-"""The runs page: live curves, samples by step, alarms in plain words, stop and resume, lineage."""
+"""The runs page: live curves, samples by step, alarms in plain words, stop and resume, two runs compared, lineage."""
 
 from typing import Any
 
@@ -6,16 +6,21 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from markupsafe import Markup
 
+from tutelage.report.graph import Node, graph
 from tutelage.report.svg import Line, line_panel
 from tutelage.web.access import LEADS, allow
 from tutelage.web.compare import bench_of
 from tutelage.web.pages import page
+from tutelage.workbench.health import alarms, first_step, proxy_and_gold
 from tutelage.workbench.watching import (
+    ON_POLICY,
     UNITS,
     RunView,
-    alarms,
+    Series,
+    Source,
     curves,
     departures,
+    differences,
     find_runs,
     lineage,
     read_run,
@@ -26,6 +31,10 @@ from tutelage.workbench.watching import (
 
 router = APIRouter(prefix="/runs")
 CHARTS = 8  # drawn open; the others are folded
+MEANT = {
+    "proxy": "mean reward-model score of the held-out answers: what is maximized",
+    "gold": "mean score of the same answers by the judge that training never sees: what was meant",
+}
 SAID = {
     "stop": "It stops after this step, with a checkpoint; you can resume it.",
     "resume": "It goes on where it was stopped.",
@@ -72,7 +81,9 @@ def one_run(request: Request, name: str, step: int | None = None, beside: str = 
     run = read_run(root, name)
     steps, at, shown = samples(run, step)
     differing, same = departures(run)
-    others = [other.name for other in find_runs(root) if other.stage == run.stage and other.name != run.name]
+    others = [other.name for other in find_runs(root) if _alike(run, other)]
+    beside = beside if beside in others else ""
+    sources = lineage(run, root)
     return page(
         request,
         "run.html",
@@ -83,11 +94,34 @@ def one_run(request: Request, name: str, step: int | None = None, beside: str = 
         samples=shown,
         differing=differing,
         same=same,
-        lineage=lineage(run, root),
+        checks=first_step(run),
+        sources=sources,
+        graph=_graph(request, run, sources),
         others=others,
-        beside=beside if beside in others else "",
-        **_measured(request, run, beside if beside in others else ""),
+        beside=beside,
+        apart=differences(run, read_run(root, beside)) if beside else [],
+        **_measured(request, run, beside),
     )
+
+
+def _alike(run: RunView, other: RunView) -> bool:
+    """Whether two runs have curves to draw beside each other: of one stage, or both on-policy."""
+    same = other.stage == run.stage or {run.stage, other.stage} <= set(ON_POLICY)
+    return same and other.name != run.name
+
+
+def _graph(request: Request, run: RunView, sources: list[Source]) -> Markup:
+    """Data, models and judges behind a run. A run's box leads to its page, any other to its line in the list."""
+    root = request.scope.get("root_path", "")
+    nodes = []
+    for place, one in enumerate(sources):
+        away = one.run is not None and one.run != run.name
+        roles = {role for other in sources for role, at in other.inputs if at == place}
+        note = "this run" if one.run == run.name else ", ".join(sorted(roles)).replace("_", " ") or one.kind
+        href = f"{root}/runs/{one.run}" if away else f"#from-{place}"
+        nodes.append(Node(one.name, note, href, f"g-{one.kind}", tuple(dict.fromkeys(at for _, at in one.inputs))))
+    # Escaped piece by piece in report.graph.
+    return Markup(graph(nodes, f"What {run.name} was made of")) if nodes else Markup()
 
 
 def _measured(request: Request, run: RunView, beside: str) -> dict[str, Any]:
@@ -101,4 +135,23 @@ def _measured(request: Request, run: RunView, beside: str) -> dict[str, Any]:
         # Escaped piece by piece in report.svg.
         chart = Markup(line_panel(lines, series.sentence, x_label="step", width=400, height=210))
         charts.append((series, chart, UNITS.get(series.metric, ("", None, ""))[2]))
-    return {"charts": charts[:CHARTS], "folded": charts[CHARTS:], "alarms": alarms(run)}
+    charts = _proxy_and_gold(run) + charts
+    found = {"alarms": alarms(run), "watched": run.stage in ON_POLICY}
+    return {"charts": charts[:CHARTS], "folded": charts[CHARTS:], **found}
+
+
+def _proxy_and_gold(run: RunView) -> list[tuple[Series, Markup, str]]:
+    """What PPO maximizes and what it was meant to, on how far it went, where the samples carry gold."""
+    points = proxy_and_gold(run)
+    if len(points) < 2:
+        return []
+    made = []
+    for name in ("proxy", "gold"):
+        best = max(points, key=lambda p: p[name])
+        along = [(max(0.0, p["kl"]) ** 0.5, p[name]) for p in points]
+        sentence = f"{name} {along[0][1]:.2f} → {along[-1][1]:.2f}, best at KL {best['kl']:.1f} (step {best['step']})"
+        note = (max(0.0, best["kl"]) ** 0.5, best[name], "best") if best is not points[-1] else None
+        line = Line("", along, "s-ppo" if name == "proxy" else "s-gold", "triangle", note=note)
+        chart = Markup(line_panel([line], sentence, x_label="√KL to the reference, √nats", width=400, height=210))
+        made.append((Series(name, along, sentence), chart, MEANT[name]))
+    return made

@@ -91,6 +91,7 @@ class Comparison:
         self.votes: list[dict[str, Any]] = []
         self.changed = threading.Condition()
         self.revision = 0
+        self.rated: tuple[int, dict[str, dict[str, Any]]] = (-1, {})  # the standings of a revision
         self.touched: dict[int, int] = {}  # prompt -> the revision that last changed its row
 
     @property
@@ -231,7 +232,6 @@ class Comparison:
 
     def games(self) -> dict[str, list[Game]]:
         """Verdicts on pairs of models: of people, of the reward model, of each judge. Never pooled."""
-        names = [one.name for one in self.columns]
         found: dict[str, list[Game]] = {}
         for vote in self.votes:
             if not vote["rated"]:
@@ -241,23 +241,30 @@ class Comparison:
             ]
             for a, b in combinations(places, 2):
                 points = _points(-vote["ranks"][a], -vote["ranks"][b])
-                found.setdefault("people", []).append(Game(names[a], names[b], points, vote["prompt"]))
+                found.setdefault("people", []).append(self._game(vote["prompt"], a, b, points))
         for prompt in range(len(self.prompts)):
             scored = [c for c in self.answered(prompt) if self.cells[prompt, c].reward is not None]
             for a, b in combinations(scored, 2):
                 points = _points(self.cells[prompt, a].reward, self.cells[prompt, b].reward)  # type: ignore[arg-type]
-                found.setdefault("reward model", []).append(Game(names[a], names[b], points, prompt))
+                found.setdefault("reward model", []).append(self._game(prompt, a, b, points))
         for (prompt, a, b, judge), verdict in self.verdicts.items():
             if verdict["points"] is not None:
-                found.setdefault(judge, []).append(Game(names[a], names[b], verdict["points"], prompt))
+                found.setdefault(judge, []).append(self._game(prompt, a, b, verdict["points"]))
         return found
 
+    def _game(self, prompt: int, a: int, b: int, points: float) -> Game:
+        lengths = len(self.cells[prompt, a].text), len(self.cells[prompt, b].text)
+        return Game(self.columns[a].name, self.columns[b].name, points, prompt, lengths)
+
     def standings(self) -> dict[str, dict[str, Any]]:
-        """Ratings by each kind of judge, with a sentence on what they can tell."""
-        found = {}
-        for judge, games in self.games().items():
-            rows = ratings(games)
-            found[judge] = {"rows": rows, "verdicts": len(games), "sentence": _sentence(rows, games)}
+        """Ratings by each kind of judge, with a sentence on what they can tell; worked out once for a revision."""
+        revision, found = self.rated
+        if revision != self.revision:
+            revision, found = self.revision, {}
+            for judge, games in self.games().items():
+                rows = ratings(games)
+                found[judge] = {"rows": rows, "verdicts": len(games), "sentence": _sentence(rows, games)}
+            self.rated = revision, found
         return found
 
     def unrated(self) -> int:

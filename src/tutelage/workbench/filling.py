@@ -112,7 +112,7 @@ class Filling:
 
     def _answer(self, c: int, some: list[int]) -> None:
         if some:
-            with self.models.lock:
+            with self.models.using(self.comparison.columns[c].spec):
                 self._take(c, self._chat(c), some)
 
     def _take(self, c: int, chat: Any, some: list[int]) -> None:
@@ -163,8 +163,9 @@ class Filling:
             return
         kept = Cache(one.folder / "judgments.jsonl")
         data = "world" if is_world(one.prompts) else "prompts"
-        with self.models.lock:
+        with self.models.loading:
             judge = open_judge(spec, EvalConfig(data=data, dtype="auto"), kept)
+        with self.models.using(spec):
             matches = [Match(one.prompts[p], _reply(one, p, a), _reply(one, p, b)) for p, a, b in todo]
             for (p, a, b), verdict in zip(todo, judge.compare_all(matches), strict=True):
                 one.judge(p, a, b, spec, points=verdict.points, flipped=verdict.flipped, problem=verdict.problem)

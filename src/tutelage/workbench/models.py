@@ -1,12 +1,12 @@
 """The models that the pages can use: checkpoints below the folder of runs, endpoints, and imported outputs.
 
-A checkpoint is loaded when it is first used and kept for the next time; one of them computes at a time.
+A checkpoint is loaded when it is first used and kept for the next time. Different ones compute beside each other.
 """
 
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,13 @@ class Answered:
 
 
 class Models:
-    """The pool. `lock` is held while a local model computes."""
+    """The pool. `using(spec)` is held while that model computes; `lock` guards the pool, `loading` is one at a time."""
 
     def __init__(self, runs: Path, dtype: str = "auto"):
         self.runs, self.dtype = runs, dtype
-        self.lock = threading.RLock()
+        self.lock = threading.Lock()
+        self.loading = threading.RLock()  # transformers changes settings of the whole process while it loads
+        self.locks: dict[str, threading.RLock] = {}
         self.chats: OrderedDict[str, LocalChat] = OrderedDict()
         self.scalars: OrderedDict[str, Any] = OrderedDict()
 
@@ -60,28 +62,51 @@ class Models:
                 rows.append(Found(f"{kind}:MODEL", f"{kind}:", "endpoint"))
         return rows
 
+    def using(self, spec: str) -> threading.RLock:
+        """The lock of one model."""
+        with self.lock:
+            return self.locks.setdefault(spec, threading.RLock())
+
     def chat(self, spec: str, *, max_tokens: int, temperature: float, seed: int) -> Chat:
-        """What answers for `spec`. A local one must be used under `lock`, since its settings are the caller's."""
+        """What answers for `spec`. A local one must be used under `using(spec)`, since its settings are the caller's."""
         options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
         if is_endpoint(spec):
             return open_chat(spec, **options)
-        with self.lock:
-            chat = self.chats.pop(spec, None) or LocalChat(spec.removeprefix("local:"), dtype=self.dtype)
-            self.chats[spec] = chat
-            while len(self.chats) > KEPT:
-                self.chats.popitem(last=False)
+        with self.using(spec):
+            chat = self._local(spec)
             chat.max_tokens, chat.temperature, chat.seed = max_tokens, temperature, seed
             return chat
+
+    def policy(self, spec: str) -> Any:
+        """A local model without its chat's settings."""
+        return self._local(spec).policy
 
     def scalar(self, spec: str) -> Any:
         from tutelage.models import load_scalar
 
-        with self.lock:
-            found = self.scalars.pop(spec, None) or load_scalar(spec, self.dtype)
-            self.scalars[spec] = found
-            while len(self.scalars) > KEPT:
-                self.scalars.popitem(last=False)
+        return self._kept(self.scalars, spec, lambda: load_scalar(spec, self.dtype))
+
+    def _local(self, spec: str) -> LocalChat:
+        return self._kept(self.chats, spec, lambda: LocalChat(spec.removeprefix("local:"), dtype=self.dtype))
+
+    def _kept(self, pool: OrderedDict[str, Any], spec: str, load: Callable[[], Any]) -> Any:
+        """From the pool, else loaded into it; the one that was not used for longest makes room."""
+        if (found := self._found(pool, spec)) is not None:
             return found
+        with self.loading:
+            if (found := self._found(pool, spec)) is None:
+                found = load()
+                with self.lock:
+                    pool[spec] = found
+                    while len(pool) > KEPT:
+                        pool.popitem(last=False)
+            return found
+
+    def _found(self, pool: OrderedDict[str, Any], spec: str) -> Any:
+        with self.lock:
+            if spec in pool:
+                pool.move_to_end(spec)
+            return pool.get(spec)
 
     def read(
         self, messages: Sequence[Message], text: str, *, policy: str = "", reference: str = "", reward: str = ""
@@ -98,20 +123,25 @@ class Models:
         tokens: list[str] = []
         kl: list[float] = []
         rewards: list[float] = []
-        with self.lock, torch.no_grad():
+        with torch.no_grad():
             if reward:
                 scalar = self.scalar(reward)
                 rendered = render_completion(scalar.tokenizer, messages, text)
                 start = rendered.loss_mask.index(True)
-                rewards = scalar.per_token(pack([rendered.input_ids]))[start:].tolist()
+                with self.using(reward):
+                    rewards = scalar.per_token(pack([rendered.input_ids]))[start:].tolist()
                 tokens = [scalar.tokenizer.decode([t]) for t in rendered.input_ids[start:]]
             if policy and reference:
-                ours, theirs = (self.chat(s, max_tokens=1, temperature=0.0, seed=0).policy for s in (policy, reference))  # type: ignore[attr-defined]
-                rendered = render_completion(ours.tokenizer, messages, text)
+                tokenizer = self.policy(policy).tokenizer
+                rendered = render_completion(tokenizer, messages, text)
                 start = rendered.loss_mask.index(True)
                 packed, targets = pack([rendered.input_ids]), torch.arange(start, len(rendered.input_ids))
-                kl = (ours.logprobs(packed, targets)[0] - theirs.logprobs(packed, targets)[0]).tolist()
-                tokens = tokens or [ours.tokenizer.decode([t]) for t in rendered.input_ids[start:]]
+                logprobs = []
+                for spec in (policy, reference):
+                    with self.using(spec):
+                        logprobs.append(self.policy(spec).logprobs(packed, targets)[0])
+                kl = (logprobs[0] - logprobs[1]).tolist()
+                tokens = tokens or [tokenizer.decode([t]) for t in rendered.input_ids[start:]]
         return Answered(tokens, kl, rewards)
 
 

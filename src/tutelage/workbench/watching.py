@@ -1,4 +1,4 @@
-"""Runs as the pages show them: state, curves, samples by step, alarms, departures from defaults, lineage."""
+"""Runs as the pages show them: state, curves, samples by step, departures from defaults, differences, lineage."""
 
 import fcntl
 import os
@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import yaml
 
 from tutelage.configs import STAGES, TrainingConfig
 from tutelage.errors import UserError
-from tutelage.runs.alarms import ppo_alarms
 from tutelage.runs.files import read_json, read_log
 from tutelage.runs.metrics import METRICS
 
@@ -49,6 +48,10 @@ FIRST = (  # what is drawn, in this order, where a stage logs it
 ON_POLICY = ("ppo", "rloo", "grpo", "online-dpo")
 NOT_DRAWN = {"step", "seconds", "num_tokens", "episode", "epoch"}
 NEITHER = {"objective/kl", "eval/kl", "grad_norm"}  # small is no aim by itself
+KINDS = dict.fromkeys(("model", "reference", "policy", "base"), "model") | dict.fromkeys(
+    ("reward_model", "critic", "judge"), "judge"
+)
+JUDGING = ("reward", "prm")  # stages that make judges
 OWN = {"out", "resume", "json", "dry_run"}  # options that say nothing about what a run computes
 
 
@@ -202,22 +205,6 @@ def _sentence(name: str, points: Sequence[tuple[float, float]], judged: bool) ->
     return f"{name} {moved} {first:.3g} → {last:.3g}{'' if unit in ('', '1') else f' {unit}'}{good}"
 
 
-def alarms(run: RunView) -> list[dict[str, Any]]:
-    """What is or was wrong, in plain words: each kind once, with its first and last step."""
-    found: dict[str, dict[str, Any]] = {}
-    if run.stage == "ppo":
-        for row in read_log(run.path / "metrics.jsonl"):
-            try:
-                messages = ppo_alarms(row, row["step"])
-            except KeyError:
-                continue
-            for message in messages:
-                kind = message.partition(":")[2] or message
-                one = found.setdefault(kind, {"since": row["step"]})
-                one |= {"message": message, "until": row["step"]}
-    return [{**one, "now": one["until"] >= run.steps} for one in found.values()]
-
-
 def samples(run: RunView, step: int | None = None) -> tuple[list[int], int | None, list[dict[str, Any]]]:
     """The steps that have samples, the one shown (the last unless given), and its answers beside the first step's."""
     rows = read_log(run.path / "samples.jsonl")
@@ -247,27 +234,69 @@ def departures(run: RunView) -> tuple[list[tuple[str, Any, Any]], list[tuple[str
     return differing, same
 
 
-def lineage(run: RunView, root: Path) -> list[dict[str, Any]]:
-    """From this run back to the base: what went in, with hashes; each run before it after it."""
-    found, waiting, seen = [], [run.path], set()
-    while waiting:
-        folder = waiting.pop(0).resolve()
+def differences(one: RunView, other: RunView) -> list[tuple[str, Any, Any]]:
+    """(option, one's value, the other's) of the options that differ; None where a run has no such option."""
+    names = [name for name in {"stage": None, **one.config, **other.config} if name not in OWN]
+    ours, theirs = ({"stage": run.stage, **run.config} for run in (one, other))
+    return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that a run is made of. kind: data, model or judge; run: its name below the folder of runs."""
+
+    kind: str
+    name: str
+    sha256: str
+    run: str | None = None
+    inputs: tuple[tuple[str, int], ...] = ()  # (role, place in the list)
+
+
+def lineage(run: RunView, root: Path) -> list[Source]:
+    """From this run (first) back to the base: each run, checkpoint and file once, with what went into it.
+
+    Empty while the run goes on: its lineage is written at its end.
+    """
+    found: list[Source] = []
+    places: dict[str, int] = {}
+
+    def visit(folder: Path, role: str) -> int | None:
+        key = str(folder.resolve())
+        if key in places:
+            return places[key]
         row = read_json(folder / "lineage.json")
-        if row is None or folder in seen:
-            continue
-        seen.add(folder)
-        inside = folder.is_relative_to(root.resolve())
-        inputs = [
-            {"role": role, "name": one.get("name") or one.get("path", ""), "sha256": one.get("sha256", "")[:16]}
-            for role, one in row["inputs"].items()
-        ]
-        found.append(
-            {
-                "run": folder.relative_to(root.resolve()).as_posix() if inside else None,
-                "name": folder.name,
-                "sha256": row["checkpoint"]["sha256"][:16],
-                "inputs": inputs,
-            }
-        )
-        waiting += [(folder / one["lineage"]).parent for one in row["inputs"].values() if "lineage" in one]
+        if row is None:
+            return None
+        places[key] = place = len(found)
+        inside = folder.resolve().is_relative_to(root.resolve())
+        name = folder.resolve().relative_to(root.resolve()).as_posix() if inside else None
+        found.append(Source("", "", ""))  # its place; filled when its inputs are known
+        inputs = tuple((part, take(folder, part, one)) for part, one in row["inputs"].items())
+        kind = "judge" if _config(folder).get("stage") in JUDGING else _kind(role)
+        found[place] = Source(kind, name or folder.resolve().name, row["checkpoint"]["sha256"][:16], name, inputs)
+        return place
+
+    def take(folder: Path, role: str, one: Mapping[str, str]) -> int:
+        if "lineage" in one and (made := visit((folder / one["lineage"]).parent, role)) is not None:
+            return made
+        key = one.get("sha256") or f"{_kind(role)} {one.get('name') or one.get('path', '')}"
+        if key not in places:
+            places[key] = len(found)
+            path = one.get("path", "")
+            name = one.get("name") or (path if _kind(role) == "data" else _model_name(path))
+            found.append(Source(_kind(role), name, one.get("sha256", "")[:16]))
+        return places[key]
+
+    visit(run.path, "model")
     return found
+
+
+def _kind(role: str) -> str:
+    """Of an input by its role in lineage.json."""
+    return KINDS.get(role, "data")
+
+
+def _model_name(path: str) -> str:
+    """A checkpoint's folder without the parts that every run has."""
+    parts = [part for part in Path(path).parts if part != ".."]
+    return "/".join(parts[-2:]) or path

@@ -129,10 +129,12 @@ function buttons(side, messages, completion, model) {
 
 async function stages() {
   const box = $("#stage-answers");
-  const messages = sides.a.turns.filter((_, i) => i < sides.a.turns.length - (sides.a.turns.at(-1)?.role === "assistant" ? 1 : 0));
+  const side = live().find((one) => !/^(openai|anthropic):/.test(spec(one))) ?? "a"; // an endpoint has no stages here
+  const turns = sides[side].turns;
+  const messages = turns.filter((_, i) => i < turns.length - (turns.at(-1)?.role === "assistant" ? 1 : 0));
   if (!$("#stages").open || !messages.length) return;
   box.replaceChildren(made("p", "Each stage is asked …", "muted"));
-  const reply = await send("/chat/stages", { model: spec("a"), messages });
+  const reply = await send("/chat/stages", { model: spec(side), messages });
   if (!reply.ok) return box.replaceChildren(made("p", reply.data.error, "fault"));
   box.replaceChildren(
     ...reply.data.stages.map(({ name, text }) => {
@@ -153,7 +155,8 @@ $("#say").addEventListener("submit", async (event) => {
   sides.a.busy = true;
   $("#say button").disabled = true;
   announce("The answer begins.");
-  for (const side of live()) await answer(side, said);
+  // Both at once: each in its own stream, so that neither waits for the other.
+  await Promise.all(live().map((side) => answer(side, said)));
   announce("The answer is complete.");
   sides.a.busy = false;
   $("#say button").disabled = false;
@@ -167,6 +170,16 @@ $("#message").addEventListener("keydown", (event) => {
 });
 $("#stages").addEventListener("toggle", stages);
 $("#anew").addEventListener("click", anew);
+// An endpoint or a folder that is not in the lists becomes a choice of both.
+$("#add-model")?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const typed = $("#other-model").value.trim();
+  if (!typed) return;
+  for (const list of $$("#model-a, #model-b")) if (![...list.options].some((one) => one.value === typed)) list.add(new Option(typed, typed));
+  $("#other-model").value = "";
+  $("#model-b").value = typed;
+  $("#model-b").dispatchEvent(new Event("change"));
+});
 for (const one of $$("#model-a, #model-b")) {
   one.addEventListener("change", () => {
     address();
