@@ -185,7 +185,7 @@ def test_without_script_one_writes_and_judges(page, restored):
         page.open(f"/p/{project}/next")
         number = int(re.search(r"/t/(\d+)", page.driver.current_url)[1])
         page.find("#submit").click()  # empty: refused, with the reason
-        assert page.find("#summary").is_displayed()
+        page.until(lambda: page.find("#summary").is_displayed())
         act()
         page.find("#submit").click()
 

@@ -40,7 +40,7 @@ TEST = [
     {"prompt": "Say it.", "completion": "a slur", "sensitive": True},
     {"prompt": "Why do people die?"},
 ]
-ROUND = {"prompts": "16", "samples": "2"}
+ROUND = {"data": "world", "prompts": "16", "samples": "2"}
 
 
 class Person(Page):
