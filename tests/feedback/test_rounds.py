@@ -71,6 +71,13 @@ def run(store, tmp_path, **options):
     return rounds_run.run_rounds(store, "loop", RoundSettings(**options.pop("settings", {})), tmp_path, **options)[0]
 
 
+def test_a_round_whose_labelers_labeled_nothing_says_so(store, commands, tmp_path):
+    with pytest.raises(UserError, match="world:fair labeled none of the round's answers"):
+        run(store, tmp_path, settings={"by": "world:fair"}, wait=True)
+    label(store, "ana", "ben")  # people do it in their place, and it goes on
+    assert run(store, tmp_path)["state"] == "done"
+
+
 def test_a_round_waits_for_people_and_goes_on_where_it_was(store, commands, tmp_path):
     first = run(store, tmp_path)
     assert (first["state"], first["labels"]) == ("labeling", "0 of 4")

@@ -259,6 +259,7 @@ class _Runner:
         """ "labeling" where answers are missing and nobody waits for them."""
         if self.settings.by:
             self.command("label", "--by", self.settings.by, "--project", self.project_id)
+            self._labeled_something()
         while True:
             row = self.look()
             if row.state not in ACTIVE:
@@ -270,6 +271,15 @@ class _Runner:
             if not self.wait:
                 return "labeling"
             time.sleep(POLL)
+
+    def _labeled_something(self) -> None:
+        """Else a round would wait for ever: the world's labelers, say, skip what is not the world's."""
+        row = self.look()
+        with self.store.read() as db:
+            labeled, _ = labels(db, row)
+        if not labeled:
+            what = f"{self.settings.by} labeled none of the round's answers"
+            raise UserError(what, where="the round's labelers", mend="choose others, or people, for these prompts")
 
     def train(self) -> str:
         """The recipe on the project's answers, those of earlier rounds too."""
