@@ -64,7 +64,7 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
                 f"{where}: {study.vary.label} = {value}, seed {seed}, cell {len(cells) + 1} of {len(values) * len(seeds)}",
                 file=sys.stderr,
             )
-            settings = {**common, **settings_at(study, value)}
+            settings = {**settings_at(study, value), **common}  # a fast run's are small, whatever the study sets
             cell = run_cell(study.stages, settings, model=base, seed=seed, store=out.parent / "stages", where=where)
             ran.append(cell)
             cells.append({"value": value, "seed": seed, **{n: cell.measure(m) for n, m in study.measures.items()}})
