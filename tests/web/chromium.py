@@ -82,6 +82,20 @@ def console(driver):
     return [line for line in lines if not any(one in line for one in EXPECTED)]
 
 
+def wait_until(check, seconds):
+    """What `check` returns once it is true; an error of its own counts only when the time is over."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if value := check():
+                return value
+        except Exception:
+            if time.monotonic() > end:
+                raise
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.03)
+
+
 class Page:
     def __init__(self, driver, site):
         self.driver, (self.url, self.store) = driver, site
@@ -100,16 +114,7 @@ class Page:
             ActionChains(self.driver).send_keys(key).perform()
 
     def until(self, check, seconds=10.0):
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                if value := check():
-                    return value
-            except Exception:
-                if time.monotonic() > end:
-                    raise
-            assert time.monotonic() < end, "it did not happen"
-            time.sleep(0.03)
+        return wait_until(check, seconds)
 
     def ranking(self):
         return self.find("#ranking").get_attribute("value")

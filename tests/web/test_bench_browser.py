@@ -5,7 +5,6 @@ Models are scripted. Runs where Chromium and its driver are installed.
 
 import shutil
 import threading
-import time
 
 import pytest
 
@@ -14,7 +13,7 @@ from tutelage.judges.cache import Reply
 from tutelage.web import chat, create_app
 from tutelage.workbench.bench import Workbench
 
-from .chromium import browser, serving, violations, webdriver
+from .chromium import browser, serving, violations, wait_until, webdriver
 from .site import Browser
 
 By = pytest.importorskip("selenium.webdriver.common.by").By
@@ -58,16 +57,7 @@ def driver():
 
 
 def until(check, seconds=60.0):
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            if value := check():
-                return value
-        except Exception:
-            if time.monotonic() > end:
-                raise
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
+    return wait_until(check, seconds)
 
 
 def narrow(driver, width):
