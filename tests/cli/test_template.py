@@ -170,6 +170,11 @@ def test_a_compose_file_has_its_parts_defined_and_waits_for_the_database(capsys)
     parsed = parse_words(ServeOptions, "feedback serve", words)
     assert parsed.store == "postgresql://tutelage@database/tutelage" and parsed.host == "0.0.0.0"
     assert "POSTGRES_PASSWORD" not in services["database"]["environment"]  # no password in the file
+    # Rounds write below the folder that the image starts in, where its user may write, and outlive the container.
+    image = printed(["dockerfile"], capsys)
+    folder = re.search("^WORKDIR (.+)$", image, re.MULTILINE)[1]
+    assert services["pages"]["volumes"] == [f"runs:{folder}/runs"]
+    assert image.index(f"mkdir --parents {folder}/runs && chown --recursive tutelage {folder}") < image.index("USER ")
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")

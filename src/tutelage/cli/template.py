@@ -184,7 +184,8 @@ def dockerfile(options: TemplateOptions) -> str:
 RUN apt-get update && apt-get install --yes --no-install-recommends wget && rm -rf /var/lib/apt/lists/*
 COPY . {SOURCE}
 RUN pip install --no-cache-dir '{SOURCE}[postgresql,ray]' 'ray[default]' \\
-  && useradd --create-home --uid {USER} tutelage
+  && useradd --create-home --uid {USER} tutelage \\
+  && mkdir --parents {options.folder}/runs && chown --recursive tutelage {options.folder}
 USER tutelage
 WORKDIR {options.folder}
 ENTRYPOINT ["tutelage"]
@@ -224,6 +225,7 @@ def compose(options: TemplateOptions) -> str:
                 *("--trusted-proxy", GATEWAY),
             ],
             "ports": ["127.0.0.1:8000:8000"],
+            "volumes": [f"runs:{options.folder.rstrip('/')}/runs"],  # rounds go on after the container is made anew
         },
     }
     content = {
@@ -231,7 +233,7 @@ def compose(options: TemplateOptions) -> str:
         "services": services,
         "networks": {"default": {"ipam": {"config": [{"subnet": SUBNET, "gateway": GATEWAY}]}}},
         "secrets": {"password": {"file": "./password"}, "pgpass": {"file": "./pgpass"}},
-        "volumes": {"database": {}},
+        "volumes": {"database": {}, "runs": {}},
     }
     return _yaml(content)
 
