@@ -18,7 +18,8 @@ from sqlalchemy.engine import make_url
 
 from tutelage.errors import UserError
 from tutelage.feedback.schema import Answer, Base, Person, Project
-from tutelage.feedback.store import Store, audit, known_revisions, store_url
+from tutelage.feedback.store import COMMAND_LINE, Store, audit, known_revisions, store_url
+from tutelage.runs.files import sync_file, sync_folder
 
 LEFT_BY_SQLITE = ("-wal", "-shm", "-journal")
 LOCK_SECONDS = 10  # that a restore waits for others to let go of the tables
@@ -36,7 +37,7 @@ def backup(store: Store, out: Path) -> None:
                 raw.execute("VACUUM INTO ?", (str(scratch),))  # type: ignore[union-attr]
         else:
             _run(store.engine, "pg_dump", "--format=custom", "--no-owner", f"--file={scratch}")
-        _to_disk(scratch)
+        sync_file(scratch)
         os.replace(scratch, out)
 
 
@@ -51,7 +52,7 @@ def restore(where: str, source: Path, *, force: bool = False) -> dict[str, int]:
         _restore_postgresql(where, source, force)
     store = Store.open(where, create=False)
     with store.write() as db:
-        audit(db, None, "restore", source.name)
+        audit(db, COMMAND_LINE, "restore", source.name)
         tables = {"answers": Answer, "people": Person, "projects": Project}
         counts = {name: db.scalar(select(func.count()).select_from(table)) or 0 for name, table in tables.items()}
     store.close()
@@ -75,12 +76,12 @@ def _restore_sqlite(target: Path, source: Path, force: bool) -> None:
                 _check(new, source)
         except sqlite3.Error as error:
             raise UserError(f"is no sound backup ({error})", where=str(source), mend="take another one") from error
-        _to_disk(scratch)
+        sync_file(scratch)
         with _given_up(target, force):
             for name in LEFT_BY_SQLITE:  # a log of the old file must never be applied to the new one
                 target.with_name(target.name + name).unlink(missing_ok=True)
             os.replace(scratch, target)
-        _to_disk(target.parent)
+        sync_folder(target.parent)
 
 
 def _check(connection: sqlite3.Connection, source: Path) -> None:
@@ -138,14 +139,6 @@ def _beside(out: Path) -> Iterator[Path]:
         yield Path(folder) / "copy.db"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # --- PostgreSQL ----------------------------------------------------------------------------------------------------
