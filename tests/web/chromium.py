@@ -113,7 +113,7 @@ class Page:
         for key in keys:
             ActionChains(self.driver).send_keys(key).perform()
 
-    def until(self, check, seconds=10.0):
+    def until(self, check, seconds=30.0):
         return wait_until(check, seconds)
 
     def ranking(self):

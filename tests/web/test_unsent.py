@@ -161,7 +161,7 @@ def lend(page, seconds):
         find_project(db, "round-1").lease_seconds = seconds
 
 
-def test_a_lease_lasts_as_long_as_the_project_says_and_its_end_is_told(page):
+def test_a_lease_lasts_as_long_as_the_project_says_and_both_ends_are_told(page):
     try:
         lend(page, 120)
         page.open("/p/round-1/next")
@@ -177,6 +177,21 @@ def test_a_lease_lasts_as_long_as_the_project_says_and_its_end_is_told(page):
             page.run("document.querySelector('#strip').hidden = true")
             page.press("p")
             page.until(lambda: "Your 1 minute ended; it was still free, go on." in page.strip())
+        with page.store.write() as db:  # in one go: the page would take its second again meanwhile
+            task = page.task()
+            db.query(queue.Assignment).filter_by(task_id=task, person_id="ana").update({"expires": 0.0})
+            project = find_project(db, "round-1")
+            set_priorities(db, project, {db.get_one(queue.Task, task).prompt_id: 99.0})
+            for name in ("Early", "Bird"):
+                person = people.add_person(db, name, "labeler", None)
+                assert queue.lease_next(db, project, person.id).id == task
+                queue.submit(db, f"early-{person.id}", task, person.id, "rank", {"ranks": [1, 2, 3, 4]})
+        page.press("p")
+        page.until(lambda: "Others finished it. Submit anyway" in page.strip())
+        page.press("1", "2", Keys.ENTER)
+        page.until(lambda: "Kept. Others had finished it" in page.find("#toast").text)
+        page.until(lambda: len(stored(page, task)) == 3)
+        assert [one.extra for one in stored(page, task) if one.person_id == "ana"] == [True]
     finally:
         lend(page, 1800)
 
