@@ -45,6 +45,15 @@ def test_changes_are_paired_by_prompt_and_corrected_over_all():
     assert (by["x"]["policy"], by["x"]["baseline"]) == ("b", "a")
 
 
+def test_two_shares_differ_by_one_at_most():
+    did, did_not = {**dict.fromkeys(range(30), 1.0), 30: 0.0}, dict.fromkeys(range(31), 0.0)
+    (row,) = compare_behaviors({"a": {"x": did_not}, "b": {"x": did}})
+    (words,) = compare_behaviors({"a": {"x": did_not}, "b": {"x": {p: 9 * v for p, v in did.items()}}})
+    low, high = row["ci95"]
+    assert high == 1 and low == pytest.approx(words["ci95"][0] / 9)  # Student's interval would end above one
+    assert words["ci95"][1] > 9  # what is no share is not cut
+
+
 def test_losses_are_paired_by_document_and_share_the_correction():
     tokens = [10, 20, 30, 10, 20, 10]
     before = [22.0, 41.0, 58.0, 25.0, 38.0, 19.0]

@@ -85,6 +85,8 @@ def compare_behaviors(
                 continue
             a, b = [float(ours[p]) for p in common], [float(theirs[p]) for p in common]
             difference, low, high = mean_interval(np.subtract(a, b))
+            if {*a, *b} <= {0.0, 1.0}:  # two shares differ by one at most
+                low, high = max(low, -1.0), min(high, 1.0)
             rows.append(
                 {
                     "policy": policy,
