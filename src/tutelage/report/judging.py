@@ -30,7 +30,7 @@ def ratings(report: Report) -> str:
     if not panels:
         return ""
     title = f"Ratings on one scale: the first is clear of the second by {clear} of {len(panels)} judges"
-    sub = "Bradley–Terry in Elo points around 1000, ties as half wins; 95 % intervals over resampled prompts."
+    sub = "Bradley–Terry with ties (Davidson), in Elo points around 1000; 95 % intervals over resampled prompts."
     says = (
         "The order holds by every judge: choose the first."
         if clear == len(panels)

@@ -103,11 +103,8 @@ def dot_panel(
     """One row per dot, the value in figures at the right end. `limits` None: from 0 (or the least end below) to the largest."""
     rows, left, right, top = 27, gutter, 58, 22 if reference else 8
     if limits is None:
-        least = min([d.value for d in dots] + [d.ci[0] for d in dots if d.ci])
-        limits = (
-            min(0.0, 1.05 * least),
-            1.05 * max([d.value for d in dots] + [d.ci[1] for d in dots if d.ci] + [1e-9]),
-        )
+        ends = [0.0, *(d.value for d in dots), *(end for d in dots if d.ci for end in d.ci)]
+        limits = (1.05 * min(ends), 1.05 * max(ends)) if any(ends) else (0.0, 1.0)
     low, high = limits
     bottom = top + rows * len(dots)
 
