@@ -170,10 +170,9 @@ class Session:
 
     def _finish(self, inputs: dict[str, Path | str | None], summary: dict[str, Any]) -> dict[str, Any]:
         assert self.checkpoint is not None
-        output = self.run.best() or self.checkpoint
-        write_lineage(self.run.path, inputs=inputs, output=output)
+        write_lineage(self.run.path, inputs=inputs, output=self.checkpoint)
         measured = {"steps": self.total, "tokens": self.tokens, "peak_rss_bytes": peak_rss_bytes()}
-        return self.run.finish({"checkpoint": str(output), **measured, **summary})
+        return self.run.finish({"checkpoint": str(self.checkpoint), **measured, **summary})
 
 
 def _weights(role: Policy | ScalarModel | StepModel) -> dict[str, Any]:
