@@ -25,6 +25,7 @@ from tutelage.records import Comparison, Completion, Dataset, Demonstration, Pro
 
 # A file's prompts are split by a hash of their text; the shares in percent.
 SPLITS = {"train": (0, 90), "tune": (90, 95), "report": (95, 100)}
+CHUNK = 2000  # documents of the world that are made and tokenized at once
 SPLIT_NAMES = {"valid": "tune", "validation": "tune", "dev": "tune", "test": "report", "eval": "report"}
 # Degenerate rows are left out with a warning where the file is long and they are few; else they are errors.
 DEGENERATE_SHARE, DEGENERATE_ROWS = 0.1, 100
@@ -271,7 +272,7 @@ def load_texts(spec: str, tokens: int, tokenizer: Any, seed: int = 0) -> list[li
         found: list[list[int]] = []
         total = 0
         while total < tokens:
-            chunk = tokenizer(list(itertools.islice(stream, 2000)), add_special_tokens=False)["input_ids"]
+            chunk = tokenizer(list(itertools.islice(stream, CHUNK)), add_special_tokens=False)["input_ids"]
             found += chunk
             total += sum(map(len, chunk))
         return found
