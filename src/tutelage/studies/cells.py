@@ -15,7 +15,7 @@ from tutelage.runs import finished, write_json
 from tutelage.studies.measures import Cell
 from tutelage.studies.preparations import PREPARATIONS
 
-NOT_CONTENT = ("out", "resume", "json", "dry_run")
+NOT_CONTENT = ("out", "resume", "json", "dry_run", "device")
 Settings = Mapping[str, Any]  # "stage.option" → value
 
 

@@ -118,12 +118,13 @@ class Models:
         import torch
 
         from tutelage.data.templates import render_completion
+        from tutelage.engine.device import computing
         from tutelage.engine.packing import pack
 
         tokens: list[str] = []
         kl: list[float] = []
         rewards: list[float] = []
-        with torch.no_grad():
+        with computing(), torch.no_grad():
             if reward:
                 scalar = self.scalar(reward)
                 rendered = render_completion(scalar.tokenizer, messages, text)
