@@ -48,7 +48,7 @@ def commands(store, sampled, monkeypatch):
             report = {"reward_model": card, "stages": stages, "data": {"comparisons": 4}}
             (out / "report.json").write_text(json.dumps(report))
 
-    monkeypatch.setattr(rounds_run._Runner, "command", command)
+    monkeypatch.setattr(rounds_run.Runner, "command", command)
     monkeypatch.setattr(rounds_run, "POLL", 0.01)
     with store.write() as db:
         create_project(db, "Loop", overlap=2)
@@ -125,12 +125,12 @@ def test_training_may_begin_before_all_is_labeled(store, commands, tmp_path):
 def test_a_stop_and_a_failure_lose_one_step_at_most(store, commands, tmp_path, monkeypatch):
     run(store, tmp_path)
     label(store, "ana", "ben")
-    whole = rounds_run._Runner.command
+    whole = rounds_run.Runner.command
 
     def fails(self, *words):
         raise UserError("failed: disk full", where="run")
 
-    monkeypatch.setattr(rounds_run._Runner, "command", fails)
+    monkeypatch.setattr(rounds_run.Runner, "command", fails)
     with pytest.raises(UserError, match="disk full"):
         run(store, tmp_path)
     with store.read() as db:
@@ -143,9 +143,9 @@ def test_a_stop_and_a_failure_lose_one_step_at_most(store, commands, tmp_path, m
         if self.look().state == "stopped":
             raise rounds_run.Stopped
 
-    monkeypatch.setattr(rounds_run._Runner, "command", stopped)
+    monkeypatch.setattr(rounds_run.Runner, "command", stopped)
     assert run(store, tmp_path)["state"] == "stopped"
-    monkeypatch.setattr(rounds_run._Runner, "command", whole)
+    monkeypatch.setattr(rounds_run.Runner, "command", whole)
     assert run(store, tmp_path)["state"] == "done"
     assert [words[0] for words in commands] == ["sample", "run"]
 
@@ -248,5 +248,5 @@ def test_the_store_may_be_away_for_a_while(store, commands, tmp_path, monkeypatc
             raise StoreUnavailable("the database does not answer")
         return "labeling"
 
-    monkeypatch.setattr(rounds_run._Runner, "label", look)
+    monkeypatch.setattr(rounds_run.Runner, "label", look)
     assert run(store, tmp_path)["state"] == "labeling" and next(away, None) is None
