@@ -57,6 +57,8 @@ def test_of_a_round_and_of_figures_there_is_one_job_at_a_time(store, project):
         assert jobs.put(db, "quality", project, {}) is None  # it runs
         jobs.end(db, claim, "done")
         assert jobs.put(db, "quality", project, {}) is not None
+        jobs.stop(db, jobs.open_job(db, f"round {project}"))
+        assert jobs.put(db, "round", project, {"number": 1}) is not None
 
 
 def test_workers_that_ask_at_once_get_each_job_once(store, project):

@@ -100,6 +100,7 @@ def test_labelers_see_no_jobs_and_jobs_of_other_projects_are_not_found(signed_in
     lead.form(PATH, kind="label", by="world:fair")
     (job,) = rows(filled)
     assert lead.form(f"/projects/texts/jobs/{job.id}", to="stop").status_code == 409
+    assert lead.form(f"{PATH}/{10**30}", to="stop").status_code == 409
     assert labeler.form(f"{PATH}/{job.id}", to="stop").status_code == 403
     assert lead.form(f"{PATH}/{job.id}", to="burn").status_code == 400
     assert [one.state for one in rows(filled)] == ["waiting"]

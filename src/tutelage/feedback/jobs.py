@@ -218,7 +218,8 @@ def _close(row: Job, state: str, said: str, now: float) -> None:
 
 
 def job_of(db: Db, job_id: int, project_id: str | None = None) -> Job:
-    row = db.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    known = 0 < job_id < 2**53  # what any database takes as a number
+    row = db.scalar(select(Job).where(Job.id == job_id).with_for_update()) if known else None
     if row is None or project_id not in (None, row.project_id):
         raise Refused("There is no such job.")
     return row
