@@ -384,15 +384,14 @@ class Jobs:
             self.workers.append(child)
             return
         from tutelage.feedback import jobs, jobs_run, lease
-        from tutelage.feedback.projects import find_project
-        from tutelage.feedback.store import Store
+        from tutelage.feedback.store import Store, audit
 
         def work(mine: Any) -> dict[str, Any]:
             for _ in range(10):
                 time.sleep(0.02)
                 mine.check()
             with mine.write() as db:  # what a job writes
-                find_project(db, "jobs").instructions += f"{mine.claim.settings['number']} "
+                audit(db, None, "did", str(mine.claim.settings["number"]))
                 jobs.end(db, mine.claim, "done")
             raise jobs.Lost  # it is over
 
@@ -412,10 +411,12 @@ class Jobs:
                 self.put += 1
 
     def written(self) -> list[int]:
-        from tutelage.feedback.projects import find_project
+        from sqlalchemy import select
+
+        from tutelage.feedback.schema import Audit
 
         with self.store.read() as db:
-            return [int(word) for word in find_project(db, "jobs").instructions.split()]
+            return [int(detail) for detail in db.scalars(select(Audit.detail))]
 
     def close(self) -> None:
         for child in self.workers:

@@ -14,9 +14,9 @@ from tutelage.feedback.jobs import Lost
 from tutelage.feedback.lease import Lease
 from tutelage.feedback.projects import find_project, import_records
 from tutelage.feedback.queue import Refused
-from tutelage.feedback.schema import Answer, Completion, Job, Task
+from tutelage.feedback.schema import Answer, Audit, Completion, Job, Task
 from tutelage.feedback.steps import StepFailed
-from tutelage.feedback.store import Store
+from tutelage.feedback.store import Store, audit
 from tutelage.records import Prompt
 
 
@@ -161,7 +161,7 @@ def laborious(folder):
             time.sleep(0.01)
             lease.check()
         with lease.write() as db:  # what a job writes is there once: with this transaction, or not at all
-            find_project(db, lease.claim.project_id).instructions += f"{lease.claim.id} "
+            audit(db, None, "did", str(lease.claim.id))
             jobs.end(db, lease.claim, "done")
         raise Lost  # it has been ended
 
@@ -203,7 +203,7 @@ def test_workers_that_are_killed_lose_no_job_and_do_none_twice(store, project, q
         for pid in list(workers):
             kill(pid)
     with store.read() as db:
-        written = [int(word) for word in find_project(db, project).instructions.split()]
+        written = [int(row.detail) for row in db.query(Audit)]
     assert sorted(written) == wanted
     begun = (tmp_path / "begun").read_text().split()
     assert len(begun) == sum(attempts for _, attempts in states(store).values()) > len(wanted)

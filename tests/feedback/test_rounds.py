@@ -1,6 +1,7 @@
 """A round goes from samples to labels to training, waits for people, stops, goes on, and leads to the next."""
 
 import json
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from tutelage.data.formats import write_jsonl
 from tutelage.data.sources import prompts
 from tutelage.errors import UserError
-from tutelage.feedback import people, queue, rounds, rounds_run
+from tutelage.feedback import jobs, people, queue, rounds, rounds_run
+from tutelage.feedback.lease import Lease
 from tutelage.feedback.projects import (
     Imported,
     add_tasks,
@@ -24,7 +26,7 @@ from tutelage.feedback.queue import Refused
 from tutelage.feedback.round_prompts import chosen_prompts, own_prompts
 from tutelage.feedback.rounds import RoundSettings
 from tutelage.feedback.schema import Audit, Completion, Round, Task
-from tutelage.feedback.store import StoreUnavailable
+from tutelage.feedback.store import Store, StoreUnavailable
 from tutelage.records import Comparison, Prompt
 
 
@@ -250,3 +252,30 @@ def test_the_store_may_be_away_for_a_while(store, commands, tmp_path, monkeypatc
 
     monkeypatch.setattr(rounds_run.Runner, "label", look)
     assert run(store, tmp_path)["state"] == "labeling" and next(away, None) is None
+
+
+def test_who_stops_a_round_waits_for_its_worker_that_is_writing(store, commands, tmp_path):
+    """On PostgreSQL both lock the job and then the round: neither waits for ever, and nothing of either is lost."""
+    with store.write() as db:
+        row = rounds.start_round(db, find_project(db, "loop"), RoundSettings(), tmp_path, waits=True)
+        rounds.enqueue(db, row)
+    claim = jobs.claim(store, "worker", ["round"])
+    other = Store.open(store.engine.url.render_as_string(False))
+
+    def stop():
+        with other.write() as db:
+            rounds.change_state(db, find_project(db, "loop"), "stopped")
+
+    thread = threading.Thread(target=stop)
+    with Lease(store, claim) as lease:
+        with rounds_run.Runner(lease, row, wait=False).write() as (_, mine):
+            thread.start()
+            time.sleep(0.3)
+            mine.state, mine.result = "labeling", {**mine.result, "items": 7}
+        thread.join(20)
+    assert not thread.is_alive()
+    with store.read() as db:
+        after = db.query(Round).one()
+        assert after.state == "stopped" and (after.result["stopped_at"], after.result["items"]) == ("labeling", 7)
+        assert jobs.open_job(db, "round loop") is None
+    other.close()

@@ -1,9 +1,11 @@
 """A project's quality figures in the store, for all servers: worked out once, by the page or by a job."""
 
+import contextlib
 import time
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as Db
 
 from tutelage.feedback.breakdown import Row
@@ -35,8 +37,9 @@ def keep(db: Db, project_id: str, number: int, found: dict[str, Any], took: floa
     """Store figures, unless newer ones are there."""
     row = db.get(Figures, project_id, with_for_update=True)
     if row is None:
-        row = Figures(project_id=project_id, number=-1)
-        db.add(row)
+        with contextlib.suppress(IntegrityError), db.begin_nested():  # another server may be quicker
+            db.add(Figures(project_id=project_id, number=-1, found={}, took=0.0, made=0.0))
+        row = db.get_one(Figures, project_id, with_for_update=True, populate_existing=True)
     if number >= row.number:
         row.number, row.found, row.took, row.made = number, packed(found), took, moment(db)
 

@@ -101,9 +101,10 @@ def put(
     return row if row.id is not None and row in db else None
 
 
-def open_job(db: Db, alone: str) -> Job | None:
-    """The job of that name that waits or runs."""
-    return db.scalar(select(Job).filter_by(alone=alone))
+def open_job(db: Db, alone: str, *, locked: bool = False) -> Job | None:
+    """The job of that name that waits or runs; locked until the transaction ends."""
+    query = select(Job).filter_by(alone=alone)
+    return db.scalar(query.with_for_update() if locked else query)
 
 
 def claim(store: Store, worker: str, kinds: Sequence[str], job_id: int | None = None) -> Claim | None:

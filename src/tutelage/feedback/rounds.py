@@ -178,10 +178,12 @@ def change_state(db: Db, project: Project, state: str) -> Round:
     if row is None:
         raise Refused("There is no round.")
     if state == "stopped":
+        job = jobs.open_job(db, _alone(row), locked=True)  # before the round, as its worker does, which may be writing
+        db.refresh(row, with_for_update=True)
         if row.state not in ACTIVE:
             raise Refused("The round is not running.")
         row.result, row.state = {**row.result, "stopped_at": row.state}, "stopped"
-        if (job := jobs.open_job(db, _alone(row))) is not None:
+        if job is not None:
             jobs.stop(db, job)
     elif state == "continue":
         if row.state in ("stopped", "failed"):
