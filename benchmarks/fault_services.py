@@ -366,6 +366,86 @@ def worker(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     return Outcome(NONE, seconds)
 
 
+class Jobs:
+    """Two processes that do the jobs of a store with short leases; one that is killed is started again."""
+
+    def __init__(self, where: str):
+        from tutelage.feedback.projects import create_project
+        from tutelage.feedback.store import Store
+
+        self.where, self.store, self.workers, self.put = where, Store.open(where), [], 0
+        with self.store.write() as db:
+            create_project(db, "Jobs")
+        self.start(), self.start()
+
+    def start(self) -> None:
+        child = os.fork()
+        if child:
+            self.workers.append(child)
+            return
+        from tutelage.feedback import jobs, jobs_run, lease
+        from tutelage.feedback.store import Store, audit
+
+        def work(mine: Any) -> dict[str, Any]:
+            for _ in range(10):
+                time.sleep(0.02)
+                mine.check()
+            with mine.write() as db:  # what a job writes
+                audit(db, None, "did", str(mine.claim.settings["number"]))
+                jobs.end(db, mine.claim, "done")
+            raise jobs.Lost  # it is over
+
+        jobs.LEASE_SECONDS, jobs.ATTEMPTS, lease.RENEWED, jobs_run.IDLE = 1.0, 1_000, 0.1, 0.02
+        jobs_run.DO["label"] = work
+        worker = jobs_run.Worker(Store.open(self.where), [["label"]])
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        worker.start()
+        worker.ending.wait()
+
+    def more(self, count: int) -> None:
+        from tutelage.feedback import jobs
+
+        with self.store.write() as db:
+            for _ in range(count):
+                jobs.put(db, "label", "jobs", {"number": self.put})
+                self.put += 1
+
+    def written(self) -> list[int]:
+        from sqlalchemy import select
+
+        from tutelage.feedback.schema import Audit
+
+        with self.store.read() as db:
+            return [int(detail) for detail in db.scalars(select(Audit.detail))]
+
+    def close(self) -> None:
+        for child in self.workers:
+            os.kill(child, signal.SIGKILL)
+            ended(child)
+        self.store.close()
+
+
+def job(bench: Bench, out: Path, draw: random.Random) -> Outcome:
+    """kill -9 of one of two workers amid jobs: the other takes its job when the lease (1 s here) has ended."""
+    house: Jobs = kept(bench, "jobs", lambda: Jobs(str(bench.work / "jobs.db")))
+    house.more(4)
+    time.sleep(draw.uniform(0.02, 0.4))
+    victim = draw.choice(house.workers)
+    os.kill(victim, signal.SIGKILL)
+    ended(victim)
+    started = time.monotonic()
+    house.workers.remove(victim)
+    while len(house.written()) < house.put:
+        if time.monotonic() > started + 60:
+            raise Lost(f"{house.put - len(house.written())} jobs are not done")
+        time.sleep(0.02)
+    seconds = time.monotonic() - started
+    house.start()
+    if sorted(house.written()) != list(range(house.put)):
+        raise Lost("a job was done twice")
+    return Outcome(NONE, seconds)
+
+
 def kept(bench: Bench, name: str, make: Callable[[], Any]) -> Any:
     """A server that all injections of a kind share; closed when all is done."""
     if name not in bench.services:
@@ -380,5 +460,6 @@ SERVICES: dict[str, tuple[str, Fault]] = {
     "database": ("PostgreSQL stopped and started under load", database),
     "labelers": ("clock jumps under labelers", labelers_clock),
     "pages": ("kill -9 of the web server under load", pages),
+    "job": ("kill -9 of one of two workers amid a job", job),
     "worker": ("kill -9 of one of two web workers under load", worker),
 }

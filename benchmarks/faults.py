@@ -1,4 +1,4 @@
-"""Inject faults into training, judges, the store and the pages, and say what each cost.
+"""Inject faults into training, judges, the store and its jobs, the pages, and a Ray cluster, and say what each cost.
 
     python benchmarks/faults.py --rounds 3 --out faults.md        # so many of each kind
     python benchmarks/faults.py --count 200 --out faults.md       # so many in all
@@ -8,7 +8,7 @@ A training fault hits a small run at a random moment. The run must then have eve
 that nothing hit; a service must have, once, all that it had acknowledged. Recovery is by itself ("none") or by one
 command: the same again with --resume, or the server's start. Seconds are from the fault's end, or from that command,
 until all is well (clock and slow disk: what the run took longer), without the seconds in which Python loads training.
-Needs Linux; the full disk needs root (a small tmpfs), the database PostgreSQL's programs.
+Needs Linux; the full disk needs root (a small tmpfs), the database PostgreSQL's programs, the cluster Ray.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 
 os.environ |= {"TUTELAGE_QUIET": "1", "OMP_NUM_THREADS": "1"}
 
+from fault_cluster import CLUSTER
 from fault_services import SERVICES
 from fault_training import NONE, ONE, TRAINING, Bench, Fault, Lost, Missed, Skipped
 
@@ -97,16 +98,17 @@ def table(counts: list[Count], wall: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = TRAINING | SERVICES
+    kinds = TRAINING | SERVICES | CLUSTER
     parser.add_argument("--rounds", type=int, default=3, help="faults of each kind")
     parser.add_argument("--count", type=int, help="faults in all, in place of --rounds")
     parser.add_argument("--only", default="", help=f"of {','.join(kinds)}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     options = parser.parse_args()
-    names = options.only.split(",") if options.only else list(kinds)
-    if unknown := [name for name in names if name not in kinds]:
+    asked = options.only.split(",") if options.only else list(kinds)
+    if unknown := [name for name in asked if name not in kinds]:
         parser.error(f"no such kind: {', '.join(unknown)}")
+    names = [name for name in kinds if name in asked]  # Ray's come last: nothing is forked once it is there
     times = share(options.count, names) if options.count else dict.fromkeys(names, options.rounds)
     counts, started, work = [], time.monotonic(), Path(tempfile.mkdtemp(prefix="faults-"))
     bench = Bench(work)

@@ -125,3 +125,47 @@ def test_an_import_says_what_the_file_is_and_tells_every_bad_row(tmp_path, capsy
     assert "names no labeler" in capsys.readouterr().err
     assert run("import", str(file), "--answers", "--labeler", "Ana", "--json", *store) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["answers"] == 1
+
+
+def test_jobs_are_listed_stopped_begun_again_and_done(tmp_path, capsys, monkeypatch):
+    from tutelage.feedback import jobs, jobs_run
+
+    where = str(tmp_path / "feedback.db")
+    store = ["--store", where]
+    assert run("new", "Round 1", *store) == 0
+    with Store.open(where).write() as db:
+        jobs.put(db, "label", "round-1", {"by": "world:fair"}, folder=tmp_path / "job")
+    capsys.readouterr()
+    assert run("jobs", *store) == 0
+    assert "job 1: project round-1, kind label, state waits, attempts 0" in capsys.readouterr().out
+    assert run("jobs", "--stop", "1", "--json", *store) == 0
+    told = json.loads(capsys.readouterr().out)["jobs"]
+    assert [(one["job"], one["state"]) for one in told] == [(1, "stopped")]
+    for words in (["--stop", "1"], ["--stop", "7"], ["--stop", "1", "--again", "1"], ["--project", "none"]):
+        assert run("jobs", *words, *store) == 2
+    assert run("jobs", "--again", "1", *store) == 0
+    monkeypatch.setitem(jobs_run.DO, "label", lambda lease: {"comparisons": 3})
+    capsys.readouterr()
+    assert run("work", "--once", "--json", *store) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"done": 1}
+    assert run("jobs", "--project", "round-1", "--json", *store) == 0
+    assert [one["state"] for one in json.loads(capsys.readouterr().out)["jobs"]] == ["done", "stopped"]
+    with Store.open(where).read() as db:
+        log = list(db.scalars(select(Audit.action).where(Audit.action.startswith("job"))))
+    assert log == ["job: stop", "job: again"]
+
+
+def test_a_worker_of_its_own_ends_in_good_order(tmp_path):
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    where = tmp_path / "feedback.db"
+    assert run("new", "Round 1", "--store", str(where)) == 0
+    program = [sys.executable, "-m", "tutelage", "feedback", "work", "--store", str(where)]
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+    time.sleep(3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0 and process.stderr.read() == ""

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tutelage.cli import recipes
-from tutelage.cluster.placement import bundles
+from tutelage.cluster.placement import bundles, reserved
 from tutelage.cluster.trainer import run_placed
 from tutelage.configs import PPOConfig
 from tutelage.configs.cluster import ClusterConfig
@@ -25,7 +25,14 @@ def recipe(folder, cluster, stages=STAGES):
 
 def test_the_trainer_comes_first_and_what_is_zero_is_not_asked_for():
     cluster = ClusterConfig(samplers=2, sampler_cpus=2, trainer_gpus=1)
-    assert bundles(cluster) == [{"CPU": 1.0, "GPU": 1}, {"CPU": 2}, {"CPU": 2}]
+    assert bundles(cluster) == reserved(cluster) == [{"CPU": 1.0, "GPU": 1}, {"CPU": 2}, {"CPU": 2}]
+
+
+def test_samplers_that_may_join_have_no_place_kept(tmp_path, capsys):
+    assert reserved(ClusterConfig(samplers=3, least_samplers=1)) == [{"CPU": 1.0}, {"CPU": 1.0}]
+    recipes.main("run", [str(recipe(tmp_path, {"samplers": 2, "least_samplers": 1})), "--dry-run"])
+    shown = capsys.readouterr().out
+    assert "# sampler 1: 1 CPU\n" in shown and "# sampler 2: 1 CPU, when there is room\n" in shown
 
 
 def test_dry_run_prints_the_placement(tmp_path, capsys):
@@ -42,6 +49,7 @@ def test_dry_run_prints_the_placement(tmp_path, capsys):
     [
         ({"sampler": 2}, STAGES, "did you mean samplers"),
         ({"samplers": 0}, STAGES, "key samplers"),
+        ({"samplers": 2, "least_samplers": 3}, STAGES, "from 1 to 2"),
         ({"mode": "async"}, STAGES, "one-step-off"),
         ([2], STAGES, "no mapping"),
         ({}, [{"sft": {}}], "no stage samples"),

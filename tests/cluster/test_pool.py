@@ -33,6 +33,9 @@ class Ray:
     def get(self, future):
         return future()
 
+    def kill(self, worker):
+        assert worker.dead
+
 
 class Worker:
     """Answers with the prompt, the seed and the weights it was given; the n-th call of all workers may be its death."""
@@ -41,8 +44,9 @@ class Worker:
     deaths: frozenset = frozenset()
     started = 0
 
-    def __init__(self):
+    def __init__(self, seat):
         Worker.started += 1
+        self.seat = seat
         self.dead = False
         self.ready = SimpleNamespace(remote=lambda: self._future(lambda: None))
         self.draw = SimpleNamespace(remote=self._draw)
@@ -88,6 +92,8 @@ def test_no_answer_is_lost_or_doubled_when_workers_die(seed):
         count = draw.randint(1, 23)
         assert pool.draw(policy(float(step)), request(count, step), None) == answers(count, step, float(step))
     assert Worker.started > 2  # others took the places of those that died
+    seats = [one.seat for one in (*pool.idle, *pool.starting.values(), *(one for one, _ in pool.busy.values()))]
+    assert sorted(seats) == [0, 1]
 
 
 def test_one_step_off_the_next_answers_are_drawn_with_the_weights_before_the_update():

@@ -1,8 +1,11 @@
-"""PPO with one trainer and two samplers under Ray; one sampler is killed on the way."""
+"""PPO on a real Ray with nano models: samplers and the trainer are killed, samplers join and leave, nothing changes."""
 
 import json
 import os
+import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,11 +16,26 @@ from tutelage.configs import PPOConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.stages import ppo
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'tutelage[ray]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'tutelage[ray]'")
+KILLS, STEPS = 10, 24
+NAMES = ("step", "episode", "objective/scores", "response_length/mean", "loss/policy_avg", "grad_norm")
 
 
-def samplers() -> list[int]:
-    """Processes of the actors that sample; Ray names them after their class."""
+def parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def is_ours(pid: int) -> bool:
+    while pid > 1 and pid != os.getpid():
+        pid = parent(pid)
+    return pid == os.getpid()
+
+
+def actors(kind: str) -> list[int]:
+    """Our processes that run actors of a class; Ray names them after it."""
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
@@ -25,39 +43,134 @@ def samplers() -> list[int]:
                 words = (process / "cmdline").read_bytes()
             except OSError:
                 continue
-            if words.startswith(b"ray::Sampler"):
+            if words.startswith(f"ray::{kind}".encode()) and is_ours(int(process.name)):
                 found.append(int(process.name))
     return found
 
 
-def kill_one(metrics: Path, killed: list[int]) -> None:
-    """After the first iteration, kill a sampler."""
-    while not metrics.exists() or not metrics.read_text():
-        time.sleep(0.05)
-    killed.append(samplers()[0])
-    os.kill(killed[0], signal.SIGKILL)
+def rows(out: Path) -> list[dict]:
+    file = out / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def test_a_killed_sampler_changes_nothing(nano, tmp_path):
-    from tutelage.cluster.trainer import run_placed
+def until(condition, seconds=120.0):
+    last = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < last
+        time.sleep(0.02)
+
+
+class Beside(threading.Thread):
+    """What is done to the run while it runs; an error in it fails the test."""
+
+    def __init__(self, work):
+        super().__init__(daemon=True)
+        self.work, self.error = work, None
+        self.start()
+
+    def run(self):
+        try:
+            self.work()
+        except BaseException as error:
+            self.error = error
+
+    def end(self):
+        self.join(10)
+        assert self.error is None and not self.is_alive(), self.error
+
+
+def numbers(out: Path) -> list[list[float]]:
+    return [[row[name] for name in NAMES] for row in rows(out)]
+
+
+@pytest.fixture(scope="module")
+def options(nano, tmp_path_factory):
     from tutelage.models import load_scalar, save_model
 
-    reward = load_scalar(nano, "float32", trained=False)
-    save_model(tmp_path / "reward", reward, {"role": "reward"}, verify=False)
-    options = {"model": str(nano), "reward_model": str(tmp_path / "reward"), "force": True, "dtype": "float32"}
-    options |= {"max_steps": 4, "batch_size": 8, "minibatch_size": 8, "max_new_tokens": 8, "max_length": 96}
-    options |= {"eval_prompts": 2, "seed": 1, "learning_rate": 1e-3}
-    ppo.run(PPOConfig(**options, out=str(tmp_path / "alone")))
+    reward = tmp_path_factory.mktemp("reward")
+    save_model(reward, load_scalar(nano, "float32", trained=False), {"role": "reward"}, verify=False)
+    found = {"model": str(nano), "reward_model": str(reward), "force": True, "dtype": "float32", "save_every": 4}
+    found |= {"max_steps": STEPS, "batch_size": 8, "minibatch_size": 8, "max_new_tokens": 8, "max_length": 96}
+    return found | {"eval_prompts": 2, "seed": 1, "learning_rate": 1e-3}
 
-    killed: list[int] = []
-    killer = threading.Thread(target=kill_one, args=(tmp_path / "placed/metrics.jsonl", killed), daemon=True)
-    killer.start()
-    run_placed("ppo", PPOConfig(**options, out=str(tmp_path / "placed")), ClusterConfig(samplers=2))
-    assert killed
-    alone, placed = (
-        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("alone", "placed")
-    )
-    for one, other in zip(alone, placed, strict=True):
-        for name in ("objective/scores", "response_length/mean", "loss/policy_avg", "grad_norm"):
-            assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5), name
+
+def place(options, out: Path, **block) -> None:
+    from tutelage.cluster.trainer import run_placed
+
+    run_placed("ppo", PPOConfig(**options, out=str(out)), ClusterConfig(**{"samplers": 2, **block}))
+
+
+@pytest.fixture(scope="module")
+def calm(options, tmp_path_factory):
+    """The numbers of a run that nothing hit, which are those of one process."""
+    folder = tmp_path_factory.mktemp("calm")
+    place(options, folder / "placed")
+    ppo.run(PPOConfig(**{**options, "max_steps": 4}, out=str(folder / "alone")))
+    for one, other in zip(numbers(folder / "alone"), numbers(folder / "placed")[:4], strict=True):
+        assert other == pytest.approx(one, rel=1e-4, abs=1e-5)
+    return numbers(folder / "placed")
+
+
+def test_samplers_killed_at_ten_random_moments_change_nothing(options, calm, tmp_path):
+    draw, killed = random.Random(7), []
+
+    def kill():
+        for step in sorted(draw.sample(range(STEPS - 2), KILLS)):
+            until(lambda step=step: len(rows(tmp_path / "run")) >= step and actors("Sampler"))
+            time.sleep(draw.uniform(0, 0.3))
+            until(lambda: actors("Sampler"))
+            killed.append(draw.choice(actors("Sampler")))
+            os.kill(killed[-1], signal.SIGKILL)
+            until(lambda: killed[-1] not in actors("Sampler"))
+
+    killer = Beside(kill)
+    place(options, tmp_path / "run")
+    killer.end()
+    assert len(set(killed)) == KILLS
+    assert numbers(tmp_path / "run") == calm  # to the last bit
+
+
+def test_a_killed_trainer_goes_on_from_its_last_checkpoint(options, calm, tmp_path, capfd):
+    def kill():
+        until(lambda: len(rows(tmp_path / "run")) >= 6)
+        (pid,) = actors("Trainer")
+        os.kill(pid, signal.SIGKILL)
+
+    killer = Beside(kill)
+    place(options, tmp_path / "run")
+    killer.end()
+    assert numbers(tmp_path / "run") == calm  # to the last bit
+    assert capfd.readouterr().err.count("goes on from its last checkpoint") == 1
+
+
+def test_a_sampler_joins_when_a_machine_comes_and_leaves_with_it(options, calm, tmp_path):
+    """A cluster with room for the trainer and one sampler; a second machine comes, and goes again."""
+    from ray.cluster_utils import Cluster
+
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    seen = []
+
+    def come_and_go():
+        until(lambda: len(rows(tmp_path / "run")) >= 1)
+        seen.append(len(actors("Sampler")))
+        words = ["start", "--address", machines.address, "--num-cpus", "1", "--block"]
+        with open(tmp_path / "machine.log", "w") as log:
+            program = [sys.executable, "-m", "ray.scripts.scripts", *words]
+            other = subprocess.Popen(program, stdout=log, stderr=log)
+        until(lambda: len(actors("Sampler")) == 2)
+        seen.append(2)
+        other.terminate()
+        other.wait(60)
+        until(lambda: len(actors("Sampler")) == 1)
+        seen.append(1)
+
+    guest = Beside(come_and_go)
+    longer = {**options, "max_steps": 400, "save_every": 400}
+    try:
+        place(longer, tmp_path / "run", least_samplers=1, address=machines.address)
+        guest.end()
+    finally:
+        machines.shutdown()
+    assert seen == [1, 2, 1]
+    found = numbers(tmp_path / "run")
+    assert found[:STEPS] == calm and len(found) == 400

@@ -61,7 +61,7 @@ def store(request, tmp_path, empty_store):
 
         store = Store.open(request.getfixturevalue("postgres"))
         with store.write() as db:
-            tables = "login_failure, round, settlement, admission, api_token, audit, invitation, draft, answer, assignment, task, completion, prompt, project, session, person"
+            tables = "figures, job, login_failure, round, settlement, admission, api_token, audit, invitation, draft, answer, assignment, task, completion, prompt, project, session, person"
             db.execute(text(f"TRUNCATE {tables} CASCADE"))
     yield store
     store.close()

@@ -1,6 +1,7 @@
 """A round goes from samples to labels to training, waits for people, stops, goes on, and leads to the next."""
 
 import json
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from tutelage.data.formats import write_jsonl
 from tutelage.data.sources import prompts
 from tutelage.errors import UserError
-from tutelage.feedback import people, queue, rounds, rounds_run
+from tutelage.feedback import jobs, people, queue, rounds, rounds_run
+from tutelage.feedback.lease import Lease
 from tutelage.feedback.projects import (
     Imported,
     add_tasks,
@@ -24,7 +26,7 @@ from tutelage.feedback.queue import Refused
 from tutelage.feedback.round_prompts import chosen_prompts, own_prompts
 from tutelage.feedback.rounds import RoundSettings
 from tutelage.feedback.schema import Audit, Completion, Round, Task
-from tutelage.feedback.store import StoreUnavailable
+from tutelage.feedback.store import Store, StoreUnavailable
 from tutelage.records import Comparison, Prompt
 
 
@@ -48,7 +50,7 @@ def commands(store, sampled, monkeypatch):
             report = {"reward_model": card, "stages": stages, "data": {"comparisons": 4}}
             (out / "report.json").write_text(json.dumps(report))
 
-    monkeypatch.setattr(rounds_run._Runner, "command", command)
+    monkeypatch.setattr(rounds_run.Runner, "command", command)
     monkeypatch.setattr(rounds_run, "POLL", 0.01)
     with store.write() as db:
         create_project(db, "Loop", overlap=2)
@@ -125,12 +127,12 @@ def test_training_may_begin_before_all_is_labeled(store, commands, tmp_path):
 def test_a_stop_and_a_failure_lose_one_step_at_most(store, commands, tmp_path, monkeypatch):
     run(store, tmp_path)
     label(store, "ana", "ben")
-    whole = rounds_run._Runner.command
+    whole = rounds_run.Runner.command
 
     def fails(self, *words):
         raise UserError("failed: disk full", where="run")
 
-    monkeypatch.setattr(rounds_run._Runner, "command", fails)
+    monkeypatch.setattr(rounds_run.Runner, "command", fails)
     with pytest.raises(UserError, match="disk full"):
         run(store, tmp_path)
     with store.read() as db:
@@ -143,9 +145,9 @@ def test_a_stop_and_a_failure_lose_one_step_at_most(store, commands, tmp_path, m
         if self.look().state == "stopped":
             raise rounds_run.Stopped
 
-    monkeypatch.setattr(rounds_run._Runner, "command", stopped)
+    monkeypatch.setattr(rounds_run.Runner, "command", stopped)
     assert run(store, tmp_path)["state"] == "stopped"
-    monkeypatch.setattr(rounds_run._Runner, "command", whole)
+    monkeypatch.setattr(rounds_run.Runner, "command", whole)
     assert run(store, tmp_path)["state"] == "done"
     assert [words[0] for words in commands] == ["sample", "run"]
 
@@ -248,5 +250,32 @@ def test_the_store_may_be_away_for_a_while(store, commands, tmp_path, monkeypatc
             raise StoreUnavailable("the database does not answer")
         return "labeling"
 
-    monkeypatch.setattr(rounds_run._Runner, "label", look)
+    monkeypatch.setattr(rounds_run.Runner, "label", look)
     assert run(store, tmp_path)["state"] == "labeling" and next(away, None) is None
+
+
+def test_who_stops_a_round_waits_for_its_worker_that_is_writing(store, commands, tmp_path):
+    """On PostgreSQL both lock the job and then the round: neither waits for ever, and nothing of either is lost."""
+    with store.write() as db:
+        row = rounds.start_round(db, find_project(db, "loop"), RoundSettings(), tmp_path, waits=True)
+        rounds.enqueue(db, row)
+    claim = jobs.claim(store, "worker", ["round"])
+    other = Store.open(store.engine.url.render_as_string(False))
+
+    def stop():
+        with other.write() as db:
+            rounds.change_state(db, find_project(db, "loop"), "stopped")
+
+    thread = threading.Thread(target=stop)
+    with Lease(store, claim) as lease:
+        with rounds_run.Runner(lease, row, wait=False).write() as (_, mine):
+            thread.start()
+            time.sleep(0.3)
+            mine.state, mine.result = "labeling", {**mine.result, "items": 7}
+        thread.join(20)
+    assert not thread.is_alive()
+    with store.read() as db:
+        after = db.query(Round).one()
+        assert after.state == "stopped" and (after.result["stopped_at"], after.result["items"]) == ("labeling", 7)
+        assert jobs.open_job(db, "round loop") is None
+    other.close()

@@ -1,4 +1,7 @@
+import json
+
 import pytest
+from sqlalchemy import create_engine, text
 
 from tutelage.errors import UserError
 from tutelage.feedback.schema import Base
@@ -12,6 +15,42 @@ def test_the_migrations_make_the_tables_that_the_code_expects(store):
     with store.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_rounds_that_processes_ran_become_jobs(tmp_path):
+    """A store of before 0010: a round that was under way is a job, one that waits for people or its caller is none."""
+    from alembic import command
+
+    from tutelage.feedback.schema import Job
+    from tutelage.feedback.store import _migrations
+
+    engine = create_engine(f"sqlite:///{tmp_path / 'old.db'}")
+    config = _migrations()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+        for number, (state, result) in enumerate(
+            [("training", {"at": "/srv"}), ("labeling", {"at": "/srv"}), ("sampling", {}), ("done", {"at": "/srv"})]
+        ):
+            name = f"p{number}"
+            connection.execute(
+                text(
+                    "INSERT INTO project (id, name, overlap, gold_every, lease_seconds, instructions, paused, seed, created,"
+                    " screening) VALUES (:n, :n, 1, 0, 60, '', 0, '', 0, 0)"
+                ),
+                {"n": name},
+            )
+            connection.execute(
+                text("INSERT INTO round VALUES (:n, 1, '{}', :s, 0, '/srv/runs', '', :r, 5, 6)"),
+                {"n": name, "s": state, "r": json.dumps(result)},
+            )
+    engine.dispose()
+    store = Store.open(tmp_path / "old.db")
+    with store.read() as db:
+        (job,) = db.query(Job)
+        assert (job.project_id, job.kind, job.settings, job.at) == ("p0", "round", {"number": 1}, "/srv")
+        assert (job.state, job.attempts, job.folder, job.alone) == ("waiting", 0, "/srv/runs", "round p0")
+    store.close()
 
 
 def test_a_transaction_that_fails_leaves_nothing(store):
@@ -56,7 +95,6 @@ def test_a_locked_database_says_so(tmp_path, monkeypatch, empty_store):
 
 
 def test_answers_decisions_and_the_log_are_append_only(store, project):
-    from sqlalchemy import text
     from sqlalchemy.exc import DBAPIError
 
     from tutelage.feedback import adjudication, people, queue

@@ -18,8 +18,8 @@ from sqlalchemy import func, select
 from tutelage.errors import UserError
 from tutelage.feedback import people
 from tutelage.feedback.projects import create_project, import_records
-from tutelage.feedback.rounds import environment
 from tutelage.feedback.schema import Answer, Assignment, Task
+from tutelage.feedback.steps import environment
 from tutelage.web.workers import Workers
 
 LABELERS, OVERLAP, KILLS = 6, 2, 2

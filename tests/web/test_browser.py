@@ -17,7 +17,7 @@ from .chromium import ActionChains, By, Keys, Select, violations
 from .site import PASSWORD
 
 PATHS = ("/", "/people", "/p/round-1/mine", "/projects/round-1")
-PATHS += tuple(f"/projects/round-1/{name}" for name in ("rounds", "adjudicate", "screening"))
+PATHS += tuple(f"/projects/round-1/{name}" for name in ("rounds", "jobs", "adjudicate", "screening"))
 WANTED = "B > A = C > D"
 
 

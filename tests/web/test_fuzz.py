@@ -9,7 +9,6 @@ from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tutelage.feedback import rounds
 from tutelage.web.app import PARTS
 
 ROUTES = [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)]
@@ -95,7 +94,6 @@ segment = st.one_of(st.sampled_from(KNOWN), st.integers().map(str), text.filter(
 
 @pytest.fixture
 def admin(local, monkeypatch, tmp_path):
-    monkeypatch.setattr(rounds, "spawn", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     local.next()
     local.next("texts")

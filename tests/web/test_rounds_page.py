@@ -2,14 +2,13 @@
 
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
 
-from tutelage.feedback import rounds
+from tutelage.feedback import jobs, rounds
 from tutelage.feedback.projects import find_project
-from tutelage.feedback.schema import Audit, Round, Task
+from tutelage.feedback.schema import Audit, Job, Round, Task
 from tutelage.web import models
 
 FORM = {
@@ -28,29 +27,38 @@ PATH = "/projects/round-1/rounds"
 
 
 @pytest.fixture
-def spawned(monkeypatch, tmp_path):
-    """The processes that would have been started; runs lie below tmp_path."""
-    found = []
-    monkeypatch.setattr(rounds, "spawn", lambda store, project, out, log: found.append(project))
+def enqueued(filled, monkeypatch, tmp_path):
+    """The states of the rounds' jobs, the oldest first; runs lie below tmp_path."""
     monkeypatch.chdir(tmp_path)
-    return found
+
+    def states():
+        with filled.read() as db:
+            return [job.state for job in db.query(Job).filter_by(kind="round", project_id="round-1").order_by(Job.id)]
+
+    return states
 
 
-def test_a_lead_begins_watches_stops_and_goes_on(signed_in, filled, spawned):
+def test_a_lead_begins_watches_stops_and_goes_on(signed_in, filled, enqueued):
     lead = signed_in["lead"]
     assert "First round" in lead.get(PATH).text
-    assert lead.form(PATH, **FORM).status_code == 303 and spawned == ["round-1"]
+    assert lead.form(PATH, **FORM).status_code == 303 and enqueued() == ["waiting"]
     page = lead.get(PATH).text
+    assert "Waits for a worker" in page
     assert "models answer" in page and "5 prompts × 4" in page and ">Stop<" in page and "Start round" not in page
     assert lead.form(PATH, **FORM).status_code == 409  # one at a time
     assert lead.form(PATH + "/state", to="enough").status_code == 409
     assert lead.form(PATH + "/state", to="stopped").status_code == 303 and ">Go on<" in lead.get(PATH).text
-    with filled.write() as db:
-        db.query(Round).one().beat = time.time() - 100  # its process is gone
-    assert lead.form(PATH + "/state", to="continue").status_code == 303 and spawned == ["round-1"] * 2
+    assert enqueued() == ["stopped"]
+    assert lead.form(PATH + "/state", to="continue").status_code == 303 and enqueued() == ["stopped", "waiting"]
+    assert lead.form(PATH + "/state", to="continue").status_code == 303 and len(enqueued()) == 2  # one at a time
     with filled.write() as db:
         row = db.query(Round).one()
         assert row.state == "sampling"
+        job = db.query(Job).filter_by(state="waiting").one()
+        job.state, job.alone = "failed", None  # its workers died
+    assert "No job goes on with it" in lead.get(PATH).text and ">Go on<" in lead.get(PATH).text
+    with filled.write() as db:
+        row = db.query(Round).one()
         row.state, row.result = (
             "done",
             {"accuracy": 0.684, "accuracy_ci95": [0.65, 0.72], "comparisons": 12, "policy": "p"},
@@ -63,7 +71,7 @@ def test_a_lead_begins_watches_stops_and_goes_on(signed_in, filled, spawned):
     assert lead.form(PATH, **FORM | {"model": "p"}).status_code == 303
 
 
-def test_labels_of_the_round_are_counted(signed_in, filled, spawned):
+def test_labels_of_the_round_are_counted(signed_in, filled, enqueued):
     lead = signed_in["lead"]
     lead.form(PATH, **FORM)
     with filled.write() as db:
@@ -98,13 +106,13 @@ def test_labels_of_the_round_are_counted(signed_in, filled, spawned):
         ({"prompts": "-1"}, 400),
     ],
 )
-def test_a_lead_names_neither_paths_nor_addresses(signed_in, filled, spawned, change, status):
-    assert signed_in["lead"].form(PATH, **FORM | change).status_code == status and not spawned
+def test_a_lead_names_neither_paths_nor_addresses(signed_in, filled, enqueued, change, status):
+    assert signed_in["lead"].form(PATH, **FORM | change).status_code == status and not enqueued()
     with filled.read() as db:
         assert db.query(Round).count() == 0
 
 
-def test_an_administrator_may_name_an_endpoint(signed_in, filled, spawned):
+def test_an_administrator_may_name_an_endpoint(signed_in, filled, enqueued):
     admin = signed_in["admin"]
     assert admin.form(PATH, **FORM | {"endpoint": "http://x"}).status_code == 400
     assert admin.form(PATH, **FORM | {"endpoint": "openai:http://x/v1#m"}).status_code == 303
@@ -123,14 +131,14 @@ def test_runs_with_a_checkpoint_are_known(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def scorers(tmp_path, spawned):
+def scorers(tmp_path, enqueued):
     """Three runs: two reward models, and a policy."""
     for name, role in (("rm-1", "reward"), ("rm-2", "reward"), ("sft", "policy")):
         folder = tmp_path / "runs" / name / "checkpoints" / "latest"
         folder.mkdir(parents=True)
         (folder / "tutelage.json").write_text(json.dumps({"role": role}))
     (tmp_path / "runs" / "sft" / "checkpoints" / "latest" / "tutelage.json").write_text("[")  # says nothing
-    return spawned
+    return enqueued
 
 
 def test_a_lead_chooses_prompts_answers_and_order(signed_in, filled, scorers):
@@ -139,7 +147,7 @@ def test_a_lead_chooses_prompts_answers_and_order(signed_in, filled, scorers):
     assert "this project: the 4 that were imported" in page and "the embedded world" in page
     assert page.count('name="ensemble[]"') == 2 and "<option >runs/rm-1" not in page and "runs/sft</option>" in page
     chosen = {"data": "project", "prompts": "3", "ensemble[]": ["runs/rm-1", "runs/rm-2"]}
-    assert lead.form(PATH, **FORM | chosen).status_code == 303 and scorers == ["round-1"]
+    assert lead.form(PATH, **FORM | chosen).status_code == 303 and scorers() == ["waiting"]
     with filled.read() as db:
         settings = rounds.settings_of(db.query(Round).one())
     assert (settings.data, settings.prompts, settings.temperature, settings.max_new_tokens) == ("project", 3, 0.7, 33)
@@ -155,16 +163,17 @@ def test_one_reward_model_is_no_ensemble_and_no_prompts_no_round(signed_in, fill
     empty = lead.get("/projects/empty/rounds").text
     assert "no prompts of its own yet" in empty and 'value="project"' not in empty
     refused = lead.form("/projects/empty/rounds", **FORM | {"data": "project"})
-    assert refused.status_code == 422 and "no prompts of its own" in refused.text and not scorers
+    assert refused.status_code == 422 and "no prompts of its own" in refused.text and not scorers()
 
 
-def test_sampling_is_told_as_answers_and_time_left(signed_in, filled, spawned):
+def test_sampling_is_told_as_answers_and_time_left(signed_in, filled, enqueued):
     lead = signed_in["lead"]
     lead.form(PATH, **FORM)
-    assert "Getting ready" in lead.get(PATH + "/status").text
+    assert "Waits for a worker" in lead.get(PATH + "/status").text
     with filled.read() as db:
         folder = Path(db.query(Round).one().folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    assert jobs.claim(filled, "worker", ["round"]) is not None
+    assert "Getting ready" in lead.get(PATH + "/status").text
     (folder / "log.txt").write_text("a line of the log")
     told = {"label": "samples-0", "unit": "answer", "done": 5, "first": 0, "total": 20, "seconds": 50}
     (folder / rounds.PROGRESS).write_text(json.dumps(told))
@@ -181,7 +190,7 @@ def test_sampling_is_told_as_answers_and_time_left(signed_in, filled, spawned):
     assert "a line of the log" in page and "left</p>" not in page
 
 
-def test_the_accuracy_of_each_finished_round_is_told(signed_in, filled, spawned):
+def test_the_accuracy_of_each_finished_round_is_told(signed_in, filled, enqueued):
     with filled.write() as db:
         for number, accuracy in ((1, 0.641), (2, 0.702), (3, None)):
             result = {"accuracy": accuracy, "accuracy_ci95": accuracy and [0.6, 0.75], "comparisons": 100 * number}

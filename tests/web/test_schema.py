@@ -8,8 +8,6 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 
-from tutelage.feedback import rounds
-
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 EXAMPLES = int(os.environ.get("TUTELAGE_FUZZ", "2"))  # for each route; TUTELAGE_FUZZ=100 for a long run by hand
 
@@ -37,7 +35,6 @@ def check(raw, http, headers, skip=()):
 
 
 def test_the_pages(local, monkeypatch, tmp_path):
-    monkeypatch.setattr(rounds, "spawn", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     item = local.next()
     raw = local.http.app.openapi()

@@ -7,14 +7,13 @@ trained); they run in this process, because starting Python and its libraries th
 import json
 import re
 import shutil
-import threading
 
 import pytest
 from sqlalchemy import select
 
 from tutelage.cli.main import main
 from tutelage.data.formats import write_jsonl
-from tutelage.feedback import rounds, rounds_run
+from tutelage.feedback import jobs_run, rounds, rounds_run, steps
 from tutelage.feedback.projects import find_project
 from tutelage.feedback.schema import Answer
 from tutelage.records import Completion, Prompt
@@ -117,30 +116,20 @@ def labeler(site):
 
 
 @pytest.fixture
-def started(monkeypatch, tmp_path, nano):
-    """A folder with a run of a nano model, and rounds that run in threads of this process; the threads."""
+def started(monkeypatch, tmp_path, nano, lead):
+    """A folder with a run of a nano model, and a worker whose steps run in threads of this process."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(nano, "runs/nano/checkpoints/latest")
-    threads = []
 
     def command(self, *words):
-        monkeypatch.setenv("TUTELAGE_STORE", rounds.environment(self.store)["TUTELAGE_STORE"])
+        monkeypatch.setenv("TUTELAGE_STORE", steps.environment(self.store)["TUTELAGE_STORE"])
         with pytest.raises(SystemExit) as end:
             main(list(words))
         assert end.value.code == 0, words
 
-    def spawn(store, project_id, out, log):
-        go = threading.Thread(
-            target=rounds_run.run_rounds, args=(store, project_id, rounds.RoundSettings(), out), kwargs={"wait": True}
-        )
-        threads.append(go)
-        go.start()
-
-    monkeypatch.setattr(rounds_run._Runner, "command", command)
-    monkeypatch.setattr(rounds, "spawn", spawn)
-    yield threads
-    for thread in threads:
-        thread.join(60)
+    monkeypatch.setattr(rounds_run.Runner, "command", command)
+    with jobs_run.working(lead.store):
+        yield
 
 
 def test_from_a_project_to_a_reward_model(lead, labeler, files, started):

@@ -1,28 +1,20 @@
 """`tutelage feedback ACTION`: the store of people's answers, from the command line."""
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import Positional
 
+from tutelage.cli import feedback_jobs
+from tutelage.cli.feedback_store import StoreOptions, note, open_store
 from tutelage.cli.options import parse_words, show
 from tutelage.configs.rounds import RoundSettings
 from tutelage.errors import UserError, did_you_mean
 
 Kind = Literal["rank", "demonstrate", "steps", "prompts"]
 Role = Literal["admin", "lead", "labeler"]
-
-
-@dataclass(kw_only=True)
-class StoreOptions:
-    """Options of every action."""
-
-    store: str = field(default_factory=lambda: os.environ.get("TUTELAGE_STORE", "feedback.db"))
-    """A SQLite file, or postgresql://user@host/name; TUTELAGE_STORE when not given, else feedback.db."""
-    json: bool = False
 
 
 @dataclass(kw_only=True)
@@ -176,7 +168,7 @@ def serve(options: ServeOptions) -> None:
 
     proxies = trusted_proxies(options.trusted_proxy)
     bench = Workbench(Path(options.runs).expanduser())
-    store, listener = _open(options, create=True), listen(options.host, options.port)
+    store, listener = open_store(options, create=True), listen(options.host, options.port)
     serve(
         store,
         options.host,
@@ -192,7 +184,7 @@ def invite(options: InviteOptions) -> dict[str, Any]:
     from tutelage.feedback import people
     from tutelage.feedback.store import COMMAND_LINE
 
-    with _open(options).write() as db:
+    with open_store(options).write() as db:
         return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, COMMAND_LINE)}"}
 
 
@@ -203,7 +195,7 @@ def token(options: TokenOptions) -> dict[str, Any]:
     from tutelage.feedback.schema import ApiToken, Person
     from tutelage.feedback.store import COMMAND_LINE
 
-    with _open(options).write() as db:
+    with open_store(options).write() as db:
         if options.revoke:
             rows = db.scalars(select(ApiToken).filter_by(name=options.name, revoked=None)).all()
             if not rows:
@@ -225,7 +217,7 @@ def quality(options: QualityOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project
     from tutelage.feedback.quality import agreement, compare_all, gold_kappas, read_rankings
 
-    with _open(options).read() as db:
+    with open_store(options).read() as db:
         project = find_project(db, options.project)
         rankings = read_rankings(db, project)
         compared = compare_all(rankings)
@@ -282,11 +274,11 @@ def new(options: NewOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import create_project
 
     text = _text_file(options.instructions) if options.instructions else ""
-    with _open(options, create=True).write() as db:
+    with open_store(options, create=True).write() as db:
         project = create_project(
             db, options.name, overlap=options.overlap, gold_every=options.gold_every, instructions=text
         )
-        _audit(db, "make project", project.id)
+        note(db, "make project", project.id)
     return {"project": project.id}
 
 
@@ -298,7 +290,7 @@ def import_(options: ImportOptions) -> dict[str, Any]:
         raise UserError("the file is one of these", where="--gold, --answers, --screening", mend="give one of them")
     if options.labeler and not options.answers:
         raise UserError("names a labeler of no answers", where="option --labeler", mend="give --answers too")
-    with _open(options).write() as db:
+    with open_store(options).write() as db:
         project = find_project(db, options.project)
         if options.screening:
             done = import_screening(db, project, Path(options.file), options.screening)
@@ -313,7 +305,7 @@ def import_(options: ImportOptions) -> dict[str, Any]:
                 answers=options.answers,
                 labeler=options.labeler,
             )
-        _audit(db, "import", f"{project.id}: {done.tasks} tasks")
+        note(db, "import", f"{project.id}: {done.tasks} tasks")
     for line in done.left_out:
         show(f"left out: {line}")
     return {
@@ -329,7 +321,7 @@ def round_(options: RoundOptions) -> dict[str, Any]:
     from tutelage.feedback.rounds_run import run_rounds
 
     settings = RoundSettings(**{one.name: getattr(options, one.name) for one in fields(RoundSettings)})
-    store = _open(options)
+    store = open_store(options)
     out = Path(options.out)
     done = run_rounds(store, options.project, settings, out, count=options.rounds, wait=options.wait)
     return {"rounds": done} if options.json else {f"round {row.pop('round')}": row for row in done}
@@ -340,14 +332,14 @@ def export(options: ExportOptions) -> dict[str, Any]:
     from tutelage.feedback.projects import find_project
     from tutelage.feedback.quality import project_weights, read_rankings, soft_labels
 
-    store = _open(options)
+    store = open_store(options)
     with store.read() as db:
         project = find_project(db, options.project)
         weights = project_weights(db, project) if options.weights else None
         labels = soft_labels(read_rankings(db, project)) if options.soft else None
         counts = export_folder(db, project, Path(options.out), weights, labels)
     with store.write() as db:
-        _audit(db, "export", project.id)
+        note(db, "export", project.id)
     return {"out": options.out, **counts, **({"weights": weights} if options.weights else {})}
 
 
@@ -357,7 +349,7 @@ def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
 
     if bool(options.file) == (len(options.reward_models) > 1):
         raise UserError("needs a file, or two reward models or more", mend="give --file, or --reward-models A B")
-    store = _open(options)
+    store = open_store(options)
     if options.file:
         priorities = read_priorities(Path(options.file))
     else:
@@ -367,17 +359,17 @@ def prioritize(options: PrioritizeOptions) -> dict[str, Any]:
     with store.write() as db:
         project = find_project(db, options.project)
         items = set_priorities(db, project, priorities)
-        _audit(db, "prioritize", f"{project.id}: {items} items")
+        note(db, "prioritize", f"{project.id}: {items} items")
     return {"items": items}
 
 
 def backup(options: BackupOptions) -> dict[str, Any]:
     from tutelage.feedback import copies
 
-    store = _open(options)
+    store = open_store(options)
     copies.backup(store, Path(options.out))
     with store.write() as db:
-        _audit(db, "backup", Path(options.out).name)
+        note(db, "backup", Path(options.out).name)
     return {"out": options.out}
 
 
@@ -393,6 +385,8 @@ ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | No
     "import": (ImportOptions, import_, "add prompts and completions to label"),
     "prioritize": (PrioritizeOptions, prioritize, "say which items come first"),
     "round": (RoundOptions, round_, "samples → labels → training, and again"),
+    "jobs": (feedback_jobs.JobsOptions, feedback_jobs.jobs, "what goes on behind the pages; stop, try again"),
+    "work": (feedback_jobs.WorkOptions, feedback_jobs.work, "do the jobs of a store, here"),
     "export": (ExportOptions, export, "write the answers as records to train on"),
     "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
     "invite": (InviteOptions, invite, "a link that makes one account"),
@@ -419,18 +413,6 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
     if result is not None and not options.json:
         print("\n".join(f"{name}: {value}" for name, value in result.items()))
     return result
-
-
-def _open(options: StoreOptions, *, create: bool = False) -> Any:
-    from tutelage.feedback import Store
-
-    return Store.open(options.store, create=create)
-
-
-def _audit(db: Any, action: str, detail: str) -> None:
-    from tutelage.feedback.store import COMMAND_LINE, audit
-
-    audit(db, COMMAND_LINE, action, detail)
 
 
 def _text_file(path: str) -> str:

@@ -63,9 +63,10 @@ def main(verb: str, arguments: list[str]) -> None:
     with listen(options.host, options.port) as listener:
         from tutelage.engine.device import use
         from tutelage.feedback import Store
+        from tutelage.feedback.jobs_run import working
         from tutelage.serving.server import serve
         from tutelage.web.one_port import OnePort
-        from tutelage.web.server import go_on, is_local, welcome
+        from tutelage.web.server import is_local, welcome
         from tutelage.workbench.bench import Workbench
 
         use(options.device)
@@ -76,10 +77,10 @@ def main(verb: str, arguments: list[str]) -> None:
         def with_pages(api: Any, address: str) -> OnePort:
             print(f"pages: {address}/ (labels in {options.store})", file=sys.stderr, flush=True)
             welcome(store, address, local)
-            go_on(store)
             return OnePort(api, store, local=local, workbench=bench)
 
-        serve(models, listener, options.batch_size, options.dtype, with_pages, proxies)
+        with working(store):
+            serve(models, listener, options.batch_size, options.dtype, with_pages, proxies)
 
 
 def named(specs: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -29,6 +29,11 @@ def bundles(cluster: ClusterConfig) -> list[dict[str, float]]:
     ]
 
 
+def reserved(cluster: ClusterConfig) -> list[dict[str, float]]:
+    """Those of the bundles that must be there before a stage begins: the trainer's, and the least samplers'."""
+    return bundles(cluster)[: 1 + cluster.sure]
+
+
 def check_placement(cluster: ClusterConfig, stages: list[tuple[str, str, StageConfig]]) -> None:
     """A UserError for a block that does nothing, or asks for what a stage cannot do."""
     placed = [(stage, config) for stage, _, config in stages if is_placed(config)]
@@ -51,7 +56,8 @@ def shown(cluster: ClusterConfig, stages: list[tuple[str, str, StageConfig]]) ->
         where = "1 trainer and the samplers" if is_placed(config) else "this process"
         lines.append(f"{stage}: {where}")
     lines.append(f"trainer: {trainer}; begun anew at most {cluster.restarts} times")
-    lines += [f"sampler {number}: {resources}" for number, resources in enumerate(samplers, 1)]
+    for number, resources in enumerate(samplers, 1):
+        lines.append(f"sampler {number}: {resources}{'' if number <= cluster.sure else ', when there is room'}")
     total: dict[str, float] = {}
     for one in bundles(cluster):
         for name, amount in one.items():

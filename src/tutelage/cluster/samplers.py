@@ -1,7 +1,8 @@
 """Workers that sample with the trainer's weights, and the pool that divides prompts among them.
 
 A worker may die at any moment: its prompts go to another, a new worker takes its place, and since an answer hangs on
-its prompt's seed and the weights alone, it is the same whoever draws it. Weights go through Ray's object store.
+its prompt's seed and the weights alone, it is the same whoever draws it. One that has no place in the cluster yet is
+waited for while the others work. Weights go through Ray's object store.
 """
 
 import sys
@@ -57,27 +58,35 @@ class Sampler:
         return draw(self.policy, request.prompts, request.count, request.params, request.seed, request.max_length)
 
 
+@dataclass(frozen=True)
+class Seated:
+    """A worker, and which of the cluster's samplers it is."""
+
+    worker: Any
+    seat: int
+
+
 class Pool:
     """`samplers` workers; `draw` gives what one process would draw."""
 
-    def __init__(self, ray: Any, start: Callable[[], Any], cluster: ClusterConfig):
-        """start: makes a worker, an actor that does what `Sampler` does."""
+    def __init__(self, ray: Any, start: Callable[[int], Any], cluster: ClusterConfig):
+        """start: makes the worker of a seat, an actor that does what `Sampler` does."""
         self.ray, self.start, self.cluster = ray, start, cluster
         self.version = 0
-        self.starting: dict[Any, Any] = {}  # the answer of `ready` -> worker
-        self.idle: list[Any] = []
-        self.busy: dict[Any, tuple[Any, int]] = {}  # a future -> its worker, its part's number
+        self.starting: dict[Any, Seated] = {}  # the answer of `ready` -> worker
+        self.idle: list[Seated] = []
+        self.busy: dict[Any, tuple[Seated, int]] = {}  # a future -> its worker, its part's number
         self.waiting: deque[int] = deque()
         self.parts: list[Request] = []
         self.found: dict[int, list[list[Sample]]] = {}
         self.weights: Any = None
         self.deaths = 0
-        for _ in range(cluster.samplers):
-            self._start()
+        for seat in range(cluster.samplers):
+            self._start(seat)
 
-    def _start(self) -> None:
-        worker = self.start()
-        self.starting[worker.ready.remote()] = worker
+    def _start(self, seat: int) -> None:
+        worker = self.start(seat)
+        self.starting[worker.ready.remote()] = Seated(worker, seat)
 
     @property
     def off_policy(self) -> bool:
@@ -108,8 +117,8 @@ class Pool:
     def _give(self) -> None:
         """Each idle worker gets one part."""
         while self.idle and self.waiting:
-            worker, number = self.idle.pop(), self.waiting.popleft()
-            self.busy[worker.draw.remote(self.weights, self.version, self.parts[number])] = (worker, number)
+            one, number = self.idle.pop(), self.waiting.popleft()
+            self.busy[one.worker.draw.remote(self.weights, self.version, self.parts[number])] = (one, number)
 
     def _finish(self) -> list[list[Sample]]:
         while len(self.found) < len(self.parts):
@@ -125,7 +134,7 @@ class Pool:
     def _take(self, future: Any) -> None:
         """What a worker answered; if it died, its part waits again and another worker is started."""
         starting = self.starting.pop(future, None)
-        worker, number = (starting, None) if starting is not None else self.busy.pop(future)
+        one, number = (starting, None) if starting is not None else self.busy.pop(future)
         try:
             answer = self.ray.get(future)
         except self.ray.exceptions.RayActorError as error:
@@ -135,10 +144,11 @@ class Pool:
             print(f"a sampler died ({str(error).splitlines()[0]}); another takes its place", file=sys.stderr)
             if number is not None:
                 self.waiting.appendleft(number)
-            self._start()
+            self.ray.kill(one.worker)  # it may be out of reach only, and would keep its place
+            self._start(one.seat)
             return
         beat()
-        self.idle.append(worker)
+        self.idle.append(one)
         if number is not None:
             self.found[number] = answer
 

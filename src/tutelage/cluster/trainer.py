@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from tutelage.cluster.placement import HERE, address, bundles
+from tutelage.cluster.placement import HERE, address, bundles, reserved
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError
@@ -29,11 +29,16 @@ class Trainer:
         from tutelage.recipe import stage_function
 
         os.chdir(folder)
-        resources, place = bundles(cluster)[1], PlacementGroupSchedulingStrategy(group)
+        resources, model = bundles(cluster)[1], str(resolve(config.model))
         options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
-        kind = ray.remote(Sampler).options(**options, scheduling_strategy=place)
-        model = str(resolve(config.model))
-        with using(Pool(ray, lambda: kind.remote(model, config.dtype), cluster)):
+
+        def start(seat: int) -> Any:
+            # The seat's bundle of the group; the others wait until the cluster, or what scales it, has room for them.
+            kept = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1 + seat)
+            place = kept if seat < cluster.sure else "DEFAULT"
+            return ray.remote(Sampler).options(**options, scheduling_strategy=place).remote(model, config.dtype)
+
+        with using(Pool(ray, start, cluster)):
             return stage_function(verb)(config)
 
 
@@ -67,12 +72,12 @@ def _whole(cluster: ClusterConfig, name: str) -> int:
 
 
 def _room(ray: Any, cluster: ClusterConfig) -> Any:
-    """The resources of all actors together, or a UserError that says what there is."""
-    group = ray.util.placement_group(bundles(cluster), strategy="PACK")
+    """The resources of all that must be there, together, or a UserError that says what there is."""
+    group = ray.util.placement_group(reserved(cluster), strategy="PACK")
     if not group.wait(PATIENCE):
         ray.util.remove_placement_group(group)
         there = {name: amount for name, amount in ray.cluster_resources().items() if name in ("CPU", "GPU")}
-        what = f"the cluster has no room for {bundles(cluster)}; it has {there}"
+        what = f"the cluster has no room for {reserved(cluster)}; it has {there}"
         raise UserError(what, where="cluster", mend="ask for less, or wait for more machines")
     return group
 

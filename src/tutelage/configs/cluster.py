@@ -12,6 +12,9 @@ class ClusterConfig:
 
     samplers: int = 2
     """Workers that draw answers with the trainer's weights."""
+    least_samplers: int | None = None
+    """So many have their place before the run begins, and keep it; the others join when the cluster has room for them, and
+    may leave with their machine. All of them when not given."""
     sampler_cpus: float = 1.0
     sampler_gpus: float = 0.0
     trainer_cpus: float = 1.0
@@ -33,6 +36,13 @@ class ClusterConfig:
         for name in ("sampler_gpus", "trainer_gpus", "restarts"):
             if getattr(self, name) < 0:
                 self._refuse(name, "give zero or a number above it")
+        if self.least_samplers is not None and not 1 <= self.least_samplers <= self.samplers:
+            self._refuse("least_samplers", f"give a number from 1 to {self.samplers}, that of the samplers")
+
+    @property
+    def sure(self) -> int:
+        """Samplers whose place is kept for them."""
+        return self.samplers if self.least_samplers is None else self.least_samplers
 
     def _refuse(self, name: str, mend: str) -> None:
         raise UserError(f"{getattr(self, name)!r} cannot be used", where=f"cluster, key {name}", mend=mend)

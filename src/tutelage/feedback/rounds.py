@@ -1,34 +1,30 @@
-"""Rounds of a project: what one is to do, where it stands, and the process that runs it.
+"""Rounds of a project: what one is to do, where it stands, and the job that does it.
 
-A round is a row whose process gives signs of life (`beat`) and holds a lock in the round's folder, which the system
-opens when the process and its step have ended, however they end.
+A round is a row, and a job of the store's queue while there is work. A lock in the round's folder, which the system
+opens when a step has ended, however it ended, keeps a worker from what a step of the last one still does there.
 """
 
 import fcntl
 import json
 import math
 import os
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session as Db
 
 from tutelage.configs.rounds import RoundSettings
+from tutelage.feedback import jobs
 from tutelage.feedback.queue import Refused
-from tutelage.feedback.schema import Project, Round, Task
-from tutelage.feedback.store import Store, audit
+from tutelage.feedback.schema import Job, Project, Round, Task
+from tutelage.feedback.steps import LOG, PROGRESS, tail
+from tutelage.feedback.store import Store
 
 ACTIVE = ("sampling", "labeling", "training")
-ALIVE_SECONDS = 30.0  # the process gives a sign of life every few seconds
 RECIPES = {"reward-round": "a reward model", "ppo-round": "a reward model, then the policy by PPO"}
-COMMAND = (sys.executable, "-m", "tutelage")
-TAIL = 2_000  # characters of the log that the page shows
-PROGRESS = "progress.json"  # in the round's folder, written by the step that runs
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Doing:
 
 @dataclass(frozen=True)
 class Standing:
-    """A round as the page and the command tell it."""
+    """A round as the page and the command tell it. alive: it goes on by itself; waits: for a worker."""
 
     number: int
     state: str
@@ -64,6 +60,7 @@ class Standing:
     log: str
     said: str
     doing: Doing | None = None
+    waits: bool = False
 
     @property
     def share(self) -> float:
@@ -86,7 +83,6 @@ def start_round(db: Db, project: Project, settings: RoundSettings, out: Path, *,
         folder=str(folder),
         result=waiting({}, waits),
         created=now,
-        beat=now,
     )
     db.add(row)
     db.flush()
@@ -94,9 +90,9 @@ def start_round(db: Db, project: Project, settings: RoundSettings, out: Path, *,
 
 
 def waiting(result: dict[str, Any], waits: bool) -> dict[str, Any]:
-    """A round's results, with the folder (`at`) where a process that waits for people runs it, or without.
+    """A round's results, with the folder (`at`) where its steps start when people have labeled it, or without.
 
-    Such a round is taken up again when its process was killed; one that its caller goes on with is not.
+    Such a round goes on by itself then; one that its caller goes on with does not.
     """
     rest = {name: value for name, value in result.items() if name != "at"}
     return {**rest, "at": os.getcwd()} if waits else rest
@@ -131,21 +127,23 @@ def standings(db: Db, project: Project, now: float) -> list[Standing]:
     found = []
     for row in db.scalars(select(Round).filter_by(project_id=project.id).order_by(Round.number.desc())):
         labeled, needed = labels(db, row)
-        alive = row.state in ACTIVE and (now - row.beat < ALIVE_SECONDS or is_held(Path(row.folder)))
-        log = _tail(Path(row.folder) / "log.txt") if row.state in ("failed", "stopped") else ""
+        job = jobs.open_job(db, _alone(row)) if row.state in ACTIVE else None
+        works = job is not None and job.state == "running" and job.until > now
+        by_itself = row.state == "labeling" and "at" in row.result
         found.append(
             Standing(
                 row.number,
                 row.state,
                 labeled,
                 needed,
-                alive,
+                job is not None or by_itself,
                 row.enough,
                 row.result,
                 settings_of(row),
-                log,
+                tail(Path(row.folder) / LOG) if row.state in ("failed", "stopped") else "",
                 row.said,
-                doing_of(row) if alive else None,
+                doing_of(row) if works else None,
+                job is not None and not works,
             )
         )
     return found
@@ -174,39 +172,78 @@ def shares(settings: RoundSettings) -> list[int]:
     return [len(range(i, settings.samples, len(settings.model))) for i in range(len(settings.model))]
 
 
-def _tail(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        text = file.read().decode("utf-8", "replace")
-    return "\n".join(line.rpartition("\r")[2] for line in text.splitlines()[-8:])
-
-
 def change_state(db: Db, project: Project, state: str) -> Round:
-    """Stop what runs, or take a stopped or failed round up again where it was."""
+    """Stop what runs, or take a stopped, failed or left round up again where it was."""
     row = last_round(db, project)
     if row is None:
         raise Refused("There is no round.")
     if state == "stopped":
+        job = jobs.open_job(db, _alone(row), locked=True)  # before the round, as its worker does, which may be writing
+        db.refresh(row, with_for_update=True)
         if row.state not in ACTIVE:
             raise Refused("The round is not running.")
         row.result, row.state = {**row.result, "stopped_at": row.state}, "stopped"
+        if job is not None:
+            jobs.stop(db, job)
     elif state == "continue":
         if row.state in ("stopped", "failed"):
             row.state, row.said = row.result.get("stopped_at", "sampling"), ""
         elif row.state == "done":
             raise Refused("The round is done.")
+        row.result = waiting(row.result, True)
+        enqueue(db, row)
     elif state == "enough":
         if row.state != "labeling" or not labels(db, row)[0]:
             raise Refused("There is nothing to train on yet.")
         row.enough = True
+        if "at" in row.result:
+            enqueue(db, row)
     else:
         raise Refused("A round can be stopped, continued, or trained now.")
     return row
 
 
-def hold(folder: Path) -> IO[bytes] | None:
+def _alone(row: Round) -> str:
+    return f"round {row.project_id}"
+
+
+def enqueue(db: Db, row: Round) -> Job | None:
+    """A job that does what is to be done of the round; None where there is one."""
+    at = Path(row.result["at"]) if "at" in row.result else None
+    return jobs.put(db, "round", row.project_id, {"number": row.number}, folder=Path(row.folder), at=at)
+
+
+def change_job(db: Db, row: Job, to: str) -> None:
+    """Stop a job or, with "again", begin it again; a round's state goes along with its job's."""
+    if row.kind == "round":
+        change_state(db, db.get_one(Project, row.project_id), "stopped" if to == "stop" else "continue")
+    elif to == "stop":
+        jobs.stop(db, row)
+    else:
+        jobs.retry(db, row)
+
+
+def wake(store: Store) -> list[str]:
+    """Jobs for the rounds that go on by themselves and have all their labels; says which."""
+    with store.read() as db:
+        rows = [row for row in db.scalars(select(Round).filter_by(state="labeling")) if _is_labeled(db, row)]
+    found = []
+    for row in rows:
+        with store.write() as db:
+            now = db.get_one(Round, (row.project_id, row.number), with_for_update=True)
+            if now.state == "labeling" and enqueue(db, now) is not None:
+                found.append(f"round {row.number} of {row.project_id}")
+    return found
+
+
+def _is_labeled(db: Db, row: Round) -> bool:
+    if "at" not in row.result or jobs.open_job(db, _alone(row)) is not None:
+        return False
+    labeled, needed = labels(db, row)
+    return row.enough or (0 < needed <= labeled)
+
+
+def locked(folder: Path) -> IO[bytes] | None:
     """The round's lock, for as long as the file, or a child's copy of it, is open; None where another process has it."""
     file = (folder / ".runner").open("ab")
     try:
@@ -215,66 +252,3 @@ def hold(folder: Path) -> IO[bytes] | None:
         file.close()
         return None
     return file
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process on this machine runs the round, or a step that outlived it."""
-    if not (folder / ".runner").exists():
-        return False
-    file = hold(folder)
-    if file is not None:
-        file.close()
-    return file is None
-
-
-def is_running(row: Round, now: float) -> bool:
-    """Whether a process runs it: here, or where its folder is."""
-    folder = Path(row.folder)
-    alive = is_held(folder) if folder.is_dir() else now - row.beat < ALIVE_SECONDS
-    return row.state in ACTIVE and alive
-
-
-def spawn(store: Store, project_id: str, out: Path, log: Path, at: Path | None = None) -> None:
-    """A process of its own that goes on with the project's round; it outlives this one, and the store tells of it."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    words = ["feedback", "round", "--project", project_id, "--wait", "--out", str(out)]
-    with log.open("ab") as file:
-        subprocess.Popen(
-            [*COMMAND, *words],
-            cwd=at,
-            env=environment(store),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-
-
-def take_up(store: Store) -> list[str]:
-    """Go on with the rounds of this machine whose processes are gone, killed or by a reboot; says which.
-
-    Several servers may start at once: the one that changes the sign of life that all of them read goes on.
-    """
-    with store.read() as db:
-        rows = list(db.scalars(select(Round).where(Round.state.in_(ACTIVE))))
-    found = []
-    for row in rows:
-        folder, at = Path(row.folder), Path(row.result.get("at", ""))
-        if "at" not in row.result or not folder.is_dir() or not at.is_dir() or is_held(folder):
-            continue
-        mine = update(Round).where(Round.project_id == row.project_id, Round.number == row.number)
-        with store.write() as db:
-            mine = mine.where(Round.beat == row.beat, Round.state == row.state)
-            if not db.execute(mine.values(beat=time.time())).rowcount:  # type: ignore[attr-defined]
-                continue
-            audit(db, None, "round: taken up", f"{row.project_id}: {row.number}")
-        spawn(store, row.project_id, folder.parent.parent, folder / "process.txt", at)
-        found.append(f"round {row.number} of {row.project_id}")
-    return found
-
-
-def environment(store: Store) -> dict[str, str]:
-    """The store's address goes by the environment: a command line, with a password in it, is for all to read."""
-    url = store.engine.url
-    address = os.path.abspath(url.database or "") if url.drivername == "sqlite" else url.render_as_string(False)
-    return {**os.environ, "TUTELAGE_STORE": address}

@@ -1,64 +1,45 @@
 """Runs rounds step by step. Each step is a `tutelage` command of its own, so that a stop loses one step's work at most."""
 
-import ctypes
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session as Db
 
 from tutelage.configs.rounds import PROJECT
 from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
-from tutelage.feedback import rounds
+from tutelage.feedback import jobs
+from tutelage.feedback.jobs import Claim, Lost
+from tutelage.feedback.lease import POLL, Lease, patiently, worker_name
 from tutelage.feedback.projects import find_project, import_records, read_samples
 from tutelage.feedback.round_prompts import chosen_prompts
 from tutelage.feedback.rounds import (
     ACTIVE,
-    PROGRESS,
     RoundSettings,
-    environment,
+    enqueue,
     following,
-    hold,
     labels,
     last_round,
+    locked,
     settings_of,
     shares,
     start_round,
     waiting,
 )
 from tutelage.feedback.schema import Round, Task
-from tutelage.feedback.store import COMMAND_LINE, Store, StoreUnavailable, audit
+from tutelage.feedback.steps import StepFailed, run_step
+from tutelage.feedback.store import COMMAND_LINE, Store, audit
 from tutelage.records import Completion, Prompt
-
-T = TypeVar("T")
-POLL = 1.0  # seconds between looks at the store
-HANDOVER = 5.0  # seconds in which a process that was stopped, or lost its parent, lets the round go
-PATIENCE = 900.0  # seconds that the store may be away
 
 
 class Stopped(Exception):
     """Somebody stopped the round."""
-
-
-def patiently(work: Callable[[], T]) -> T:
-    """What `work` returns, tried again while the database is restarted or its disk is full."""
-    last = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return work()
-        except StoreUnavailable as error:
-            if time.monotonic() > last:
-                raise
-            print(f"the store: {error}; tries again", file=sys.stderr, flush=True)
-            time.sleep(POLL)
 
 
 def run_rounds(
@@ -66,7 +47,7 @@ def run_rounds(
 ) -> list[dict[str, Any]]:
     """Go on with the open round, or begin one; then `count - 1` more. Returns what is known of each.
 
-    Who starts a round from the page is in the audit log already, and the process that goes on with it adds nothing.
+    This process is the worker of the round's job; where it is killed, another worker of the store takes the job.
     """
     told = []
     for number in range(count):
@@ -80,42 +61,95 @@ def run_rounds(
             elif row.state in ("stopped", "failed"):
                 row.state = row.result.get("stopped_at", "sampling")
                 audit(db, COMMAND_LINE, "round: continue", f"{project_id}: {row.number}")
-        finished = _Runner(store, project_id, row.number, Path(row.folder), settings_of(row), wait).run()
-        told.append(finished)
-        if finished["state"] != "done":
+            made = enqueue(db, row)
+            claim = jobs.take(db, made, worker_name()) if made is not None else None
+            other = jobs.open_job(db, f"round {project_id}")
+        if claim is None and other is not None:
+            claim = _claimed(store, other.id)
+        if claim is not None:
+            _in_the_foreground(store, claim, row, wait)
+        told.append(patiently(lambda row=row: _told(store, row)))  # type: ignore[misc]
+        if told[-1]["state"] != "done":
             break
     return told
 
 
-class _Runner:
-    def __init__(self, store: Store, project_id: str, number: int, folder: Path, settings: RoundSettings, wait: bool):
-        self.store, self.project_id, self.number = store, project_id, number
-        self.folder, self.settings, self.wait = folder, settings, wait
+def _claimed(store: Store, job_id: int) -> Claim | None:
+    """The job, once its lease has ended; None where a worker lives that renews it."""
+    seen = None
+    while (claim := jobs.claim(store, worker_name(), ("round",), job_id)) is None:
+        with store.read() as db:
+            row = jobs.job_of(db, job_id)
+        if row.state not in jobs.OPEN or (seen is not None and row.until != seen):
+            return None
+        seen = row.until
+        time.sleep(POLL)
+    return claim
+
+
+def _in_the_foreground(store: Store, claim: Claim, row: Round, wait: bool) -> None:
+    """Whoever sees the failure tries again: it is the round's, and no other worker's."""
+    with Lease(store, claim) as lease:
+        state, said = "done", ""
+        try:
+            with lease.write() as db:
+                here = db.get_one(Round, (row.project_id, row.number))
+                here.result = waiting(here.result, wait)
+            Runner(lease, row, wait).run()
+        except Lost:
+            return
+        except UserError as error:
+            state, said = "failed", str(error)
+            raise
+        except BaseException:
+            state = "stopped"
+            raise
+        finally:
+            patiently(lambda: _ended(store, claim, state, said))
+
+
+def _ended(store: Store, claim: Claim, state: str, said: str) -> None:
+    try:
+        with store.write() as db:
+            jobs.end(db, claim, state, said)
+    except Lost:
+        return
+
+
+def _told(store: Store, row: Round) -> dict[str, Any]:
+    with store.read() as db:
+        row = db.get_one(Round, (row.project_id, row.number))
+        labeled, needed = labels(db, row)
+    known = waiting(row.result, False)
+    return {"round": row.number, "state": row.state, "labels": f"{labeled} of {needed}", **known}
+
+
+def do_round(lease: Lease) -> dict[str, Any]:
+    """The job of a round: the steps until people are asked, or those after that."""
+    claim = lease.claim
+    with lease.store.read() as db:
+        row = db.get_one(Round, (claim.project_id, claim.settings["number"]))
+    Runner(lease, row, wait=False, again=not claim.last).run()
+    return {"round": row.number}
+
+
+class Runner:
+    def __init__(self, lease: Lease, row: Round, wait: bool, *, again: bool = False):
+        """wait: for people. again: whether a step that failed for a reason that may pass is tried again by the queue."""
+        self.lease, self.store, self.wait, self.again = lease, lease.store, wait, again
+        self.project_id, self.number, self.settings = row.project_id, row.number, settings_of(row)
+        self.folder = Path(row.folder)
         self.lock: IO[bytes] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self) -> dict[str, Any]:
-        """The steps that are left; none where another process is at them."""
-        if self._hold():
-            assert self.lock is not None
-            with self.lock:
-                self._steps()
-        return patiently(self._told)
-
-    def _hold(self) -> bool:
-        """Whether this process runs the round. Waits for a step that outlived its process; leaves the round to a
-        process that gives signs of life."""
-        seen, begun = None, time.monotonic()
-        while (lock := hold(self.folder)) is None:
-            row = patiently(self._read)
-            beats = seen is not None and row.beat != seen
-            if row.state not in ACTIVE or beats:
-                return False
-            if time.monotonic() > begun + HANDOVER:
-                seen = row.beat
+    def run(self) -> None:
+        """The steps that are left. Waits for a step that outlived its worker."""
+        while (lock := locked(self.folder)) is None:
+            if patiently(self.look).state not in ACTIVE:
+                return
             time.sleep(POLL)
         self.lock = lock
-        return True
+        with lock:
+            self._steps()
 
     def _steps(self) -> None:
         steps: dict[str, Callable[[], str]] = {
@@ -123,7 +157,7 @@ class _Runner:
             "labeling": self.label,
             "training": self.train,
         }
-        state = patiently(self._begin)
+        state = patiently(self.look).state
         try:
             while state in steps:
                 following_state = patiently(steps[state])
@@ -134,87 +168,52 @@ class _Runner:
         except Stopped:
             return
         except UserError as error:
-            self.change(state="failed", said=str(error), stopped_at=state)
+            if not (self.again and isinstance(error, StepFailed)):
+                self.change(state="failed", said=str(error), stopped_at=state)
             raise
         except KeyboardInterrupt:  # somebody who is there; a signal to end finds the round taken up again
             self.change(state="stopped", stopped_at=state)
             raise
 
-    def _begin(self) -> str:
-        """The step that the round is at; says whether a server takes it up when this process was killed."""
-        with self.store.write() as db:
-            row = db.get_one(Round, (self.project_id, self.number))
-            row.beat, row.result = time.time(), waiting(row.result, self.wait)
-            return row.state
-
-    def _read(self) -> Round:
+    def look(self) -> Round:
+        """The round as it stands; Lost or Ending where this worker is to leave it."""
+        self.lease.check()
         with self.store.read() as db:
             return db.get_one(Round, (self.project_id, self.number))
 
-    def _told(self) -> dict[str, Any]:
-        with self.store.read() as db:
-            row = db.get_one(Round, (self.project_id, self.number))
-            labeled, needed = labels(db, row)
-        known = waiting(row.result, False)
-        return {"round": self.number, "state": row.state, "labels": f"{labeled} of {needed}", **known}
-
-    def look(self) -> Round:
-        """The round as it stands; says that this process lives."""
-
-        def beat() -> Round:
-            with self.store.write() as db:
-                row = db.get_one(Round, (self.project_id, self.number))
-                row.beat = time.time()
-                return row
-
-        return patiently(beat)
+    @contextmanager
+    def write(self) -> Iterator[tuple[Db, Round]]:
+        """A transaction of the worker that has the round; Stopped where somebody stopped it."""
+        try:
+            with self.lease.write() as db:
+                row = db.get_one(Round, (self.project_id, self.number), with_for_update=True)
+                if row.state not in ACTIVE:
+                    raise Stopped
+                yield db, row
+        except Lost:
+            with self.store.read() as db:
+                if db.get_one(Round, (self.project_id, self.number)).state not in ACTIVE:
+                    raise Stopped from None
+            raise
 
     def change(self, **values: Any) -> None:
         patiently(lambda: self._change(**values))
 
     def _change(self, **values: Any) -> None:
-        with self.store.write() as db:
-            row = db.get_one(Round, (self.project_id, self.number))
-            if row.state not in ACTIVE:
-                raise Stopped
-            row.beat = time.time()
+        with self.write() as (_, row):
             row.state = values.pop("state", row.state)
             row.said = values.pop("said", row.said)
             if values:
                 row.result = {**row.result, **values}
 
+    def check(self) -> None:
+        if patiently(self.look).state not in ACTIVE:
+            raise Stopped
+
     def command(self, *words: str) -> None:
         """A step; UserError with its last words where it fails."""
-        shown = ["tutelage", *words]
-        print(f"round {self.number}: {' '.join(shown)}", file=sys.stderr, flush=True)
-        log, told = self.folder / "log.txt", self.folder / PROGRESS
-        told.unlink(missing_ok=True)
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                [*rounds.COMMAND, *words],
-                env={**environment(self.store), "TUTELAGE_PROGRESS": os.path.abspath(told)},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                pass_fds=(self.lock.fileno(),) if self.lock else (),  # held until the step has ended, too
-                preexec_fn=_end_with_parent(),
-            )
-            try:
-                while process.poll() is None:
-                    if self.look().state not in ACTIVE:
-                        raise Stopped
-                    try:
-                        process.wait(POLL)
-                    except subprocess.TimeoutExpired:
-                        continue
-            finally:
-                if process.poll() is None:
-                    process.terminate()
-                    process.wait()
-        if process.returncode:
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            last = next((line for line in reversed(said) if line.strip()), "no word")
-            raise UserError(f"failed: {last}", where=f"round {self.number}, {words[0]}", mend=f"see {log}; then go on")
+        name, at = f"round {self.number}", self.lease.claim.at
+        run_step(self.store, words, self.folder, self.check, name=name, at=at, lock=self.lock)
 
     def sample(self) -> str:
         """K answers a prompt, shared among the models; all of them into the queue, or none."""
@@ -231,8 +230,8 @@ class _Runner:
                 self.command(*words)
             asked, completions = read_samples(file)
             prompts |= {one.id: one for one in asked}
-            drawn += [replace(one, id=f"r{self.number}-{i}-{one.id}", text=_storable(one.text)) for one in completions]
-        with self.store.write() as db:
+            drawn += [replace(one, id=f"r{self.number}-{i}-{one.id}", text=storable(one.text)) for one in completions]
+        with self.write() as (db, _):
             project = find_project(db, self.project_id)
             done = import_records(
                 db, project, prompts.values(), drawn, where=f"round {self.number}", number=self.number
@@ -304,20 +303,6 @@ class _Runner:
         return "done"
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """A young model draws any byte; a zero is one that no database of text takes."""
     return text.replace("\x00", "\ufffd")
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """For a step: on Linux it gets SIGTERM (training saves a checkpoint) when the process that started it is killed."""
-    if sys.platform != "linux":
-        return None
-    library, parent, set_death_signal = ctypes.CDLL(None), os.getpid(), 1
-
-    def ask() -> None:
-        library.prctl(set_death_signal, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it was killed meanwhile
-            os._exit(1)
-
-    return ask

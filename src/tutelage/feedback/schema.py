@@ -245,7 +245,7 @@ class Settlement(Base):
 class Round(Base):
     """Samples → labels → training. state: sampling, labeling, training, done, failed or stopped.
 
-    enough: train with the labels there are. beat: when the process that runs it last gave a sign of life.
+    enough: train with the labels there are. A job does it: see `Job`.
     """
 
     __tablename__ = "round"
@@ -258,7 +258,46 @@ class Round(Base):
     said: Mapped[str] = mapped_column(Text, default="")
     result: Mapped[dict[str, Any]]
     created: Mapped[float]
-    beat: Mapped[float]
+
+
+class Job(Base):
+    """Work that goes on behind the pages. kind: round, sample, label or quality; state: waiting, running, done, failed
+    or stopped.
+
+    folder, at: where its files lie, and where its commands start; a worker that has not got these leaves it alone.
+    alone: of the jobs that wait or run, one may have this name; null in all others.
+    until: when a running job's lease ends, or before which one that waits is not begun.
+    """
+
+    __tablename__ = "job"
+    id: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    settings: Mapped[dict[str, Any]]
+    folder: Mapped[str] = mapped_column(Text)
+    at: Mapped[str] = mapped_column(Text)
+    alone: Mapped[str | None] = mapped_column(String(100), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str] = mapped_column(String(120), default="")
+    until: Mapped[float]
+    said: Mapped[str] = mapped_column(Text, default="")
+    result: Mapped[dict[str, Any]]
+    created: Mapped[float]
+    began: Mapped[float | None]
+    ended: Mapped[float | None]
+    __table_args__ = (Index("job_ready", "state", "until"), Index("job_project", "project_id", "id"))
+
+
+class Figures(Base):
+    """A project's quality figures as of the answer `number`, and the seconds that they took."""
+
+    __tablename__ = "figures"
+    project_id: Mapped[str] = mapped_column(ForeignKey("project.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Number)
+    found: Mapped[dict[str, Any]]
+    took: Mapped[float]
+    made: Mapped[float]
 
 
 class Audit(Base):

@@ -1,16 +1,18 @@
-"""A project's quality figures for the lead's pages, kept and worked out anew when answers came."""
+"""A project's quality figures for the lead's pages: of the store, and worked out anew when answers came."""
 
-import threading
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
+from sqlalchemy import select
+from sqlalchemy.orm import Session as Db
 
+from tutelage.feedback import figures, jobs
 from tutelage.feedback.breakdown import Row
 from tutelage.feedback.projects import find_project
 from tutelage.feedback.quality import LEAST
-from tutelage.feedback.statistics import last_number, quality
+from tutelage.feedback.schema import Figures as Stored
+from tutelage.feedback.statistics import last_number
 from tutelage.feedback.store import Store
 from tutelage.report.svg import Dot, dot_panel
 
@@ -23,50 +25,52 @@ SHARE = 60  # at most one second in so many goes to resampling: fewer than one p
 
 @dataclass(frozen=True)
 class Quality:
-    """Figures as of an answer's number, and the seconds that they took."""
+    """Figures as of an answer's number, the seconds that they took, and when they were made."""
 
     number: int
     found: dict[str, Any]
-    when: float
     took: float
+    made: float
 
 
 class Figures:
-    """Resampling takes a second on thousands of answers: a page then shows the last figures, while new ones are made."""
+    """Resampling takes a second on thousands of answers: a page then shows the last figures, while a job makes new ones."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._known: dict[str, Quality] = {}
-        self._busy: dict[str, threading.Thread] = {}
-        self._lock = threading.Lock()
+        self._known: dict[str, Quality] = {}  # as they are in the store or, where they are made quickly, newer
 
     def of(self, project_id: str) -> dict[str, Any]:
         """The figures as of now or, where they take long and were known before, as of a little earlier."""
-        known = self._known.get(project_id)
-        if known is None or known.took < AT_ONCE:
-            return self._work_out(project_id).found
-        if time.monotonic() - known.when > SHARE * known.took:
-            self._begin(project_id)
+        with self.store.read() as db:
+            known = self._newest(db, project_id)
+            now = jobs.moment(db)
+            slow = known is not None and known.took >= AT_ONCE
+            if known is not None and slow and now - known.made <= SHARE * known.took:
+                return known.found
+            news = known is None or known.number != last_number(db, find_project(db, project_id))
+        if known is None or (news and not slow):
+            return self._work_out(project_id, now).found
+        if news:
+            with self.store.write() as db:
+                jobs.put(db, "quality", project_id, {})
         return known.found
 
-    def _begin(self, project_id: str) -> None:
-        with self._lock:
-            busy = self._busy.get(project_id)
-            if busy is None or not busy.is_alive():
-                work = threading.Thread(target=self._work_out, args=(project_id,), daemon=True, name="quality")
-                self._busy[project_id] = work
-                work.start()
-
-    def _work_out(self, project_id: str) -> Quality:
-        started = time.monotonic()
+    def _newest(self, db: Db, project_id: str) -> Quality | None:
         known = self._known.get(project_id)
-        with self.store.read() as db:
-            project = find_project(db, project_id)
-            number = last_number(db, project)
-            if known is not None and known.number == number:
-                return known
-            found = quality(db, project)
-        self._known[project_id] = Quality(number, found, started, time.monotonic() - started)
+        number = db.scalar(select(Stored.number).filter_by(project_id=project_id))
+        if number is not None and (known is None or number > known.number):
+            row = db.get_one(Stored, project_id)
+            known = Quality(row.number, figures.unpacked(row.found), row.took, row.made)
+            self._known[project_id] = known
+        return known
+
+    def _work_out(self, project_id: str, now: float) -> Quality:
+        number, found, took = figures.work_out(self.store, project_id)
+        if took >= AT_ONCE:  # for the other servers, and for this one when it starts anew
+            with self.store.write() as db:
+                figures.keep(db, project_id, number, found, took)
+        self._known[project_id] = Quality(number, found, took, now)
         return self._known[project_id]
 
 

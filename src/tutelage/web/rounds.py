@@ -1,7 +1,6 @@
 """Rounds of a project: begin one, watch it, go on."""
 
 import time
-from pathlib import Path
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
@@ -97,9 +96,8 @@ def begin(request: Request, project_id: str) -> Response:
         if data == PROJECT:
             chosen_prompts(db, project, 1)  # refuses where there is none
         row = rounds.start_round(db, project, settings, OUT, waits=True)
+        rounds.enqueue(db, row)
         audit(db, request.state.person.id, "start round", f"{project_id}: {row.number}")
-        log = Path(row.folder) / "process.txt"
-    rounds.spawn(request.app.state.store, project_id, OUT.resolve(), log)
     return _to(request, project_id)
 
 
@@ -116,16 +114,8 @@ def change(request: Request, project_id: str) -> Response:
     to = text_field(request, "to", 16)
     with request.app.state.store.write() as db:
         project = find_project(db, project_id)
-        before = rounds.last_round(db, project)
-        running = before is not None and rounds.is_running(before, time.time())
         row = rounds.change_state(db, project, to)
         audit(db, request.state.person.id, f"round: {to}", f"{project_id}: {row.number}")
-        log = Path(row.folder) / "process.txt"
-        if to == "continue":
-            row.beat = time.time()
-            row.result = rounds.waiting(row.result, True)
-    if to == "continue" and not running:
-        rounds.spawn(request.app.state.store, project_id, OUT.resolve(), log)
     return _to(request, project_id)
 
 

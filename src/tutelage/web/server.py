@@ -1,5 +1,6 @@
 """Listens and serves the pages until Ctrl-C."""
 
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,8 @@ from typing import Any
 
 import uvicorn
 
-from tutelage.feedback import Store, people, rounds
+from tutelage.feedback import Store, people
+from tutelage.feedback.jobs_run import working
 from tutelage.web.app import create_app
 from tutelage.web.workers import Workers
 from tutelage.workbench.bench import Workbench
@@ -36,7 +38,6 @@ def serve(
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(f"feedback: {address}/ (Ctrl-C stops)", file=sys.stderr)
         welcome(store, address, local)
-        go_on(store)
         answer = partial(_answer, store, listener, local, workbench if workers == 1 else None, proxies)
         if workers == 1:
             answer()
@@ -52,7 +53,10 @@ def _answer(
     store: Store, listener: socket.socket, local: bool, workbench: Workbench | None, proxies: Sequence[str]
 ) -> None:
     app = create_app(store, local=local, workbench=workbench)
-    uvicorn.Server(configured(app, proxies)).run(sockets=[listener])
+    # uvicorn raises the signal again once it has stopped; the jobs must get back into the queue first.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with working(store):
+        uvicorn.Server(configured(app, proxies)).run(sockets=[listener])
 
 
 def configured(app: Any, proxies: Sequence[str]) -> uvicorn.Config:
@@ -80,9 +84,3 @@ def welcome(store: Store, address: str, local: bool) -> None:
         if not people.has_admin(db):
             token = people.invite(db, "admin", None)
             print(f"feedback: make the first account at {address}/join/{token}", file=sys.stderr, flush=True)
-
-
-def go_on(store: Store) -> None:
-    """Take up the rounds whose processes are gone. At the start only, before there are several workers."""
-    for name in rounds.take_up(store):
-        print(f"feedback: goes on with {name}", file=sys.stderr, flush=True)
