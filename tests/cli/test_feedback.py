@@ -133,6 +133,7 @@ def test_jobs_are_listed_stopped_begun_again_and_done(tmp_path, capsys, monkeypa
     where = str(tmp_path / "feedback.db")
     store = ["--store", where]
     assert run("new", "Round 1", *store) == 0
+    assert run("jobs", *store) == 0 and "none yet" in capsys.readouterr().out
     with Store.open(where).write() as db:
         jobs.put(db, "label", "round-1", {"by": "world:fair"}, folder=tmp_path / "job")
     capsys.readouterr()

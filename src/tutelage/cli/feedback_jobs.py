@@ -50,8 +50,8 @@ def jobs(options: JobsOptions) -> dict[str, Any]:
         if options.project is not None:
             find_project(db, options.project)
         found = [_told(row, jobs.standing(row, now)) for row in jobs.listed(db, options.project)]
-    if options.json:
-        return {"jobs": found}
+    if options.json or not found:
+        return {"jobs": found or ([] if options.json else "none yet")}
     return {f"job {row.pop('job')}": ", ".join(f"{name} {value}" for name, value in row.items()) for row in found}
 
 
