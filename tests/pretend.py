@@ -53,9 +53,7 @@ class Making(TorchDispatchMode):
     """Tensors that are made on the device by name; for the thread that enters."""
 
     def __enter__(self) -> "Making":
-        torch._C._set_only_lift_cpu_tensors(
-            True
-        )  # torch.tensor makes its numbers on the CPU, then moves them by a call
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes its numbers on the CPU, then moves them by a call
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:

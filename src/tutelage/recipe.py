@@ -5,7 +5,6 @@ by what that stage writes. Torch-free: a recipe can be checked without loading a
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import yaml
 
 from tutelage.cluster.placement import check_placement, is_placed
 from tutelage.configs import STAGES, EvalConfig, StageConfig, TrainingConfig, from_mapping
-from tutelage.configs.base import ModelConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError, did_you_mean
 from tutelage.named_data import local_data
@@ -272,7 +270,7 @@ def stage_function(verb: str) -> Callable[[Any], dict[str, Any]]:
     run = import_module(f"tutelage.stages.{MODULES.get(verb, verb)}").run
 
     def placed(config: Any) -> dict[str, Any]:
-        with computing(config.device) if isinstance(config, ModelConfig) else nullcontext():
+        with computing(getattr(config, "device", "cpu")):
             return going_on(run, config, lambda broken: replace(broken, resume=True))
 
     return placed

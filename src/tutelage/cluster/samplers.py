@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from tutelage.configs.cluster import ClusterConfig
-from tutelage.engine.device import on_device, use
 from tutelage.engine.sampling import Sample, SamplingParams
 from tutelage.engine.watchdog import beat
 from tutelage.models import Policy, load_policy
@@ -41,15 +40,13 @@ class Request:
 class Sampler:
     """What an actor does: hold the policy, take newer weights, draw."""
 
-    def __init__(self, model: str, dtype: str, device: str = "cpu"):
+    def __init__(self, model: str, dtype: str):
         torch.set_num_threads(1)
-        use(device)
         self.policy, self.version = load_policy(model, dtype), -1
 
     def ready(self) -> None:
         """Return once the model is loaded."""
 
-    @on_device
     @torch.no_grad()
     def draw(self, weights: dict[str, torch.Tensor], version: int, request: Request) -> list[list[Sample]]:
         from tutelage.stages.sample import draw
