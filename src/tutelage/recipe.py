@@ -265,15 +265,8 @@ def stage_function(verb: str) -> Callable[[Any], dict[str, Any]]:
     """The function that runs a stage, rollbacks included; torch is loaded here and not before."""
     from importlib import import_module
 
-    from tutelage.engine.device import computing
-
     run = import_module(f"tutelage.stages.{MODULES.get(verb, verb)}").run
-
-    def placed(config: Any) -> dict[str, Any]:
-        with computing(getattr(config, "device", "cpu")):
-            return going_on(run, config, lambda broken: replace(broken, resume=True))
-
-    return placed
+    return lambda config: going_on(run, config, lambda broken: replace(broken, resume=True))
 
 
 __all__ = ["EvalConfig", "Recipe", "load_recipe", "read_yaml", "skips", "stage_function"]

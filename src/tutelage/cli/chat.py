@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.cli.options import parse_words
-from tutelage.configs.base import Dtype, invalid, require_device
+from tutelage.configs.base import Dtype, invalid
 from tutelage.errors import UserError
 
 HELP = "/new begins a new conversation; an empty line, /quit or Ctrl-D ends"
@@ -34,15 +34,12 @@ class ChatOptions:
     seed: int = 0
     """The same seed and the same words give the same answers."""
     dtype: Dtype = "auto"
-    """Compute type; `auto` is bfloat16 where the device has it."""
-    device: str = "auto"
-    """cpu, cuda, or cuda:N; `auto` is a GPU where there is one."""
+    """Compute type; `auto` is bfloat16 where the processor has it."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.model) <= 2:
             what = f"takes one or two models, not {len(self.model)}"
             raise UserError(what, where="option --model", mend="give --model A, or --model A --model B")
-        require_device(self.device)
         if self.max_new_tokens < 1:
             raise invalid("max_new_tokens", self.max_new_tokens, "give a number above zero")
         if not self.temperature >= 0:
@@ -107,10 +104,8 @@ class Talk:
 
 def main(verb: str, arguments: list[str]) -> None:
     options = parse_words(ChatOptions, "chat", gather_models(arguments))
-    from tutelage.engine.device import use
     from tutelage.models import load_policy
 
-    use(options.device)
     policies = [load_policy(name, options.dtype) for name in options.model]
     named = zip(short_names(options.model), policies, strict=True)
     converse([Talk(name, policy, options) for name, policy in named], Console())

@@ -7,7 +7,7 @@ from typing import Any
 
 from tutelage.cli.chat import gather_models, short_names
 from tutelage.cli.options import parse_words
-from tutelage.configs.base import Dtype, invalid, require_device
+from tutelage.configs.base import Dtype, invalid
 from tutelage.errors import UserError
 from tutelage.serving.listening import listen, trusted_proxies
 
@@ -36,9 +36,7 @@ class ServeOptions:
     batch_size: int = 64
     """Answers decoded together, for each model; more wait."""
     dtype: Dtype = "auto"
-    """Compute type; `auto` is bfloat16 where the device has it."""
-    device: str = "auto"
-    """cpu, cuda, or cuda:N; `auto` is a GPU where there is one."""
+    """Compute type; `auto` is bfloat16 where the processor has it."""
     workers: int = 1
     """More than one is refused: a model is in one process's memory (`tutelage feedback serve` has several)."""
 
@@ -47,7 +45,6 @@ class ServeOptions:
             raise UserError("names no model", where="option --model", mend="give --model FOLDER")
         if not 0 <= self.port <= 65535:
             raise invalid("port", self.port, "give a number from 0 to 65535")
-        require_device(self.device)
         trusted_proxies(self.trusted_proxy)
         if self.batch_size < 1:
             raise invalid("batch_size", self.batch_size, "give a number above zero")
@@ -61,7 +58,6 @@ def main(verb: str, arguments: list[str]) -> None:
     options = parse_words(ServeOptions, "serve", gather_models(arguments))
     models = named(options.model)
     with listen(options.host, options.port) as listener:
-        from tutelage.engine.device import use
         from tutelage.feedback import Store
         from tutelage.feedback.jobs_run import working
         from tutelage.serving.server import serve
@@ -69,7 +65,6 @@ def main(verb: str, arguments: list[str]) -> None:
         from tutelage.web.server import is_local, welcome
         from tutelage.workbench.bench import Workbench
 
-        use(options.device)
         bench = Workbench(Path(options.runs).expanduser())
         proxies = trusted_proxies(options.trusted_proxy)
         store, local = Store.open(options.store), is_local(options.host, options.accounts or bool(proxies))

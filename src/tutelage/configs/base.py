@@ -1,7 +1,6 @@
 """The options that every stage shares, and the strict way from YAML to a config and back."""
 
 import math
-import re
 from dataclasses import asdict, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -47,14 +46,11 @@ class ModelConfig(StageConfig):
     max_length: int = 1024
     """Longest sequence in tokens, prompt and answer together."""
     dtype: Dtype = "auto"
-    """Compute type; `auto` is bfloat16 where the device has it (weights stay float32 in the optimizer)."""
-    device: str = "auto"
-    """cpu, cuda, or cuda:N; `auto` is a GPU where there is one (of several the local rank's)."""
+    """Compute type; `auto` is bfloat16 where the processor has it (weights stay float32 in the optimizer)."""
 
     def check(self) -> None:
         super().check()
         require_positive(self, "max_length")
-        require_device(self.device)
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -121,12 +117,6 @@ def option(name: str) -> str:
 
 def invalid(name: str, value: Any, mend: str) -> UserError:
     return UserError(f"{value!r} cannot be used", where=f"option {option(name)} ({name})", mend=mend)
-
-
-def require_device(name: str) -> None:
-    """Whether there is such a device is seen when a model is to be loaded (`engine/device.py`)."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise invalid("device", name, "give auto, cpu, cuda or cuda:N")
 
 
 def require_positive(config: StageConfig, *names: str) -> None:

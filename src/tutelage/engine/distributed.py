@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tutelage.engine.device import chosen
 from tutelage.engine.watchdog import WAITING, phase
 from tutelage.errors import UserError
 from tutelage.processes import alone, is_main, rank, world_size
@@ -37,7 +36,7 @@ def start() -> bool:
                 where="environment",
                 mend="start several processes with torchrun, or unset WORLD_SIZE",
             )
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen().type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("gloo", timeout=PATIENCE)
     return True
 
 

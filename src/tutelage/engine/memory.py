@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
-
 from tutelage.errors import UserError
 from tutelage.processes import in_step
 
@@ -101,8 +99,6 @@ def run_fitting(
                 raise
         # Past the handler nothing holds the failed pass's tensors any more.
         undo()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # in pieces it may hold more than the halves need
         if len(micro) == 1:
             raise UserError(
                 f"one sequence of {tokens} tokens does not fit into memory",

@@ -17,7 +17,6 @@ from torch import Tensor
 from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
 from tutelage.engine.decoding import decoder_step, head_product, prefill
-from tutelage.engine.device import on_device
 from tutelage.engine.packing import pack
 
 Alternatives = list[tuple[int, float]]  # token, log-probability; the likeliest first
@@ -58,7 +57,7 @@ class Row:
 def _uniforms(seed: int) -> Iterator[float]:
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield from torch.rand(DRAWN_AT_ONCE, generator=generator, device="cpu").tolist()
+        yield from torch.rand(DRAWN_AT_ONCE, generator=generator).tolist()
 
 
 class OnlineDecoder:
@@ -73,7 +72,6 @@ class OnlineDecoder:
         self.forward = decoder_step(model, self.cache)
         self.rows: list[Row] = []
 
-    @on_device
     @torch.inference_mode()
     def admit(self, arrivals: Sequence[Row]) -> None:
         """Read the prompts, equal ones once, and draw each row's first token."""
@@ -102,7 +100,6 @@ class OnlineDecoder:
         self._draw(hidden[last], list(arrivals))
         self._leave()
 
-    @on_device
     @torch.inference_mode()
     def step(self) -> list[Row]:
         """One more token for every row; returns those rows."""
@@ -114,7 +111,6 @@ class OnlineDecoder:
         self._leave()
         return moved
 
-    @on_device
     @torch.inference_mode()
     def cancel(self, row: Row) -> None:
         """Take a row out before its end (one that has left already is left alone)."""

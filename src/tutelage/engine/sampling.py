@@ -17,7 +17,6 @@ from torch import Tensor
 from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
 from tutelage.engine.decoding import decoder_step, head_product, prefill
-from tutelage.engine.device import computing, on_device
 from tutelage.engine.packing import pack
 from tutelage.engine.stopping import StopStrings
 from tutelage.engine.watchdog import beat
@@ -51,7 +50,6 @@ def row_seed(seed: int, name: str, index: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-@on_device
 @torch.inference_mode()
 def sample(
     model: Any,
@@ -84,11 +82,10 @@ def stream(
     policy: Any, prompt_ids: list[int], params: SamplingParams, end_tokens: Sequence[int], seed: int
 ) -> Iterator[int]:
     """The tokens of one sample as they come, the end token left out."""
-    with computing():
-        decoder = _Decoder(policy.model.eval(), [prompt_ids], [[seed]], params, end_tokens, 1)
+    decoder = _Decoder(policy.model.eval(), [prompt_ids], [[seed]], params, end_tokens, 1)
     more = True
     while more:
-        with computing(), torch.inference_mode():
+        with torch.inference_mode():
             more = decoder.step()
         token = int(decoder.tokens[0, int(decoder.drawn[0]) - 1])
         if token not in end_tokens:
@@ -148,7 +145,7 @@ class _Decoder:
                 firsts[prompt] = len(self.rows)
             self.waiting.pop()
             generator = torch.Generator().manual_seed(self.seeds[prompt][number])
-            self.uniforms[len(self.rows)] = torch.rand(self.params.max_new_tokens, generator=generator, device="cpu")
+            self.uniforms[len(self.rows)] = torch.rand(self.params.max_new_tokens, generator=generator)
             self.rows.append((prompt, number))
         packed = pack([self.prompts[p] for p in firsts], share=True)  # a system message is read once for all
         self.cache.start_prefill(packed, torch.tensor(list(firsts.values())))

@@ -21,8 +21,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from tutelage.engine.attention import PackedLayout, attending, current_layout
-from tutelage.engine.device import chosen
 from tutelage.engine.distributed import start
+from tutelage.errors import UserError
 from tutelage.processes import is_main, keep_step, out_of_step, world_size
 
 SHARDS = "shards"  # the folder of a checkpoint's slices, beside state.pt
@@ -55,8 +55,12 @@ def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _shard(model: Any) -> None:
+    if any(p.device.type != "cpu" for p in model.parameters()):
+        raise UserError(
+            "sharding is for models on the CPU so far", where="option --parallel (parallel)", mend="use data"
+        )
     model.persistent = set(model.state_dict())
-    mesh = init_device_mesh(chosen().type, (world_size(),))
+    mesh = init_device_mesh("cpu", (world_size(),))
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for layer in layers_of(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
@@ -115,18 +119,15 @@ def like_parameter(slice_: Tensor, parameter: Tensor) -> Tensor:
 
 
 def plain_state(model: Any) -> dict[str, Tensor] | None:
-    """Inside `whole`: what the folder of a sharded model holds, or of one on a GPU, as tensors of the CPU, tied weights
-    once; None for any other model, which can be written as it is."""
-    sharded = isinstance(model, FSDPModule)
-    if not sharded and model.device.type == "cpu":
+    """Inside `whole`: what a sharded model's folder holds, tied weights once; None for a model that is not sharded."""
+    if not isinstance(model, FSDPModule):
         return None
     module: Any = model
-    persistent = module.persistent if sharded else set(module.state_dict())
     tensors = [
         *module.named_parameters(),
-        *((name, b) for name, b in module.named_buffers() if name in persistent),
+        *((name, b) for name, b in module.named_buffers() if name in module.persistent),
     ]
-    return {name: tensor.detach().cpu() for name, tensor in tensors}
+    return {name: tensor.detach() for name, tensor in tensors}
 
 
 # A stage's state is nested dictionaries and lists. Its sharded tensors go into a folder of slices, by a name that
@@ -156,7 +157,7 @@ def _taken_out(value: Any, name: str, sharded: dict[str, Tensor]) -> Any:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """What `write_state` wrote; slices are named, with their folder, until `fill` knows where they belong."""
-    return _placed(torch.load(folder / "state.pt", map_location="cpu", weights_only=True), str(folder / SHARDS))
+    return _placed(torch.load(folder / "state.pt", weights_only=True), str(folder / SHARDS))
 
 
 def _placed(value: Any, folder: str) -> Any:
@@ -179,7 +180,7 @@ def fill(mine: Sequence[Tensor], saved: Sequence[Any], parameters: Sequence[Tens
         dcp.load(named, checkpoint_id=folder, no_dist=not together)
     for one, target in zip(saved, targets, strict=True):
         if isinstance(one, Tensor) and isinstance(target, DTensor):
-            part = distribute_tensor(one.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
+            part = distribute_tensor(one, target.device_mesh, target.placements, src_data_rank=None)
             local(target).copy_(local(part))
         elif isinstance(one, Tensor):
             target.copy_(one)

@@ -10,7 +10,6 @@ import torch
 
 from tutelage.data.batches import token_budget_batches
 from tutelage.data.templates import render_prompt
-from tutelage.engine.device import on_device
 from tutelage.engine.packing import pack
 from tutelage.judges.cache import Reply
 from tutelage.judges.chats import Chat, Endpoint, LocalChat
@@ -40,7 +39,6 @@ def choices(chat: Chat, conversations: Sequence[list[Message]], options: tuple[s
     raise TypeError(f"cannot ask a {type(chat).__name__} for log-probabilities")
 
 
-@on_device
 @torch.no_grad()
 def _local(chat: LocalChat, conversations: Sequence[list[Message]], options: tuple[str, str]) -> list[Choice]:
     tokenizer, model = chat.policy.tokenizer, chat.policy.model

@@ -6,7 +6,6 @@ import torch
 
 from tutelage.data.batches import token_budget_batches
 from tutelage.data.templates import render_completion
-from tutelage.engine.device import on_device
 from tutelage.engine.packing import pack
 from tutelage.judges.verdict import ScoringJudge
 from tutelage.models import load_scalar
@@ -19,7 +18,6 @@ def reward_judge(path: str, dtype: str = "auto", max_length: int = 1024) -> Scor
     """Scores of a checkpoint that `tutelage reward` wrote, read at the end of each whole answer."""
     reward = load_scalar(path, dtype)
 
-    @on_device
     @torch.no_grad()
     def scorer(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         pairs = zip(prompts, answers, strict=True)

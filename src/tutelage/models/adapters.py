@@ -158,7 +158,7 @@ def write_adapter(folder: Path, adapters: Adapters, name: str, prefix: str, head
     state = {f"{PREFIX}{prefix}.{key}": value.contiguous() for key, value in adapters.state(name).items()}
     if head is not None:
         state[f"{PREFIX}{HEAD}.weight"] = head.weight.detach()
-    save_file({key: value.cpu() for key, value in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def merged(model: Any, path: Path) -> Any:

@@ -24,7 +24,6 @@ from transformers.utils import logging as transformers_logging
 
 from tutelage.engine.attention import NAME, PackedLayout, attending
 from tutelage.engine.choosing import SamplingParams
-from tutelage.engine.device import chosen, computing, from_disk
 from tutelage.engine.layers import use_own_layers
 from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.memory import keep_freed_memory
@@ -84,10 +83,8 @@ def resolve(model: str) -> Path:
 
 
 def compute_dtype(name: str) -> torch.dtype:
-    """`auto` is bfloat16 where the device multiplies it natively."""
+    """`auto` is bfloat16 where the processor multiplies it natively."""
     if name == "auto":
-        if chosen().type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         fast = torch.cpu.is_available() and ("avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags())
         return torch.bfloat16 if fast else torch.float32
     return getattr(torch, name)
@@ -120,8 +117,7 @@ def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> An
     kwargs |= {"dtype": compute_dtype(dtype), "attn_implementation": NAME, "output_loading_info": True}
     kwargs["ignore_mismatched_sizes"] = True  # reported below
     try:
-        with from_disk():
-            model, info = auto.from_pretrained(path, **kwargs)
+        model, info = auto.from_pretrained(path, **kwargs)
     except Exception as error:
         raise UserError(
             f"the model does not load ({(str(error) or type(error).__name__).splitlines()[0]})",
@@ -141,8 +137,7 @@ def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> An
             f"weight {broken[0]} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint"
         )
     use_own_layers(model)
-    with computing() as device:
-        _check_packing(model.to(device).eval(), path)
+    _check_packing(model.eval(), path)
     return model
 
 
@@ -273,19 +268,13 @@ def load_scalar(
             "this architecture has no scalar head named `score`", where=str(model), mend="use a decoder model"
         )
     if not has_head:
-        _new_head(loaded.score)
+        torch.nn.init.normal_(loaded.score.weight, std=(loaded.score.in_features + 1) ** -0.5)
     scalar = ScalarModel(loaded, tokenizer, bias=reward_bias(path))
     if lora is not None:
         _adapt(scalar, path, base, lora)
     elif is_adapter(path):
         scalar.model = merged(loaded, path)
     return scalar
-
-
-def _new_head(head: torch.nn.Linear) -> None:
-    """N(0, 1/(d+1)) (Stiennon et al. 2020), the same numbers on every device."""
-    drawn = torch.empty_like(head.weight, device="cpu")
-    head.weight.data.copy_(torch.nn.init.normal_(drawn, std=(head.in_features + 1) ** -0.5))
 
 
 def _check_trained(path: Path, trained: bool) -> None:
@@ -342,7 +331,7 @@ def load_step_model(model: str | Path, dtype: str = "auto", *, trained: bool = T
     if not hasattr(loaded, "score"):
         raise UserError("has no head named `score` for tokens", where=str(model), mend="use a decoder model")
     if not has_head:
-        _new_head(loaded.score)
+        torch.nn.init.normal_(loaded.score.weight, std=(loaded.score.in_features + 1) ** -0.5)
         torch.nn.init.zeros_(loaded.score.bias)
     config = loaded.config
     aggregation, each_step = getattr(config, "aggregation", "min"), getattr(config, "each_step", True)
@@ -435,15 +424,13 @@ def reload_and_compare(folder: Path, role: Policy | ScalarModel | StepModel) -> 
         auto = AutoModelForSequenceClassification if isinstance(role, ScalarModel) else AutoModelForTokenClassification
     training = role.model.training
     role.model.eval()
-    with from_disk():
-        if is_adapter(folder):
-            options = {"num_labels": 1} if isinstance(role, ScalarModel) else {}
-            plain = auto.from_pretrained(base_of(folder), dtype=role.model.dtype, **options)
-            plain = import_peft().PeftModel.from_pretrained(plain, str(folder)).eval()
-            role.activate()
-        else:
-            plain = auto.from_pretrained(folder, dtype=role.model.dtype).eval()
-    plain.to(role.model.device)
+    if is_adapter(folder):
+        options = {"num_labels": 1} if isinstance(role, ScalarModel) else {}
+        plain = auto.from_pretrained(base_of(folder), dtype=role.model.dtype, **options)
+        plain = import_peft().PeftModel.from_pretrained(plain, str(folder)).eval()
+        role.activate()
+    else:
+        plain = auto.from_pretrained(folder, dtype=role.model.dtype).eval()
     text = "A probe: the same words must get the same scores."
     ids = role.tokenizer(text, add_special_tokens=False)["input_ids"][:32]
     packed = pack([ids])

@@ -189,7 +189,7 @@ def alarms(report: Report) -> str:
 
 
 def lineage(report: Report, folders: dict[str, dict[str, Any]]) -> str:
-    rss, gpu = number(report.get("peak_rss_bytes")), number(report.get("peak_gpu_bytes"))
+    rss = number(report.get("peak_rss_bytes"))
     made = [
         facts(
             [
@@ -198,7 +198,6 @@ def lineage(report: Report, folders: dict[str, dict[str, Any]]) -> str:
                 ("made", report.get("created")),
                 ("took", _time(report.get("seconds"))),
                 ("peak memory", f"{rss / 2**30:.2f} GiB" if rss else None),
-                ("peak memory of the GPU", f"{gpu / 2**30:.2f} GiB" if gpu else None),
                 ("versions", ", ".join(f"{k} {v}" for k, v in (report.get("versions") or {}).items())),
                 *((f"{name(str(s.get('name')))} checkpoint", s.get("checkpoint")) for s in report.get("stages") or []),
             ]

@@ -17,7 +17,6 @@ from tutelage.configs import EvalConfig
 from tutelage.data.kinds import prompt_kind
 from tutelage.data.sources import demonstrations, load_texts, prompts
 from tutelage.data.templates import Rendered, render_prompt
-from tutelage.engine.device import on_device
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import behaviors, outcomes
@@ -300,7 +299,6 @@ def _votes(asked: list[Prompt], ours: list[dict[str, Any]], theirs: list[dict[st
     return votes
 
 
-@on_device
 def reward_model_against_gold(
     reward_path: str, policy_path: str, dtype: str, prompts_count: int = 150, samples: int = 8
 ) -> dict[str, Any]:

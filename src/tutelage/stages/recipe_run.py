@@ -11,7 +11,6 @@ from tutelage import __version__
 from tutelage.algorithms.best_of_n import kl_upper_bound
 from tutelage.configs import PPOConfig, StageConfig, TrainingConfig, to_mapping
 from tutelage.configs.cluster import ClusterConfig
-from tutelage.engine.device import forget_peak, peak_gpu_bytes
 from tutelage.engine.distributed import from_main
 from tutelage.engine.memory import PeakMemory, peak_rss_bytes
 from tutelage.errors import UserError
@@ -77,7 +76,6 @@ def run_stage(
         if not isinstance(config, TrainingConfig):  # the others write one file each, whole, and begin anew
             folder.mkdir(exist_ok=True)
             write_config(folder, verb, to_mapping(config))
-        forget_peak()
         with PeakMemory() as peak:
             done = placed_function(verb, config, cluster)(config)
     except UserError:
@@ -85,8 +83,6 @@ def run_stage(
             _leave_nothing(out, folder)
         raise
     done = {"seconds": round(time.perf_counter() - before, 2), **done, "peak_rss_bytes": peak.bytes}
-    if gpu := peak_gpu_bytes():
-        done["peak_gpu_bytes"] = gpu
     if is_main():
         write_json(folder / "summary.json", done)
     return done
@@ -116,7 +112,6 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
         "command": command,
         "versions": environment(),
         "peak_rss_bytes": peak_rss_bytes(),
-        "peak_gpu_bytes": max((r.get("peak_gpu_bytes", 0) for r in results.values()), default=0),
         "model": recipe.model,
         "stages": [
             {

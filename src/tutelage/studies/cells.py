@@ -15,7 +15,7 @@ from tutelage.runs import finished, write_json
 from tutelage.studies.measures import Cell
 from tutelage.studies.preparations import PREPARATIONS
 
-NOT_CONTENT = ("out", "resume", "json", "dry_run", "device")
+NOT_CONTENT = ("out", "resume", "json", "dry_run")
 Settings = Mapping[str, Any]  # "stage.option" → value
 
 

@@ -118,13 +118,12 @@ class Models:
         import torch
 
         from tutelage.data.templates import render_completion
-        from tutelage.engine.device import computing
         from tutelage.engine.packing import pack
 
         tokens: list[str] = []
         kl: list[float] = []
         rewards: list[float] = []
-        with computing(), torch.no_grad():
+        with torch.no_grad():
             if reward:
                 scalar = self.scalar(reward)
                 rendered = render_completion(scalar.tokenizer, messages, text)
