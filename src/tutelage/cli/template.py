@@ -37,7 +37,7 @@ class TemplateOptions:
     processes: int = 8
     """Processes on each machine: one for each GPU, or each socket of processors."""
     gpus: int = 0
-    """GPUs on each machine, which are reserved; training and sampling compute on processors so far."""
+    """GPUs on each machine, which are reserved: a process for each of them uses it."""
     hours: int = 24
     """Longest time, in hours."""
     folder: str = "/srv/tutelage"

@@ -33,7 +33,7 @@ class Trainer:
         options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
         kind = ray.remote(Sampler).options(**options, scheduling_strategy=place)
         model = str(resolve(config.model))
-        with using(Pool(ray, lambda: kind.remote(model, config.dtype), cluster)):
+        with using(Pool(ray, lambda: kind.remote(model, config.dtype, config.device), cluster)):
             return stage_function(verb)(config)
 
 
