@@ -14,9 +14,29 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-_setup_privateuseone_for_python_backend("pretended")
+
+class Backend(_DummyBackendModule):
+    """What torch asks of a device's module where it recomputes activations, and where it sets seeds."""
+
+    def get_amp_supported_dtype(self):
+        return [torch.bfloat16, torch.float16]
+
+    def get_rng_state(self, device=None):
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state, device=None):
+        torch.set_rng_state(state)
+
+    def manual_seed_all(self, seed):
+        """Its random numbers are the host's, whose seed is set already."""
+
+    manual_seed = manual_seed_all
+
+
+_setup_privateuseone_for_python_backend("pretended", backend_module=Backend())
+torch.inference_mode = torch.no_grad  # whose views of a tensor that is more than itself torch does not make
 GPU = torch.device("pretended", 0)
 aten = torch.ops.aten
 COPIES = (aten._to_copy.default, aten.copy_.default)

@@ -203,7 +203,7 @@ class _Decoder:
         """Where the texts of rows that a stop string has ended are cut."""
         if self.stops is None:
             return {}
-        rows = zip(self.tokens[some].tolist(), self.drawn[some].tolist(), ended.tolist(), strict=True)
+        rows = zip(self.tokens[some].cpu().tolist(), self.drawn[some].tolist(), ended.tolist(), strict=True)
         found = {i: self.stops.cut(row[:count]) for i, (row, count, end) in enumerate(rows) if not end}
         return {i: cut for i, cut in found.items() if cut is not None}
 
