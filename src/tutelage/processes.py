@@ -12,6 +12,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def local_rank() -> int:
+    """This process' number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 def world_size() -> int:
     return 1 if _alone else int(os.environ.get("WORLD_SIZE", 1))
 

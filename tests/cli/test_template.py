@@ -110,9 +110,12 @@ def packed(wanted: list[dict], pods: list[dict]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("nodes, processes", [(1, 8), (4, 8), (3, 1), (2, 64)])
-def test_a_rayjobs_recipe_fills_its_pods_and_no_more(nodes, processes, capsys):
+@pytest.mark.parametrize(
+    "nodes, processes, gpus", [(1, 8, 0), (4, 8, 0), (3, 1, 0), (2, 64, 0), (2, 16, 8), (3, 4, 1), (1, 4, 8)]
+)
+def test_a_rayjobs_recipe_fills_its_pods_and_no_more(nodes, processes, gpus, capsys):
     words = ["rayjob", "--nodes", str(nodes), "--processes", str(processes), "--folder", "/a folder"]
+    words += ["--gpus", str(gpus)] if gpus else []
     job = yaml.safe_load(printed(words, capsys))
     program, verb, *rest = shlex.split(job["spec"]["entrypoint"])
     assert (program, verb) == ("tutelage", "run") and rest[rest.index("--out") + 1] == "/a folder/runs/cluster"
@@ -126,8 +129,8 @@ def test_a_rayjobs_recipe_fills_its_pods_and_no_more(nodes, processes, capsys):
     (workers,) = cluster["workerGroupSpecs"]
     groups = [cluster["headGroupSpec"], *[workers] * workers["replicas"]]
     limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups]
-    pods = [{"CPU": one["cpu"]} for one in limits]
-    assert packed(bundles(block), pods) and all(pod["CPU"] == 0 for pod in pods)
+    pods = [{"CPU": one["cpu"], "GPU": one.get("nvidia.com/gpu", 0)} for one in limits]
+    assert packed(bundles(block), pods) and all(pod == {"CPU": 0, "GPU": 0} for pod in pods)
 
 
 def test_the_shipped_block_fits_the_job_of_the_defaults():

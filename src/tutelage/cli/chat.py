@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.cli.options import parse_words
-from tutelage.configs.base import Dtype, invalid
+from tutelage.configs.base import Dtype, invalid, require_device
 from tutelage.errors import UserError
 
 HELP = "/new begins a new conversation; an empty line, /quit or Ctrl-D ends"
@@ -34,9 +34,12 @@ class ChatOptions:
     seed: int = 0
     """The same seed and the same words give the same answers."""
     dtype: Dtype = "auto"
-    """Compute type; `auto` is bfloat16 where the processor has it."""
+    """Compute type; `auto` is bfloat16 where the GPU or processor has it."""
+    device: str = "auto"
+    """Where models compute: cpu, cuda, cuda:N, or auto: a GPU if there is one."""
 
     def __post_init__(self) -> None:
+        require_device(self.device)
         if not 1 <= len(self.model) <= 2:
             what = f"takes one or two models, not {len(self.model)}"
             raise UserError(what, where="option --model", mend="give --model A, or --model A --model B")
@@ -106,7 +109,7 @@ def main(verb: str, arguments: list[str]) -> None:
     options = parse_words(ChatOptions, "chat", gather_models(arguments))
     from tutelage.models import load_policy
 
-    policies = [load_policy(name, options.dtype) for name in options.model]
+    policies = [load_policy(name, options.dtype, device=options.device) for name in options.model]
     named = zip(short_names(options.model), policies, strict=True)
     converse([Talk(name, policy, options) for name, policy in named], Console())
 

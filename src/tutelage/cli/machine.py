@@ -88,6 +88,12 @@ def doctor(arguments: list[str]) -> dict[str, Any]:
     show(f"memory   {found['memory_limit_bytes'] / GIB:.1f} GiB")
     show(f"GPU      {', '.join(found['gpus']) or 'none'}")
     show(f"rates    GFLOP/s of matrix products: {rates}; memory {found['memory_bytes_per_second'] / 1e9:.1f} GB/s")
+    if gpu := found["gpu"]:
+        rates = ", ".join(f"{name} {rate / 1e12:.1f}" for name, rate in gpu["gemm_flops"].items())
+        show(
+            f"models   compute on {gpu['device']}, {gpu['memory_bytes'] / GIB:.1f} GiB (--device): TFLOP/s {rates}; "
+            f"memory {gpu['memory_bytes_per_second'] / 1e9:.0f} GB/s"
+        )
     show(f"versions python {found['python']}, " + ", ".join(f"{k} {v}" for k, v in found["versions"].items() if v))
     for note in found["warnings"]:
         show(f"slower   {note}")
@@ -113,22 +119,27 @@ def plan(arguments: list[str]) -> dict[str, Any]:
 
 def plan_here(what: str, stages: Sequence[tuple[str, StageConfig]], instead: str | None) -> dict[str, Any]:
     """On this machine, whose rates are measured. instead: the model that stands for those which do not exist yet."""
-    from tutelage.planning.machine import gemm_rates, memory_limit, memory_rate
+    from tutelage.engine.device import resolve_device
+    from tutelage.planning.machine import limit_of, rates
     from tutelage.planning.plan import plan_stage
 
-    rates = {"gemm_flops": gemm_rates(1.0), "memory_bytes_per_second": memory_rate()}
+    measured: dict[Any, dict[str, Any]] = {}
     rows = []
     for name, config in stages:
-        row = plan_stage(config, rates, instead)
+        device = resolve_device(config.device)
+        if device not in measured:
+            measured[device] = rates(device, 1.0)
+        row = plan_stage(config, measured[device], instead)
         if row is None:
             show(f"{name}: trains and samples no model of its own")
             continue
-        rows.append({**row, "name": name})
+        rows.append({**row, "name": name, "device": str(device), "memory_limit_bytes": limit_of(device)})
         _say(name, row)
     _require(what, rows)
-    found = {"stages": rows, "peak_bytes": max(r["peak_bytes"] for r in rows), "memory_limit_bytes": memory_limit()}
+    largest = max(rows, key=lambda row: row["peak_bytes"] / row["memory_limit_bytes"])
+    found = {"stages": rows, **{name: largest[name] for name in ("device", "peak_bytes", "memory_limit_bytes")}}
     found["fits"] = found["peak_bytes"] <= found["memory_limit_bytes"]
-    found |= {"seconds": sum(r["seconds"] or 0.0 for r in rows), **rates}
+    found |= {"seconds": sum(r["seconds"] or 0.0 for r in rows), **measured[resolve_device(largest["device"])]}
     fits = "fits" if found["fits"] else "DOES NOT FIT"
     show(f"in all: {found['peak_bytes'] / GIB:.2f} GiB of {found['memory_limit_bytes'] / GIB:.1f}: {fits}")
     return found

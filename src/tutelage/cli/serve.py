@@ -7,7 +7,7 @@ from typing import Any
 
 from tutelage.cli.chat import gather_models, short_names
 from tutelage.cli.options import parse_words
-from tutelage.configs.base import Dtype, invalid
+from tutelage.configs.base import Dtype, invalid, require_device
 from tutelage.errors import UserError
 from tutelage.serving.listening import listen, trusted_proxies
 
@@ -36,7 +36,9 @@ class ServeOptions:
     batch_size: int = 64
     """Answers decoded together, for each model; more wait."""
     dtype: Dtype = "auto"
-    """Compute type; `auto` is bfloat16 where the processor has it."""
+    """Compute type; `auto` is bfloat16 where the GPU or processor has it."""
+    device: str = "auto"
+    """Where models compute: cpu, cuda, cuda:N, or auto: a GPU if there is one."""
     workers: int = 1
     """More than one is refused: a model is in one process's memory (`tutelage feedback serve` has several)."""
 
@@ -45,6 +47,7 @@ class ServeOptions:
             raise UserError("names no model", where="option --model", mend="give --model FOLDER")
         if not 0 <= self.port <= 65535:
             raise invalid("port", self.port, "give a number from 0 to 65535")
+        require_device(self.device)
         trusted_proxies(self.trusted_proxy)
         if self.batch_size < 1:
             raise invalid("batch_size", self.batch_size, "give a number above zero")
@@ -65,7 +68,7 @@ def main(verb: str, arguments: list[str]) -> None:
         from tutelage.web.server import is_local, welcome
         from tutelage.workbench.bench import Workbench
 
-        bench = Workbench(Path(options.runs).expanduser())
+        bench = Workbench(Path(options.runs).expanduser(), device=options.device)
         proxies = trusted_proxies(options.trusted_proxy)
         store, local = Store.open(options.store), is_local(options.host, options.accounts or bool(proxies))
 
@@ -75,7 +78,7 @@ def main(verb: str, arguments: list[str]) -> None:
             return OnePort(api, store, local=local, workbench=bench)
 
         with working(store):
-            serve(models, listener, options.batch_size, options.dtype, with_pages, proxies)
+            serve(models, listener, options.batch_size, options.dtype, options.device, with_pages, proxies)
 
 
 def named(specs: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ class TemplateOptions:
     processes: int = 8
     """Processes on each machine: one for each GPU, or each socket of processors."""
     gpus: int = 0
-    """GPUs on each machine, which are reserved; training and sampling compute on processors so far."""
+    """GPUs on each machine: one process of slurm on each, one sampler of rayjob on each and its trainer on one more."""
     hours: int = 24
     """Longest time, in hours."""
     folder: str = "/srv/tutelage"
@@ -119,12 +119,16 @@ exit "${{status:-0}}"
 
 
 def placed_command(options: TemplateOptions) -> str:
-    """The recipe with a `cluster:` block on all pods: the trainer has one whole, the samplers a core each of the others.
+    """The recipe with a `cluster:` block on all pods: the trainer has one whole, the samplers a core each of the others,
+    or a GPU each with its share of the cores.
 
     Paths are whole: where a job's command starts is Ray's business.
     """
     out = f"{options.folder.rstrip('/')}/runs/cluster"
-    block = f"--cluster.trainer-cpus {options.processes} --cluster.samplers {options.nodes * options.processes}"
+    block = f"--cluster.trainer-cpus {options.processes} --cluster.samplers {options.nodes * (options.gpus or options.processes)}"
+    if options.gpus:
+        share = options.processes / options.gpus
+        block += f" --cluster.trainer-gpus 1 --cluster.sampler-gpus 1 --cluster.sampler-cpus {share:g}"
     return f"run {SOURCE}/recipes/cluster.yaml --out {shlex.quote(out)} --resume {block}"
 
 
@@ -148,7 +152,10 @@ def rayjob(options: TemplateOptions) -> str:
         return {"spec": {"securityContext": {"fsGroup": USER}, "containers": [container], "volumes": volumes}}
 
     cluster = {
-        "headGroupSpec": {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": pod("head", 0)},
+        "headGroupSpec": {
+            "rayStartParams": {"dashboard-host": "0.0.0.0"},
+            "template": pod("head", min(1, options.gpus)),
+        },
         "workerGroupSpecs": [
             {
                 "groupName": "workers",

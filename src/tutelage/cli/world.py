@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.cli.options import parse_words
-from tutelage.configs.base import Dtype
+from tutelage.configs.base import Dtype, require_device
 from tutelage.errors import UserError, did_you_mean
 
 
@@ -21,11 +21,16 @@ class BuildOptions:
     tokens: int | None = None
     """Tokens to train on in place of the size's own number."""
     dtype: Dtype = "auto"
-    """Compute type; `auto` is bfloat16 where the processor has it."""
+    """Compute type; `auto` is bfloat16 where the GPU or processor has it."""
+    device: str = "auto"
+    """Where models compute: cpu, cuda, cuda:N, or auto: a GPU if there is one."""
     resume: bool = False
     """Go on with the run in OUT from its last checkpoint."""
     json: bool = False
     """Print one JSON object last."""
+
+    def __post_init__(self) -> None:
+        require_device(self.device)
 
 
 @dataclass(kw_only=True)
@@ -54,7 +59,9 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
         from tutelage.world.build import build
 
         options = parse_words(BuildOptions, "world build", arguments[1:])
-        return build(options.size, options.out, options.seed, options.dtype, options.tokens, options.resume)
+        return build(
+            options.size, options.out, options.seed, options.dtype, options.tokens, options.resume, options.device
+        )
     if action == "show":
         from tutelage.world.show import show
 

@@ -40,9 +40,9 @@ class Request:
 class Sampler:
     """What an actor does: hold the policy, take newer weights, draw."""
 
-    def __init__(self, model: str, dtype: str):
+    def __init__(self, model: str, dtype: str, device: str = "auto"):
         torch.set_num_threads(1)
-        self.policy, self.version = load_policy(model, dtype), -1
+        self.policy, self.version = load_policy(model, dtype, device=device), -1
 
     def ready(self) -> None:
         """Return once the model is loaded."""

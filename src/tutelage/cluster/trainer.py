@@ -36,10 +36,16 @@ class Trainer:
             # The seat's bundle of the group; the others wait until the cluster, or what scales it, has room for them.
             kept = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1 + seat)
             place = kept if seat < cluster.sure else "DEFAULT"
-            return ray.remote(Sampler).options(**options, scheduling_strategy=place).remote(model, config.dtype)
+            worker = ray.remote(Sampler).options(**options, scheduling_strategy=place)
+            return worker.remote(model, config.dtype, _device(config.device, cluster.sampler_gpus))
 
         with using(Pool(ray, start, cluster)):
-            return stage_function(verb)(config)
+            return stage_function(verb)(replace(config, device=_device(config.device, cluster.trainer_gpus)))
+
+
+def _device(asked: str, gpus: float) -> str:
+    """An actor without GPUs of its own computes on the CPU, even where its machine has one."""
+    return asked if gpus else "cpu"
 
 
 def run_placed(verb: str, config: Any, cluster: ClusterConfig) -> dict[str, Any]:

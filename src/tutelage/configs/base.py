@@ -1,6 +1,7 @@
 """The options that every stage shares, and the strict way from YAML to a config and back."""
 
 import math
+import re
 from dataclasses import asdict, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -23,6 +24,8 @@ class StageConfig:
     """The folder (or file) to write; `runs/VERB` when not given."""
     seed: int = 0
     """Seed of everything random."""
+    device: str = "auto"
+    """Where models compute: cpu, cuda (each process on the GPU of its number), cuda:N, or auto: a GPU if there is one."""
     json: bool = False
     """Print one JSON object last."""
     dry_run: bool = False
@@ -33,6 +36,7 @@ class StageConfig:
 
     def check(self) -> None:
         """Raise a UserError for a value that cannot work."""
+        require_device(self.device)
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, float) and not math.isfinite(value):
@@ -46,7 +50,7 @@ class ModelConfig(StageConfig):
     max_length: int = 1024
     """Longest sequence in tokens, prompt and answer together."""
     dtype: Dtype = "auto"
-    """Compute type; `auto` is bfloat16 where the processor has it (weights stay float32 in the optimizer)."""
+    """Compute type; `auto` is bfloat16 where the GPU or processor has it (weights stay float32 in the optimizer)."""
 
     def check(self) -> None:
         super().check()
@@ -117,6 +121,11 @@ def option(name: str) -> str:
 
 def invalid(name: str, value: Any, mend: str) -> UserError:
     return UserError(f"{value!r} cannot be used", where=f"option {option(name)} ({name})", mend=mend)
+
+
+def require_device(name: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise invalid("device", name, "use one of: auto, cpu, cuda, cuda:0 and so on")
 
 
 def require_positive(config: StageConfig, *names: str) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from tutelage.engine.packing import Lifting
+from tutelage.engine.packing import Lifting, Packed
+from tutelage.engine.varlen import Varlen, fits
 from tutelage.errors import UserError
 
 NAME = "tutelage"
@@ -64,16 +65,21 @@ class PackedLayout:
     """Causal attention inside each sequence.
 
     Sequences of like length are lifted together into `[n, h, L, d]`: right padding is invisible to
-    causal attention, and exists only here.
+    causal attention, and exists only here. A GPU's flash kernel takes the packed sequences as they are, where it can.
     """
 
-    def __init__(self, offsets: Tensor, lifting: Lifting | None = None):
-        self.lifting = lifting or Lifting(offsets)
+    def __init__(self, packed: Packed):
+        self.packed = packed
+        self.varlen: Varlen | None = None  # what the first layer has moved to a GPU serves them all
+        self.lifting: Lifting | None = None
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
-        lifting = self.lifting
         if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and not limits:
-            return _Causal.apply(query, key, value, lifting, scale)
+            return _Causal.apply(query, key, value, self.packed.lifting, scale)
+        if fits(query, value, limits):
+            self.varlen = self.varlen or Varlen(self.packed, query.device)
+            return self.varlen.attend(query, key, value, scale, **limits)
+        self.lifting = lifting = self.lifting or self.packed.lifting.on(query.device)
         q, k, v = (lifted(x, lifting) for x in (query, key, value))
         outputs = []
         for bucket in lifting.buckets:
@@ -112,7 +118,8 @@ def limited(
     scores = (q @ k.transpose(-1, -2)).float() * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    distance = torch.arange(length)[:, None] - torch.arange(length)
+    place = torch.arange(length, device=q.device)
+    distance = place[:, None] - place
     hidden = (distance < 0) | (distance >= (window or length))
     return scores.masked_fill(hidden, float("-inf")).softmax(-1).to(v.dtype) @ v
 

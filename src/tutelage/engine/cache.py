@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from tutelage.engine.attention import PackedLayout
-from tutelage.engine.packing import Packed, Shared
+from tutelage.engine.device import CPU, moved
+from tutelage.engine.packing import Packed
 
 ROOM = 32  # tokens by which all rows grow together, at the least
 
@@ -27,12 +28,13 @@ ROOM = 32  # tokens by which all rows grow together, at the least
 class CacheLayout:
     """[S, h_kv, room, d] for keys and values of each layer; slots and room grow when rows need them."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = CPU) -> None:
+        self.device = device
         self.slots = self.room = 0
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self.layout: PackedLayout | None = None  # of the prompts that are being read
-        self.shared: Shared | None = None
+        self.place: Tensor | None = None  # of a shared beginning's tokens in each of the prompts
         self.slot = self.position = torch.empty(0)  # where new keys go
         self.mask = torch.empty(0)
         self.biases: dict[tuple[int, int], Tensor] = {}  # the mask as [B * h_kv, r, L] to add to scores
@@ -50,20 +52,23 @@ class CacheLayout:
 
     def start_prefill(self, packed: Packed, slot_of_sequence: Tensor) -> None:
         self.reserve(int(slot_of_sequence.max()) + 1, int(packed.lengths.max()))
-        self.layout, self.shared = PackedLayout(packed.offsets, packed.lifting), packed.shared
-        self._write_to(slot_of_sequence.repeat_interleave(packed.lengths), packed.position_ids)
+        self.layout = PackedLayout(packed)
+        self.place = None if packed.shared is None else moved(packed.shared.place, self.device)
+        self.slot = moved(slot_of_sequence.repeat_interleave(packed.lengths), self.device)
+        self.position = moved(packed.position_ids, self.device)
 
     def start_decode(self, lengths: Tensor) -> None:
-        """lengths: [B] tokens already in the cache, of the rows in the first B slots."""
+        """lengths: [B] tokens already in the cache, of the rows in the first B slots; on the host."""
         self.reserve(len(lengths), int(lengths.max()) + 1)
-        self.layout, self.shared, self.batch = None, None, len(lengths)
-        self._write_to(torch.arange(self.batch), lengths)
-        self.lengths = lengths
-        self.mask = (torch.arange(self.room) <= lengths[:, None])[:, None, None, :]
+        self.layout, self.place, self.batch = None, None, len(lengths)
+        self.lengths = moved(lengths, self.device)
+        self.slot, self.position = torch.arange(self.batch, device=self.device), self.lengths
+        self.mask = (torch.arange(self.room, device=self.device) <= self.lengths[:, None])[:, None, None, :]
         self.biases = {}
 
     def copy(self, sources: Tensor, targets: Tensor, length: int) -> None:
         """Give slots what other slots hold."""
+        sources, targets = moved(sources, self.device), moved(targets, self.device)
         for cache in (*self.keys.values(), *self.values.values()):
             cache[targets, :, :length] = cache[sources, :, :length]
 
@@ -73,8 +78,8 @@ class CacheLayout:
             self.keys[layer] = self._roomy(key.new_empty(0, key.shape[1], 0, key.shape[2]), key=True)
             self.values[layer] = self._roomy(value.new_empty(0, value.shape[1], 0, value.shape[2]))
         for cache, new in ((self.keys[layer], key), (self.values[layer], value)):
-            if self.shared is not None:  # each prompt has a copy of the beginning that was computed once
-                new = new.index_select(0, self.shared.place)
+            if self.place is not None:  # each prompt has a copy of the beginning that was computed once
+                new = new.index_select(0, self.place)
             cache.transpose(1, 2)[self.slot, self.position] = new
         return self.keys[layer], self.values[layer]
 
@@ -103,9 +108,6 @@ class CacheLayout:
         larger[:slots, :, :length] = cache
         return larger
 
-    def _write_to(self, slot: Tensor, position: Tensor) -> None:
-        self.slot, self.position = slot, position
-
     def _products(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """softmax(scale q K' + mask) V as two batched products over rows and key heads, rounded as in training."""
         heads, repeats = q.shape[1:3]
@@ -124,5 +126,8 @@ class CacheLayout:
             scores = softcap * torch.tanh(scores / softcap)
         mask = self.mask
         if window is not None:
-            mask = mask & (torch.arange(self.room) > (self.lengths - window)[:, None])[:, None, None, :]
+            mask = (
+                mask
+                & (torch.arange(self.room, device=self.device) > (self.lengths - window)[:, None])[:, None, None, :]
+            )
         return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 BLOCK = 256  # tokens whose weights are summed before the cumulative sum: it runs over V / 256 numbers, then 256
 AT_ONCE = 2**18  # weights made together: they stay near the processor, and in memory that it has touched
+AT_ONCE_ON_GPU = 2**26  # there a part more is launches more
 LIKELY = 512  # top-p looks at this many tokens before it sorts the whole vocabulary
 
 
@@ -37,7 +38,8 @@ def choose(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     logits: [B, V]. The log-probability is that of the distribution at this temperature, before tokens are
     left out. A row's token depends on its own logits and number only.
     """
-    rows = max(1, AT_ONCE // logits.shape[-1])
+    at_once = AT_ONCE if logits.device.type == "cpu" else AT_ONCE_ON_GPU
+    rows = max(1, at_once // logits.shape[-1])
     some = [_choose(*part, params) for part in zip(logits.split(rows), uniform.split(rows), strict=True)]
     return torch.cat([tokens for tokens, _ in some]), torch.cat([logprobs for _, logprobs in some])
 
@@ -91,7 +93,7 @@ def _inverse_transform(weights: Tensor, uniform: Tensor) -> Tensor:
     point = uniform[:, None].double() * sums[:, -1:]
     block = torch.searchsorted(sums, point, right=True).clamp_(max=sums.shape[-1] - 1)
     before = pad(sums, (1, 0)).gather(-1, block)
-    inner = blocks[torch.arange(len(blocks)), block[:, 0]].double().cumsum(-1)
+    inner = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(-1)
     # The block's sum in float32 may exceed its cumulative sum: stay below the latter, on a token with weight.
     rest = torch.minimum(point - before, inner[:, -1:] * (1 - 1e-12))
     place = torch.searchsorted(inner, rest, right=True).clamp_(max=BLOCK - 1)

@@ -15,6 +15,7 @@ from torch.nn.functional import embedding, linear, rms_norm, silu
 
 from tutelage.engine.attention import attending
 from tutelage.engine.cache import CacheLayout
+from tutelage.engine.device import moved
 from tutelage.engine.logprobs import finished, head_of
 from tutelage.engine.packing import Packed
 
@@ -24,7 +25,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 def prefill(model: Any, cache: CacheLayout, packed: Packed) -> Tensor:
     """[U, H] last hidden states of prompts, whose keys and values `cache.start_prefill` has made ready to be written."""
-    return _hidden(model, cache, *packed.computed)
+    return _hidden(model, cache, *(moved(x, cache.device) for x in packed.computed))
 
 
 def _hidden(model: Any, cache: CacheLayout, tokens: Tensor, positions: Tensor) -> Tensor:

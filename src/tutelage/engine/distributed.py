@@ -36,7 +36,9 @@ def start() -> bool:
                 where="environment",
                 mend="start several processes with torchrun, or unset WORLD_SIZE",
             )
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        # What is on the host (counts, metrics, objects) goes by gloo, what is on GPUs (gradients) by nccl.
+        gpus = torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
     return True
 
 
@@ -129,7 +131,7 @@ def sum_gradients(gradients: list[Tensor | None], like: Sequence[Tensor]) -> lis
 
 
 def _flat(gradient: Tensor | None, parameter: Tensor) -> Tensor:
-    return torch.zeros(parameter.numel()) if gradient is None else gradient.float().flatten()
+    return torch.zeros(parameter.numel(), device=parameter.device) if gradient is None else gradient.float().flatten()
 
 
 def _buckets(indices: list[int], like: Sequence[Tensor]) -> list[list[int]]:

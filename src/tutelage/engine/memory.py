@@ -1,4 +1,4 @@
-"""How much memory the process has used, keeping it, and micro-batches that are halved when they do not fit."""
+"""How much memory the process and its GPU have used, keeping it, and micro-batches that are halved when they do not fit."""
 
 import ctypes
 import resource
@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import torch
 
 from tutelage.errors import UserError
 from tutelage.processes import in_step
@@ -35,25 +37,34 @@ def rss_bytes() -> int:
         return peak_rss_bytes()
 
 
+def peak_gpu_bytes() -> int:
+    """Most that tensors have taken of this process' GPU so far, bytes; 0 where it has used none."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
+
+
 class PeakMemory:
     """Largest resident size while it is open, looked at often: of one stage, in a process that ran others before.
 
-    What earlier stages have freed and glibc kept is given back first.
+    What earlier stages have freed and glibc or torch kept is given back first. gpu_bytes: the same of the GPU.
     """
 
     def __init__(self, every: float = 0.05) -> None:
-        self.every, self.bytes, self._over = every, 0, threading.Event()
+        self.every, self.bytes, self.gpu_bytes, self._over = every, 0, 0, threading.Event()
         self._watch = threading.Thread(target=self._look, daemon=True, name="peak-memory")
 
     def __enter__(self) -> Self:
         if sys.platform == "linux":
             getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         self._watch.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._over.set()
         self._watch.join()
+        self.gpu_bytes = peak_gpu_bytes()
 
     def _look(self) -> None:
         while True:
@@ -99,6 +110,8 @@ def run_fitting(
                 raise
         # Past the handler nothing holds the failed pass's tensors any more.
         undo()
+        if torch.cuda.is_initialized():  # pieces that were cut for the failed pass fit none of the halves
+            torch.cuda.empty_cache()
         if len(micro) == 1:
             raise UserError(
                 f"one sequence of {tokens} tokens does not fit into memory",
@@ -112,4 +125,8 @@ def run_fitting(
 
 def _out_of_memory(error: BaseException) -> bool:
     text = str(error)
-    return isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text.lower()
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "not enough memory" in text
+        or "out of memory" in text.lower()
+    )

@@ -17,6 +17,7 @@ from torch import Tensor
 from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
 from tutelage.engine.decoding import decoder_step, head_product, prefill
+from tutelage.engine.device import device_of, moved
 from tutelage.engine.packing import pack
 
 Alternatives = list[tuple[int, float]]  # token, log-probability; the likeliest first
@@ -64,11 +65,11 @@ class OnlineDecoder:
     """A running batch: `admit` reads prompts, `step` gives every row one token, `cancel` takes a row out."""
 
     def __init__(self, model: Any, end_tokens: Sequence[int]):
-        self.model = model.eval()
+        self.model, self.device = model.eval(), device_of(model)
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
         self.head = head_product(model)
         self.ends = sorted(set(end_tokens))
-        self.cache = CacheLayout()
+        self.cache = CacheLayout(self.device)
         self.forward = decoder_step(model, self.cache)
         self.rows: list[Row] = []
 
@@ -95,27 +96,30 @@ class OnlineDecoder:
                 if row.score_prompt:
                     first = int(packed.offsets[place])
                     before = torch.arange(first, first + len(row.prompt) - 1)
-                    self._score(row, hidden[packed.place_of(before)])
+                    self._score(row, hidden[moved(packed.place_of(before), self.device)])
         self.rows += arrivals
-        self._draw(hidden[last], list(arrivals))
+        self._draw(hidden[moved(last, self.device)], list(arrivals))
         self._leave()
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
         """One more token for every row; returns those rows."""
-        moved = list(self.rows)
-        lengths = torch.tensor([row.length - 1 for row in moved])  # the newest token is not in the cache yet
+        rows = list(self.rows)
+        lengths = torch.tensor([row.length - 1 for row in rows])  # the newest token is not in the cache yet
         self.cache.start_decode(lengths)
-        tokens = torch.tensor([row.tokens[-1] for row in moved])
-        self._draw(self.forward(tokens, lengths), moved)
+        tokens = self._there([row.tokens[-1] for row in rows])
+        self._draw(self.forward(tokens, self.cache.position), rows)
         self._leave()
-        return moved
+        return rows
 
     @torch.inference_mode()
     def cancel(self, row: Row) -> None:
         """Take a row out before its end (one that has left already is left alone)."""
         if row in self.rows:
             self._remove(self.rows.index(row))
+
+    def _there(self, numbers: Sequence[float]) -> Tensor:
+        return moved(torch.tensor(numbers), self.device)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.head(hidden).float()
@@ -124,21 +128,21 @@ class OnlineDecoder:
         """The next token of each row, by its own parameters; rows that share them are drawn together."""
         logits = self._logits(hidden)
         reported = [i for i, row in enumerate(rows) if row.alternatives is not None and row.params.max_new_tokens]
-        own = logits[reported].log_softmax(-1) if reported else None
+        own = logits[self._there(reported)].log_softmax(-1) if reported else None
         groups: dict[tuple[float, float, int, float], list[int]] = {}
         for i, row in enumerate(rows):
             if len(row.tokens) < row.params.min_new_tokens:
-                logits[i, self.ends] = float("-inf")
+                logits[i, self._there(self.ends)] = float("-inf")
             if row.params.max_new_tokens:
                 p = row.params
                 groups.setdefault((p.temperature, p.top_p, p.top_k, p.min_p), []).append(i)
             else:
                 row.finish = "length"
         for members in groups.values():
-            uniform = torch.tensor([next(rows[i].uniforms) for i in members])
-            some = logits if len(members) == len(rows) else logits[members]
+            uniform = self._there([next(rows[i].uniforms) for i in members])
+            some = logits if len(members) == len(rows) else logits[self._there(members)]
             tokens, _ = choose(some, uniform, rows[members[0]].params)
-            for i, token in zip(members, tokens.tolist(), strict=True):
+            for i, token in zip(members, tokens.cpu().tolist(), strict=True):
                 row = rows[i]
                 row.tokens.append(token)
                 if token in self.ends:
@@ -153,10 +157,10 @@ class OnlineDecoder:
 
     def _score(self, row: Row, hidden: Tensor) -> None:
         """Log-probabilities of the prompt's tokens from the second on; hidden: [T-1, H] before each of them."""
-        targets = torch.tensor(row.prompt[1:])
-        for part in torch.arange(len(targets)).split(max(1, SCORED_AT_ONCE // self.vocabulary)):
+        targets = self._there(row.prompt[1:])
+        for part in torch.arange(len(targets), device=self.device).split(max(1, SCORED_AT_ONCE // self.vocabulary)):
             logprobs = self._logits(hidden[part]).log_softmax(-1)
-            row.prompt_logprobs += logprobs.gather(-1, targets[part, None])[:, 0].tolist()
+            row.prompt_logprobs += logprobs.gather(-1, targets[part, None])[:, 0].cpu().tolist()
             row.prompt_tops += _top(logprobs, row.alternatives or 0)
 
     def _leave(self) -> None:
@@ -175,4 +179,4 @@ class OnlineDecoder:
 def _top(logprobs: Tensor, count: int) -> list[Alternatives]:
     """The `count` likeliest tokens of each row of [n, V] log-probabilities."""
     values, tokens = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
-    return [list(zip(t, v, strict=True)) for t, v in zip(tokens.tolist(), values.tolist(), strict=True)]
+    return [list(zip(t, v, strict=True)) for t, v in zip(tokens.cpu().tolist(), values.cpu().tolist(), strict=True)]

@@ -115,7 +115,7 @@ class MasterAdam:
     def _update(self, part: list[int], learning_rate: float, clip: float) -> None:
         masters: list[Tensor] = [self.masters[i] for i in part]
         gradients = [(g if g.dtype == torch.float32 else g.float()) for i in part if (g := self.sums[i]) is not None]
-        steps = [torch.tensor(float(self.steps)) for _ in part]
+        steps = [torch.full((), float(self.steps), device=masters[0].device)] * len(part)  # the kernel only reads it
         moments = [(m, m.float()) for held in (self.means, self.squares) for m in (held[i] for i in part)]
         wide = [w for _, w in moments]  # the moments themselves where they are float32
         torch._fused_adamw_(
@@ -132,7 +132,7 @@ class MasterAdam:
             eps=self.eps,
             amsgrad=False,
             maximize=False,
-            grad_scale=torch.tensor(1.0 / clip) if clip < 1.0 else None,  # the kernel divides by it
+            grad_scale=torch.full_like(steps[0], 1.0 / clip) if clip < 1.0 else None,  # the kernel divides by it
         )
         for held, new in moments:
             if held is not new:

@@ -6,6 +6,7 @@ compute, and everything else stays on the [T] axis, as if nothing were shared.
 Suffixes: _T packed tokens, _N sequences, _U computed tokens (T less what is shared).
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
+
+from tutelage.engine.device import moved
 
 WORTH_SHARING = 20  # what is shared is at least so small a part of all tokens: it costs some copies
 WASTE = 1.25  # sequences of like length are lifted together as long as the longest exceeds none by more
@@ -33,6 +36,7 @@ class Packed:
 
     input_ids: [T] int64. offsets: [N+1] int64; sequence i is `input_ids[offsets[i]:offsets[i+1]]`.
     position_ids: [T], restarting at 0 in each sequence. shared: what sequences have in common, if anything.
+    All on the host; what a model reads of it is moved to its device when it does.
     """
 
     input_ids: Tensor
@@ -106,6 +110,12 @@ class Lifting:
             lift, back = shared.place[lift], back[shared.kept]
         self.identity = filled == count and not self.repeated and bool((lift == torch.arange(count)).all())
         self.lift, self.where, self.filled = lift, back, filled
+
+    def on(self, device: torch.device) -> "Lifting":
+        """The same way for tensors that are on a device."""
+        there = copy.copy(self)
+        there.lift, there.where = moved(self.lift, device), moved(self.where, device)
+        return there
 
 
 def pack(sequences: Sequence[Sequence[int]], *, share: bool = False) -> Packed:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
 from tutelage.engine.decoding import decoder_step, head_product, prefill
+from tutelage.engine.device import device_of, moved
 from tutelage.engine.packing import pack
 from tutelage.engine.stopping import StopStrings
 from tutelage.engine.watchdog import beat
@@ -93,10 +94,15 @@ def stream(
 
 
 class _Decoder:
-    """The state of one call. Row i of the batch is slot i of the cache and of every tensor here."""
+    """The state of one call. Row i of the batch is slot i of the cache and of every tensor here.
+
+    On the model's device: the cache, what was drawn, its log-probabilities, the random numbers (made on the host, so
+    that a seed gives the same ones everywhere). On the host: the counts. A step waits for the device once, for its tokens.
+    """
 
     def __init__(self, model: Any, prompts: Any, seeds: Any, params: SamplingParams, ends: Any, batch_size: int):
         self.model, self.prompts, self.seeds, self.params = model, prompts, seeds, params
+        self.device = device_of(model)
         self.ends = torch.tensor(sorted(set(ends)), dtype=torch.long)
         self.stops: StopStrings | None = None
         # The longest prompts first: rows of like length share a batch, and a prompt's samples stand together.
@@ -107,16 +113,16 @@ class _Decoder:
         )
         self.slots = min(batch_size, len(self.waiting))
         self.context = context_of(model)  # a row that has filled it ends, cut off
-        self.cache = CacheLayout()
+        self.cache = CacheLayout(self.device)
         self.cache.reserve(self.slots, max(len(p) for p in prompts))
         self.head = head_product(model)
         self.forward = decoder_step(model, self.cache)
         self.rows: list[tuple[int, int]] = []  # (prompt, number) of each active row
         self.lengths = torch.zeros(self.slots, dtype=torch.long)  # tokens in the cache
         self.drawn = torch.zeros(self.slots, dtype=torch.long)
-        self.uniforms = torch.zeros(self.slots, params.max_new_tokens)
-        self.tokens = torch.zeros(self.slots, params.max_new_tokens, dtype=torch.long)
-        self.logprobs = torch.zeros(self.slots, params.max_new_tokens)
+        self.uniforms = torch.zeros(self.slots, params.max_new_tokens, device=self.device)
+        self.tokens = torch.zeros_like(self.uniforms, dtype=torch.long)
+        self.logprobs = torch.zeros_like(self.uniforms)
         self.results: dict[tuple[int, int], Sample] = {}
 
     @property
@@ -135,6 +141,7 @@ class _Decoder:
     def _admit(self, free: int) -> None:
         """Read prompts, each once, into free slots, and draw each row's first token."""
         start, total = len(self.rows), 0
+        uniforms: list[Tensor] = []
         firsts: dict[int, int] = {}  # prompt -> the slot that reads it
         while self.waiting and len(self.rows) - start < free:
             prompt, number = self.waiting[-1]
@@ -145,11 +152,12 @@ class _Decoder:
                 firsts[prompt] = len(self.rows)
             self.waiting.pop()
             generator = torch.Generator().manual_seed(self.seeds[prompt][number])
-            self.uniforms[len(self.rows)] = torch.rand(self.params.max_new_tokens, generator=generator)
+            uniforms.append(torch.rand(self.params.max_new_tokens, generator=generator))
             self.rows.append((prompt, number))
+        self.uniforms[start : len(self.rows)] = moved(torch.stack(uniforms), self.device)
         packed = pack([self.prompts[p] for p in firsts], share=True)  # a system message is read once for all
         self.cache.start_prefill(packed, torch.tensor(list(firsts.values())))
-        hidden = prefill(self.model, self.cache, packed)[packed.place_of(packed.last)]
+        hidden = prefill(self.model, self.cache, packed)[moved(packed.place_of(packed.last), self.device)]
         place = {prompt: i for i, prompt in enumerate(firsts)}
         arrived = self.rows[start:]
         copies = [(firsts[p], slot) for slot, (p, _) in enumerate(arrived, start) if firsts[p] != slot]
@@ -158,14 +166,14 @@ class _Decoder:
             self.cache.copy(sources, targets, int(packed.lengths.max()))
         self.lengths[start : len(self.rows)] = torch.tensor([len(self.prompts[p]) for p, _ in arrived])
         self.drawn[start : len(self.rows)] = 0
-        self._draw(hidden[torch.tensor([place[p] for p, _ in arrived])], start)
+        self._draw(hidden[moved(torch.tensor([place[p] for p, _ in arrived]), self.device)], start)
 
     def _decode(self) -> None:
         batch = len(self.rows)
         lengths = self.lengths[:batch]
-        last = self.tokens[:batch].gather(1, self.drawn[:batch, None] - 1)[:, 0]
+        last = self.tokens[:batch].gather(1, moved(self.drawn[:batch, None] - 1, self.device))[:, 0]
         self.cache.start_decode(lengths)
-        hidden = self.forward(last, lengths)
+        hidden = self.forward(last, self.cache.position)
         self.lengths[:batch] += 1
         self._draw(hidden, 0)
 
@@ -175,14 +183,15 @@ class _Decoder:
         drawn = self.drawn[some]
         logits = self.head(hidden)
         if self.params.min_new_tokens and len(self.ends):
-            early = drawn < self.params.min_new_tokens
-            logits[early.nonzero(), self.ends] = float("-inf")
-        uniform = self.uniforms[some].gather(1, drawn[:, None])[:, 0]
+            early = (drawn < self.params.min_new_tokens).nonzero()
+            logits[moved(early, self.device), moved(self.ends, self.device)] = float("-inf")
+        column = moved(drawn[:, None], self.device)
+        uniform = self.uniforms[some].gather(1, column)[:, 0]
         tokens, logprobs = choose(logits, uniform, self.params)
-        self.tokens[some].scatter_(1, drawn[:, None], tokens[:, None])
-        self.logprobs[some].scatter_(1, drawn[:, None], logprobs[:, None])
+        self.tokens[some].scatter_(1, column, tokens[:, None])
+        self.logprobs[some].scatter_(1, column, logprobs[:, None])
         drawn += 1
-        ended = torch.isin(tokens, self.ends)
+        ended = torch.isin(tokens.cpu(), self.ends)  # here the device is waited for
         done = ended | (drawn >= self.params.max_new_tokens) | (self.lengths[some] >= self.context)
         cuts = self._cuts(some, ended)
         done[list(cuts)] = True
@@ -194,16 +203,18 @@ class _Decoder:
         """Where the texts of rows that a stop string has ended are cut."""
         if self.stops is None:
             return {}
-        rows = zip(self.tokens[some].tolist(), self.drawn[some].tolist(), ended.tolist(), strict=True)
+        rows = zip(self.tokens[some].cpu().tolist(), self.drawn[some].tolist(), ended.tolist(), strict=True)
         found = {i: self.stops.cut(row[:count]) for i, (row, count, end) in enumerate(rows) if not end}
         return {i: cut for i, cut in found.items() if cut is not None}
 
     def _leave(self, gone: list[tuple[int, str, int | None]]) -> None:
         """Keep what ended rows drew; the last rows move into their slots."""
-        for slot, finish, cut in gone:
+        slots = moved(torch.tensor([slot for slot, _, _ in gone]), self.device)
+        tokens, logprobs = self.tokens[slots].cpu(), self.logprobs[slots].cpu()
+        for place, (slot, finish, cut) in enumerate(gone):
             count = int(self.drawn[slot])
             self.results[self.rows[slot]] = Sample(
-                self.tokens[slot, :count].tolist(), self.logprobs[slot, :count].tolist(), finish, cut
+                tokens[place, :count].tolist(), logprobs[place, :count].tolist(), finish, cut
             )
         leaving = {slot for slot, _, _ in gone}
         left = len(self.rows) - len(gone)
@@ -215,5 +226,5 @@ class _Decoder:
         if holes:
             targets, sources = torch.tensor(holes), torch.tensor(movers)
             for tensor in (self.lengths, self.drawn, self.uniforms, self.tokens, self.logprobs):
-                tensor[targets] = tensor[sources]
+                tensor[moved(targets, tensor.device)] = tensor[moved(sources, tensor.device)]
             self.cache.copy(sources, targets, int(self.lengths[targets].max()))

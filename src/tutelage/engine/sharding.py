@@ -21,8 +21,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from tutelage.engine.attention import PackedLayout, attending, current_layout
+from tutelage.engine.device import CPU, device_of
 from tutelage.engine.distributed import start
-from tutelage.errors import UserError
+from tutelage.engine.packing import pack
 from tutelage.processes import is_main, keep_step, out_of_step, world_size
 
 SHARDS = "shards"  # the folder of a checkpoint's slices, beside state.pt
@@ -55,12 +56,9 @@ def _recomputed(forward: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _shard(model: Any) -> None:
-    if any(p.device.type != "cpu" for p in model.parameters()):
-        raise UserError(
-            "sharding is for models on the CPU so far", where="option --parallel (parallel)", mend="use data"
-        )
+    device = device_of(model)
     model.persistent = set(model.state_dict())
-    mesh = init_device_mesh("cpu", (world_size(),))
+    mesh = init_device_mesh(device.type, (world_size(),))
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for layer in layers_of(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
@@ -72,8 +70,8 @@ def _shard(model: Any) -> None:
     # Packed training calls the body, and reads the head's weights: both belong to the root's forward pass.
     model.body = lambda **inputs: model.base_model(**inputs)
     register_fsdp_forward_method(model, "body")
-    with torch.no_grad(), attending(PackedLayout(torch.tensor([0, 1]))):  # the first pass settles which is the root
-        model.body(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=False)
+    with torch.no_grad(), attending(PackedLayout(pack([[0]]))):  # the first pass settles which is the root
+        model.body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -119,15 +117,16 @@ def like_parameter(slice_: Tensor, parameter: Tensor) -> Tensor:
 
 
 def plain_state(model: Any) -> dict[str, Tensor] | None:
-    """Inside `whole`: what a sharded model's folder holds, tied weights once; None for a model that is not sharded."""
-    if not isinstance(model, FSDPModule):
-        return None
+    """Inside `whole`: what the folder holds of a model that is sharded or on a GPU, tied weights once, on the host.
+
+    None for a whole model on the host, which `transformers` writes as it is.
+    """
     module: Any = model
-    tensors = [
-        *module.named_parameters(),
-        *((name, b) for name, b in module.named_buffers() if name in module.persistent),
-    ]
-    return {name: tensor.detach() for name, tensor in tensors}
+    if not isinstance(model, FSDPModule) and device_of(model) == CPU:
+        return None
+    persistent = module.persistent if isinstance(model, FSDPModule) else set(module.state_dict())
+    tensors = [*module.named_parameters(), *((name, b) for name, b in module.named_buffers() if name in persistent)]
+    return {name: tensor.detach().cpu() for name, tensor in tensors}
 
 
 # A stage's state is nested dictionaries and lists. Its sharded tensors go into a folder of slices, by a name that
@@ -152,7 +151,8 @@ def _taken_out(value: Any, name: str, sharded: dict[str, Tensor]) -> Any:
     if isinstance(value, DTensor):
         sharded[name] = value
         return {SHARDS: name}
-    return value
+    # A run may go on where there is another GPU, or none.
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def fill(mine: Sequence[Tensor], saved: Sequence[Any], parameters: Sequence[Tens
         dcp.load(named, checkpoint_id=folder, no_dist=not together)
     for one, target in zip(saved, targets, strict=True):
         if isinstance(one, Tensor) and isinstance(target, DTensor):
-            part = distribute_tensor(one, target.device_mesh, target.placements, src_data_rank=None)
+            part = distribute_tensor(one.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
             local(target).copy_(local(part))
         elif isinstance(one, Tensor):
             target.copy_(one)

@@ -156,13 +156,14 @@ class LocalChat:
     max_tokens: int = 512
     temperature: float = 0.0
     dtype: str = "auto"
+    device: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         from tutelage.models import load_policy, resolve
         from tutelage.runs.lineage import folder_hash
 
-        self.policy = load_policy(self.path, self.dtype)
+        self.policy = load_policy(self.path, self.dtype, device=self.device)
         self.name = f"local:{folder_hash(resolve(self.path))[:16]}"
 
     def answers(
@@ -200,5 +201,6 @@ def open_chat(spec: str, **options: Any) -> Chat:
         raise UserError("names no model", where=spec, mend=f"write {kind}:URL#MODEL or {kind}:MODEL")
     if separator and not url.startswith(("http://", "https://")):
         raise UserError(f"{url!r} is no URL", where=spec, mend="begin it with http:// or https://")
-    options.pop("dtype", None), options.pop("seed", None)
+    for local in ("dtype", "device", "seed"):
+        options.pop(local, None)
     return Endpoint(kind, url or {"openai": OPENAI, "anthropic": ANTHROPIC}[kind], model, **options)  # type: ignore[arg-type]

@@ -57,13 +57,13 @@ class PairRanker:
         return [levels.index(value) + 1 for value in points]
 
 
-def open_rankers(spec: str) -> list[Ranker]:
+def open_rankers(spec: str, device: str = "auto") -> list[Ranker]:
     """The one labeler that `--by` names. What a language model said is kept in runs/labels.jsonl and not asked again."""
     kind, _, rest = spec.partition(":")
     if kind == "model" and rest:
         from tutelage.judges.reward import reward_judge
 
-        return [ScoreRanker(Path(rest).name, reward_judge(rest))]
+        return [ScoreRanker(Path(rest).name, reward_judge(rest, device=device))]
     if kind in ("openai", "anthropic", "local") and rest:
-        return [PairRanker(rest, LLMJudge(open_chat(spec), Cache(Path("runs/labels.jsonl"))))]
+        return [PairRanker(rest, LLMJudge(open_chat(spec, device=device), Cache(Path("runs/labels.jsonl"))))]
     raise UserError(f"unknown labeler {spec!r}", where="option --by (by)", mend=f"use {KINDS}")

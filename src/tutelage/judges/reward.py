@@ -14,9 +14,9 @@ from tutelage.records import Prompt
 TOKENS_AT_ONCE = 16384
 
 
-def reward_judge(path: str, dtype: str = "auto", max_length: int = 1024) -> ScoringJudge:
+def reward_judge(path: str, dtype: str = "auto", max_length: int = 1024, *, device: str = "auto") -> ScoringJudge:
     """Scores of a checkpoint that `tutelage reward` wrote, read at the end of each whole answer."""
-    reward = load_scalar(path, dtype)
+    reward = load_scalar(path, dtype, device=device)
 
     @torch.no_grad()
     def scorer(prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:

@@ -155,9 +155,9 @@ def write_adapter(folder: Path, adapters: Adapters, name: str, prefix: str, head
     config.modules_to_save = None if head is None else [HEAD]
     config.inference_mode = True
     config.save_pretrained(folder)
-    state = {f"{PREFIX}{prefix}.{key}": value.contiguous() for key, value in adapters.state(name).items()}
+    state = {f"{PREFIX}{prefix}.{key}": value.cpu().contiguous() for key, value in adapters.state(name).items()}
     if head is not None:
-        state[f"{PREFIX}{HEAD}.weight"] = head.weight.detach()
+        state[f"{PREFIX}{HEAD}.weight"] = head.weight.detach().cpu()
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
 
 

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from tutelage.engine.attention import NAME, PackedLayout, attending
 from tutelage.engine.choosing import SamplingParams
+from tutelage.engine.device import CPU, device_of, moved, multiplies_bfloat16, resolve_device
 from tutelage.engine.layers import use_own_layers
 from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.memory import keep_freed_memory
@@ -82,8 +83,10 @@ def resolve(model: str) -> Path:
     return path.resolve()
 
 
-def compute_dtype(name: str) -> torch.dtype:
-    """`auto` is bfloat16 where the processor multiplies it natively."""
+def compute_dtype(name: str, device: torch.device = CPU) -> torch.dtype:
+    """`auto` is bfloat16 where the GPU or the processor multiplies it natively."""
+    if name == "auto" and device.type == "cuda":
+        return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
     if name == "auto":
         fast = torch.cpu.is_available() and ("avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags())
         return torch.bfloat16 if fast else torch.float32
@@ -111,10 +114,11 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> Any:
-    """A model whose weights all come from the folder, but for those whose names begin with `new`."""
+def _load(auto: Any, path: Path, dtype: str, device: str, new: str = "", **kwargs: Any) -> Any:
+    """A model whose weights all come from the folder, but for those whose names begin with `new`; on the device."""
     keep_freed_memory()
-    kwargs |= {"dtype": compute_dtype(dtype), "attn_implementation": NAME, "output_loading_info": True}
+    there = resolve_device(device)
+    kwargs |= {"dtype": compute_dtype(dtype, there), "attn_implementation": NAME, "output_loading_info": True}
     kwargs["ignore_mismatched_sizes"] = True  # reported below
     try:
         model, info = auto.from_pretrained(path, **kwargs)
@@ -137,6 +141,7 @@ def _load(auto: Any, path: Path, dtype: str, new: str = "", **kwargs: Any) -> An
             f"weight {broken[0]} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint"
         )
     use_own_layers(model)
+    model.to(there)
     _check_packing(model.eval(), path)
     return model
 
@@ -157,8 +162,8 @@ def _check_packing(model: Any, path: Path) -> None:
         )
     if model.get_output_embeddings() is None:
         return
-    with attending(PackedLayout(packed.offsets)):
-        ids, positions = packed.input_ids[None], packed.position_ids[None]
+    with attending(PackedLayout(packed)):
+        ids, positions = (moved(x[None], together.device) for x in packed.computed)
         logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
     if not _alike(capped(together, head_of(model)), logits, tolerance):
         raise UserError(
@@ -173,14 +178,16 @@ def _alike(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
     return bool((ours - theirs).abs().max() <= tolerance * theirs.abs().max().clamp(min=1.0))
 
 
-def load_policy(model: str | Path, dtype: str = "auto", lora: Mapping[str, Any] | None = None) -> Policy:
-    """A policy. lora: r, lora_alpha and target_modules of an adapter to train, the weights frozen; a folder that holds
+def load_policy(
+    model: str | Path, dtype: str = "auto", lora: Mapping[str, Any] | None = None, *, device: str = "auto"
+) -> Policy:
+    """A policy on a device (auto, cpu, cuda or cuda:N). lora: r, lora_alpha and target_modules of an adapter to train, the weights frozen; a folder that holds
     an adapter goes on with its own. Without lora an adapter is added into the weights.
     """
     path = resolve(str(model))
     base = base_path_of(path)
     tokenizer = load_tokenizer(path)
-    loaded = _load(AutoModelForCausalLM, base, dtype)
+    loaded = _load(AutoModelForCausalLM, base, dtype, device)
     check_vocabulary(loaded, tokenizer, path)
     policy = Policy(loaded, tokenizer)
     if lora is not None:
@@ -249,7 +256,12 @@ def is_scalar(path: Path) -> bool:
 
 
 def load_scalar(
-    model: str | Path, dtype: str = "auto", *, trained: bool = True, lora: Mapping[str, Any] | None = None
+    model: str | Path,
+    dtype: str = "auto",
+    *,
+    trained: bool = True,
+    lora: Mapping[str, Any] | None = None,
+    device: str = "auto",
 ) -> ScalarModel:
     """A model with a scalar head. With trained=False the head is new, N(0, 1/(d+1)) (Stiennon et al. 2020).
 
@@ -261,20 +273,29 @@ def load_scalar(
     tokenizer = load_tokenizer(path)
     has_head = is_scalar(base)
     options: dict[str, Any] = {"num_labels": 1, "pad_token_id": pad_token_id(tokenizer)}
-    loaded = _load(AutoModelForSequenceClassification, base, dtype, new="" if has_head else HEAD, **options)
+    loaded = _load(AutoModelForSequenceClassification, base, dtype, device, new="" if has_head else HEAD, **options)
     check_vocabulary(loaded, tokenizer, path)
     if not hasattr(loaded, HEAD):
         raise UserError(
             "this architecture has no scalar head named `score`", where=str(model), mend="use a decoder model"
         )
     if not has_head:
-        torch.nn.init.normal_(loaded.score.weight, std=(loaded.score.in_features + 1) ** -0.5)
+        _begin_head(loaded.score)
     scalar = ScalarModel(loaded, tokenizer, bias=reward_bias(path))
     if lora is not None:
         _adapt(scalar, path, base, lora)
     elif is_adapter(path):
         scalar.model = merged(loaded, path)
     return scalar
+
+
+@torch.no_grad()
+def _begin_head(score: torch.nn.Linear) -> None:
+    """N(0, 1/(d+1)) for the weights, drawn on the host: the same on every device; 0 for a bias."""
+    drawn = torch.empty_like(score.weight, device=CPU).normal_(std=(score.in_features + 1) ** -0.5)
+    score.weight.copy_(drawn)
+    if score.bias is not None:
+        score.bias.zero_()
 
 
 def _check_trained(path: Path, trained: bool) -> None:
@@ -294,7 +315,8 @@ def load_scalar_beside(policy: Policy, model: Path) -> ScalarModel:
     with torch.device("meta"):
         wrapper = AutoModelForSequenceClassification.from_config(config)
     setattr(wrapper, wrapper.base_model_prefix, body)
-    wrapper.score = torch.nn.Linear(wrapper.score.in_features, 1, bias=False, dtype=policy.model.dtype)
+    options: dict[str, Any] = {"dtype": policy.model.dtype, "device": device_of(policy.model)}
+    wrapper.score = torch.nn.Linear(wrapper.score.in_features, 1, bias=False, **options)
     scalar = ScalarModel(wrapper.eval(), tokenizer, bias=reward_bias(model))
     scalar.lora = _read_into(scalar, policy.lora.adapters, model)
     return scalar
@@ -315,7 +337,7 @@ def is_step_model(model: str | Path) -> bool:
     return any("ForTokenClassification" in name for name in (config.architectures or []))
 
 
-def load_step_model(model: str | Path, dtype: str = "auto", *, trained: bool = True) -> StepModel:
+def load_step_model(model: str | Path, dtype: str = "auto", *, trained: bool = True, device: str = "auto") -> StepModel:
     """A process reward model, or with trained=False a language model with a new head of two labels."""
     path = resolve(str(model))
     has_head = is_step_model(path)
@@ -324,15 +346,14 @@ def load_step_model(model: str | Path, dtype: str = "auto", *, trained: bool = T
     tokenizer = load_tokenizer(path)
     options: dict[str, Any] = {"num_labels": 2, "pad_token_id": pad_token_id(tokenizer)}
     try:
-        loaded = _load(AutoModelForTokenClassification, path, dtype, new="" if has_head else "score", **options)
+        loaded = _load(AutoModelForTokenClassification, path, dtype, device, new="" if has_head else "score", **options)
     except ValueError as error:
         raise UserError(f"cannot score steps ({error})", where=str(path), mend="use a decoder model") from error
     check_vocabulary(loaded, tokenizer, path)
     if not hasattr(loaded, "score"):
         raise UserError("has no head named `score` for tokens", where=str(model), mend="use a decoder model")
     if not has_head:
-        torch.nn.init.normal_(loaded.score.weight, std=(loaded.score.in_features + 1) ** -0.5)
-        torch.nn.init.zeros_(loaded.score.bias)
+        _begin_head(loaded.score)
     config = loaded.config
     aggregation, each_step = getattr(config, "aggregation", "min"), getattr(config, "each_step", True)
     return StepModel(loaded, tokenizer, aggregation=aggregation, each_step=each_step)
@@ -394,7 +415,7 @@ def export_model(model: str, out: str) -> dict[str, Any]:
         raise UserError("is there already", where=out, mend="choose another --out")
     check_folder(target)
     load = load_scalar if is_scalar(source) else load_step_model if is_step_model(source) else load_policy
-    role: Policy | ScalarModel | StepModel = load(source, "float32")
+    role: Policy | ScalarModel | StepModel = load(source, "float32", device="cpu")
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     with naming_full_disk(target):
@@ -442,6 +463,7 @@ def reload_and_compare(folder: Path, role: Policy | ScalarModel | StepModel) -> 
         ours = role.model.score(hidden).float().flatten()
     else:
         ours = capped(hidden, head_of(role.model)).flatten()
+    ours = ours.cpu()  # what was loaded again stays on the host: the device may be full
     role.model.train(training)
     # Another attention kernel rounds otherwise: a few units in the last place of bfloat16 over the layers.
     tolerance = 0.05 if role.model.dtype == torch.bfloat16 else 1e-3

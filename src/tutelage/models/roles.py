@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tutelage.engine.attention import PackedLayout, attending
+from tutelage.engine.device import device_of, moved
 from tutelage.engine.logprobs import fused_logprobs, head_of
 from tutelage.engine.packing import Packed
 from tutelage.engine.sampling import context_of
@@ -25,20 +26,21 @@ def hidden_states(model: Any, packed: Packed, layout: Any = None) -> Tensor:
 
 
 def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any = None) -> Tensor:
-    """[M, H] last hidden states at the packed indices `where` [M]; at all tokens when None.
+    """[M, H] last hidden states at the packed indices `where` [M]; at all tokens when None. On the model's device.
 
     What sequences share is computed once, and its gradients from all of them add up.
     """
     beat()
     check_context(model, int(packed.lengths.max()))
-    ids, positions = packed.computed
+    device = device_of(model)
+    ids, positions = (moved(x, device) for x in packed.computed)
     if packed.shared is not None:
         where = packed.shared.place if where is None else packed.place_of(where)
-    with attending(layout or PackedLayout(packed.offsets, packed.lifting)):
+    with attending(layout or PackedLayout(packed)):
         body_of = getattr(model, "body", model.base_model)  # a sharded model is put together for its body's pass
         body = body_of(input_ids=ids[None], position_ids=positions[None], use_cache=False)
     hidden = body.last_hidden_state[0]
-    return hidden if where is None else hidden.index_select(0, where)
+    return hidden if where is None else hidden.index_select(0, moved(where, device))
 
 
 def check_context(model: Any, longest: int) -> None:
@@ -62,7 +64,10 @@ class Lora:
 
 @dataclass
 class Role:
-    """A model with its tokenizer; with `lora` the weights are shared and only the adapter is its own."""
+    """A model with its tokenizer; with `lora` the weights are shared and only the adapter is its own.
+
+    Batches come from the host, and so do the numbers go back there, wherever the model is.
+    """
 
     model: Any
     tokenizer: Any
@@ -110,7 +115,9 @@ class Policy(Role):
         """
         self.activate()
         hidden = select_hidden(self.model, packed, targets - 1)
-        return fused_logprobs(hidden, head_of(self.model), packed.input_ids[targets], temperature)
+        ids = moved(packed.input_ids[targets], hidden.device)
+        logprobs, entropy = fused_logprobs(hidden, head_of(self.model), ids, temperature)
+        return logprobs.cpu(), entropy.cpu()
 
 
 @dataclass
@@ -139,7 +146,7 @@ class ScalarModel(Role):
 
     def _head(self, packed: Packed, where: Tensor | None) -> Tensor:
         self.activate()
-        return self.model.score(select_hidden(self.model, packed, where))[:, 0].float() - self.bias
+        return self.model.score(select_hidden(self.model, packed, where))[:, 0].float().cpu() - self.bias
 
     def second(self) -> "ScalarModel":
         """Another scalar model on the same weights, with an adapter and a head of its own that start equal."""
@@ -162,5 +169,5 @@ class StepModel(Role):
 
     def logits(self, packed: Packed, ends: Tensor) -> Tensor:
         """[S] log-odds that the step which ends at each packed index `ends` [S] is right, float32."""
-        scores = self.model.score(select_hidden(self.model, packed, ends)).float()
+        scores = self.model.score(select_hidden(self.model, packed, ends)).float().cpu()
         return scores[:, 1] - scores[:, 0]

@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
+from tutelage.engine.device import CPU, multiplies_bfloat16, resolve_device
+
 SIZE = 1024  # of the square matrices that are multiplied
+SIZE_ON_GPU = 8192
 PACKAGES = ("tutelage", "torch", "transformers", "tokenizers", "safetensors", "numpy", "peft", "vllm")
 NATIVE = {"avx512_bf16", "amx_bf16"}  # flags of processors that multiply bfloat16
 GIB = 2**30
@@ -30,12 +33,36 @@ def facts(seconds: float = 2.0) -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "memory_limit_bytes": memory_limit(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "gemm_flops": gemm_rates(seconds),
-        "memory_bytes_per_second": memory_rate(),
+        **rates(CPU, seconds),
+        "gpu": gpu(seconds),
         "versions": {name: version(name) for name in PACKAGES},
     }
     found["warnings"] = warnings_of(found)
     return found
+
+
+def rates(device: torch.device, seconds: float) -> dict[str, Any]:
+    """What a plan counts with."""
+    return {"gemm_flops": gemm_rates(seconds, device), "memory_bytes_per_second": memory_rate(device)}
+
+
+def gpu(seconds: float) -> dict[str, Any] | None:
+    """The GPU that `--device auto` takes, with its rates; None where that is the processor."""
+    device = resolve_device("auto")
+    if device == CPU:
+        return None
+    native = multiplies_bfloat16(device)
+    return {
+        "device": str(device),
+        "native_bfloat16": native,
+        "memory_bytes": limit_of(device),
+        **rates(device, seconds),
+    }
+
+
+def limit_of(device: torch.device) -> int:
+    """Bytes that models may take there."""
+    return memory_limit() if device == CPU else torch.cuda.get_device_properties(device).total_memory
 
 
 def version(name: str) -> str | None:
@@ -76,33 +103,42 @@ def allowed_cores() -> float | None:
     return None if quota == "max" else int(quota) / int(period)
 
 
-def gemm_rates(seconds: float) -> dict[str, float]:
+def gemm_rates(seconds: float, device: torch.device = CPU) -> dict[str, float]:
     """FLOP/s of a matrix product in each type: the best of what fits into its share of the time."""
-    return {name: gemm_rate(getattr(torch, name), seconds / 2) for name in ("float32", "bfloat16")}
+    return {name: gemm_rate(getattr(torch, name), seconds / 2, device) for name in ("float32", "bfloat16")}
 
 
-def gemm_rate(dtype: torch.dtype, seconds: float) -> float:
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def gemm_rate(dtype: torch.dtype, seconds: float, device: torch.device = CPU) -> float:
     """2 n^3 operations of a product of [n, n] matrices over its shortest time."""
-    a, b = torch.randn(SIZE, SIZE).to(dtype), torch.randn(SIZE, SIZE).to(dtype)
+    size = SIZE if device == CPU else SIZE_ON_GPU
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     a @ b
+    _wait(device)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
         a @ b
+        _wait(device)
         best = min(best, time.perf_counter() - start)
         if start + best > end:
             break
-    return 2 * SIZE**3 / best
+    return 2 * size**3 / best
 
 
-def memory_rate() -> float:
+def memory_rate(device: torch.device = CPU) -> float:
     """Bytes a second, read and written, of a copy that no cache holds; decoding reads every weight at every step."""
-    a = torch.ones(2**25)
+    a = torch.ones(2**25, device=device) if device == CPU else torch.ones(2**28, device=device)
     b = torch.empty_like(a)
     best = float("inf")
     for _ in range(4):
         start = time.perf_counter()
         b.copy_(a)
+        _wait(device)
         best = min(best, time.perf_counter() - start)
     return 2 * a.numel() * a.element_size() / best
 
@@ -111,9 +147,10 @@ def warnings_of(found: dict[str, Any]) -> list[str]:
     """What will be slower here than elsewhere, and why."""
     rates, threads = found["gemm_flops"], found["threads"]
     notes = []
-    if found["gpus"]:
-        notes.append("there is a GPU, but training and sampling run on the processor")
-    if not found["native_bfloat16"]:
+    if found["gpu"]:
+        if not found["gpu"]["native_bfloat16"]:
+            notes.append("the GPU has no bfloat16 products: --dtype auto computes in float32, in twice the memory")
+    elif not found["native_bfloat16"]:
         notes.append("the processor has no bfloat16 products: --dtype auto computes in float32, in twice the memory")
     elif rates["bfloat16"] < 1.2 * rates["float32"]:
         notes.append("bfloat16 products are no faster than float32 here, though the processor has them")

@@ -13,6 +13,7 @@ from tutelage.configs import (
     StageConfig,
     TrainingConfig,
 )
+from tutelage.engine.device import resolve_device
 from tutelage.models.adapters import is_adapter
 from tutelage.models.checkpoint import base_path_of, compute_dtype, load_tokenizer, resolve
 from tutelage.planning import memory
@@ -51,7 +52,7 @@ def plan_stage(config: StageConfig, rates: Mapping[str, Any], instead: str | Non
     named = config.model if instead is None or Path(config.model).expanduser().exists() else instead
     path = resolve(named)
     shape, load = read_shape(base_path_of(path)), load_of(config, load_tokenizer(path))
-    models = models_of(config, shape, compute_dtype(config.dtype).itemsize)
+    models = models_of(config, shape, compute_dtype(config.dtype, resolve_device(config.device)).itemsize)
     phases = phases_of(config, models, load)
     seconds = seconds_of(config, models, load, rates)
     return {

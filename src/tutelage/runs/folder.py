@@ -37,7 +37,7 @@ from tutelage.runs.manifest import damage, write_manifest
 # What may differ between a run and its resumption: these change when it stops, what it prints, whether it may
 # start or how it fits into memory, not what it computes.
 HARMLESS = frozenset({"resume", "json", "max_steps", "out", "dry_run", "save_every", "micro_tokens", "force"}) | {
-    *("parallel", "activation_checkpointing", "stall_seconds", "spike", "rollbacks")
+    *("parallel", "activation_checkpointing", "device", "stall_seconds", "spike", "rollbacks")
 }
 POSITION = ("start_step", "last_row", "seconds_before")
 LOGS = ("metrics.jsonl", "samples.jsonl")

@@ -19,6 +19,7 @@ def serve(
     listener: socket.socket,
     batch_size: int,
     dtype: str,
+    device: str,
     around: Callable[[Any, str], Any],
     proxies: Sequence[str] = (),
 ) -> None:
@@ -29,7 +30,7 @@ def serve(
     """
     for _, path in models:
         resolve(path)
-    served = [Served(name, load_policy(path, dtype), batch_size) for name, path in models]
+    served = [Served(name, load_policy(path, dtype, device=device), batch_size) for name, path in models]
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(

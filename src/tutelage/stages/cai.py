@@ -66,9 +66,11 @@ def run(config: CAIConfig) -> dict[str, Any]:
         raise UserError("cai needs a model that answers", where="option --policy (policy)", mend=mend)
     constitution = load_constitution(config.constitution)
     source, helpful = resolve(config.model), resolve(config.policy)
-    answering = Answering(load_policy(helpful, config.dtype), config)
+    answering = Answering(load_policy(helpful, config.dtype, device=config.device), config)
     options: dict[str, Any] = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
-    chat = open_chat(config.critic or config.policy, **options, dtype=config.dtype, seed=config.seed)
+    chat = open_chat(
+        config.critic or config.policy, **options, dtype=config.dtype, device=config.device, seed=config.seed
+    )
     asked = prompts(config.data, "train", config.prompts, config.seed)
     rendered_prompts(answering.policy, asked, config.max_length)  # said before anything is written
     ordinary: list[Prompt] = []

@@ -51,7 +51,8 @@ def run(config: CAILabelConfig) -> dict[str, Any]:
         (asked[name], *pair) for name, group in groups.items() for pair in zip(group[::2], group[1::2], strict=False)
     ]
     different = [pair for pair in pairs if pair[1].text != pair[2].text]
-    options: dict[str, Any] = {"max_tokens": config.max_new_tokens, "dtype": config.dtype, "seed": config.seed}
+    options: dict[str, Any] = {"max_tokens": config.max_new_tokens, "seed": config.seed}
+    options |= {"dtype": config.dtype, "device": config.device}
     critic = Critic(open_chat(config.critic, **options), constitution, config.think, config.clamp)
 
     # 2. A verdict on each, in both orders.

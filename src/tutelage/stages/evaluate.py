@@ -65,8 +65,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
     world = config.data == "world"
     asked = prompts(config.data, config.split, config.prompts, seed=77)[: config.prompts]
     suites = _suites(config.split) if world else {}
-    reward = load_scalar(config.reward_model, config.dtype) if config.reward_model else None
-    reference = load_policy(models[config.kl_from], config.dtype) if config.kl_from else None
+    reward = load_scalar(config.reward_model, config.dtype, device=config.device) if config.reward_model else None
+    reference = load_policy(models[config.kl_from], config.dtype, device=config.device) if config.kl_from else None
     params = SamplingParams(config.max_new_tokens, 0, config.temperature)
 
     # 2. One answer of each model to each prompt.
@@ -78,7 +78,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     kl: dict[str, dict[str, Any]] = {}
     with Progress(len(models), "eval", unit="model") as bar:
         for number, (name, path) in enumerate(models.items(), 1):
-            policy = load_policy(path, config.dtype)
+            policy = load_policy(path, config.dtype, device=config.device)
             ask_after = partial(_answers, policy, shots.get(name, []), params, config)
             answers[name] = ask_after(asked, reward)
             findings[name] = [f for some in suites.values() for f in _judged(some, ask_after(some, None))]
@@ -300,13 +300,13 @@ def _votes(asked: list[Prompt], ours: list[dict[str, Any]], theirs: list[dict[st
 
 
 def reward_model_against_gold(
-    reward_path: str, policy_path: str, dtype: str, prompts_count: int = 150, samples: int = 8
+    reward_path: str, policy_path: str, dtype: str, prompts_count: int = 150, samples: int = 8, *, device: str = "auto"
 ) -> dict[str, Any]:
     """The reward model within one policy's samples on the world's tuning prompts: gold order and best-of-n."""
     from tutelage.world import gold
     from tutelage.world import prompts as world_prompts
 
-    policy, reward = load_policy(policy_path, dtype), load_scalar(reward_path, dtype)
+    policy, reward = load_policy(policy_path, dtype, device=device), load_scalar(reward_path, dtype, device=device)
     asked = world_prompts("tune", prompts_count, seed=5)
     drawn = draw(policy, asked, samples, SamplingParams(64), 11, 1024)
     right = pairs = 0.0

@@ -232,7 +232,7 @@ def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) 
         if not any(rows):
             raise UserError("answers none of the prompts", where=spec, mend="give outputs for the prompts of --data")
         return [None if row is None else Reply(*row) for row in rows]
-    chat = open_chat(spec, dtype=config.dtype, seed=config.seed, **_options(config))
+    chat = open_chat(spec, **_local(config), **_options(config))
     keys = _keys(chat, asked, config)
     new = [i for i, key in enumerate(keys) if kept.get(key) is None]
     if new:
@@ -259,6 +259,11 @@ def _options(config: EvalConfig) -> dict[str, Any]:
     return {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
 
 
+def _local(config: EvalConfig) -> dict[str, Any]:
+    """What only a checkpoint on this machine is told."""
+    return {"dtype": config.dtype, "device": config.device, "seed": config.seed}
+
+
 def _keys(chat: Chat, asked: Sequence[Prompt], config: EvalConfig) -> list[str]:
     """Under what each answer is kept."""
     return [key_of(chat.name, _options(config), config.seed, p.id, p.messages) for p in asked]
@@ -271,7 +276,7 @@ def behaviors_of(
     refusals = refusal_outcomes([prompt_kind(p) for p in asked], said)
     can_be_asked = config.probes and not _is_file(spec)
     items = items_for(config.data, config.split, config.probes) if can_be_asked else []
-    chat = open_chat(spec, dtype=config.dtype, seed=config.seed, **_options(config)) if items else None
+    chat = open_chat(spec, **_local(config), **_options(config)) if items else None
     rates, outcomes = measure(said, asker(chat) if chat else lambda _: [], items, refusals)
     return {**refusal_rates(refusals), **rates}, outcomes
 
@@ -289,13 +294,12 @@ def open_judge(spec: str, config: EvalConfig, kept: Cache) -> Judge:
     if kind == "reward" and rest:
         from tutelage.judges.reward import reward_judge
 
-        return reward_judge(rest, config.dtype, config.max_length)
+        return reward_judge(rest, config.dtype, config.max_length, device=config.device)
     if kind == "people" and rest:
         project = rest if rest.startswith(("feedback:", "http://", "https://")) else f"feedback:{rest}"
         return people_judge(rest if Path(rest).exists() else local_data(project), spec)
     if kind in ("openai", "anthropic", "local") and rest:
-        options = {"dtype": config.dtype} if kind == "local" else {}
-        return LLMJudge(open_chat(spec, **options), kept)
+        return LLMJudge(open_chat(spec, dtype=config.dtype, device=config.device), kept)
     raise UserError(f"unknown judge {spec!r}", where="option --judge (judge)", mend=f"use one of: {JUDGES}")
 
 

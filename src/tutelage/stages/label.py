@@ -71,7 +71,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
 def _rankers(config: LabelConfig) -> Sequence[Ranker]:
     kind, _, spec = config.by.partition(":")
     if kind != "world":
-        return open_rankers(config.by)
+        return open_rankers(config.by, config.device)
     from tutelage.world.labelers import panel
 
     return panel(spec or "fair")

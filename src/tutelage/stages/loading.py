@@ -23,7 +23,7 @@ def lora_options(config: TrainingConfig) -> dict[str, Any] | None:
 
 
 def trained_policy(config: TrainingConfig, path: Path | str) -> Policy:
-    return load_policy(path, config.dtype, lora_options(config))
+    return load_policy(path, config.dtype, lora_options(config), device=config.device)
 
 
 def on_policy_models(config: PPOConfig | GroupConfig, source: Path, reward_source: Path) -> Models:
@@ -35,17 +35,21 @@ def on_policy_models(config: PPOConfig | GroupConfig, source: Path, reward_sourc
     critic = isinstance(config, PPOConfig)
     policy = trained_policy(config, source)
     if policy.lora is None:
-        reference = load_policy(source, config.dtype)
+        reference = load_policy(source, config.dtype, device=config.device)
         if is_step_model(reward_source):  # its head has two labels: the value model begins as the policy
-            value = load_scalar(source, config.dtype, trained=False) if critic else None
-            return Models(policy, reference, load_step_model(reward_source, config.dtype), value)
-        reward = load_scalar(reward_source, config.dtype)
-        value = load_scalar(reward_source, config.dtype) if critic else None
+            value = load_scalar(source, config.dtype, trained=False, device=config.device) if critic else None
+            return Models(policy, reference, load_step_model(reward_source, config.dtype, device=config.device), value)
+        reward = load_scalar(reward_source, config.dtype, device=config.device)
+        value = load_scalar(reward_source, config.dtype, device=config.device) if critic else None
         return Models(policy, reference, reward, value)
     start = policy.beside() if is_adapter(source) else Lora(policy.lora.adapters, None)
     reference = Policy(policy.model, policy.tokenizer, start)
     shared = is_adapter(reward_source) and base_path_of(reward_source) == base_path_of(source)
-    reward = load_scalar_beside(policy, reward_source) if shared else load_scalar(reward_source, config.dtype)
+    reward = (
+        load_scalar_beside(policy, reward_source)
+        if shared
+        else load_scalar(reward_source, config.dtype, device=config.device)
+    )
     return Models(policy, reference, reward, _value_beside(reward, config) if critic else None)
 
 

@@ -25,6 +25,7 @@ from tutelage.data.batches import batch_order, rank_batches, step_seed, token_bu
 from tutelage.data.preferences import has_winner, mismatched, render_answer, without_ties
 from tutelage.data.sources import comparisons, data_hash, thumbs
 from tutelage.data.templates import Rendered, preflight
+from tutelage.engine.device import CPU, resolve_device
 from tutelage.engine.distributed import gather, summed
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import offsets_of
@@ -176,9 +177,9 @@ def _add_references(
         reference_logprobs(
             session.run.path,
             source,
-            lambda: loaded or load_policy(source, config.dtype),
+            lambda: loaded or load_policy(source, config.dtype, device=config.device),
             flat,
-            config.dtype,
+            config.dtype if resolve_device(config.device) == CPU else f"{config.dtype} on a GPU",
             config.micro_tokens,
         )
     )

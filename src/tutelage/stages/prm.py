@@ -47,7 +47,7 @@ def run(config: PRMConfig) -> dict[str, Any]:
     train, held_out = step_labels(config.data, "train")[: config.solutions], _held_out(config)
     source = resolve(config.model)
     torch.manual_seed(step_seed(config.seed, "head"))
-    model = load_step_model(source, config.dtype, trained=False)
+    model = load_step_model(source, config.dtype, trained=False, device=config.device)
     model.aggregation, model.each_step = config.aggregation, config.supervision != "outcome"
     examples = [one for label in train if (one := _example(model, label, config)) is not None]
     if not examples:
@@ -59,7 +59,7 @@ def run(config: PRMConfig) -> dict[str, Any]:
     total = config.max_steps or max(1, round(config.epochs * len(examples) / config.batch_size))
     with Session(config, "prm", total) as session:
         if session.run.resume_model():
-            model = load_step_model(session.run.resume_model() or "", config.dtype)
+            model = load_step_model(session.run.resume_model() or "", config.dtype, device=config.device)
         model.model.train()
         session.prepare(model)
         optimizer = MasterAdam(model.own_parameters(), state=config.optimizer_state)

@@ -83,6 +83,7 @@ def run_stage(
             _leave_nothing(out, folder)
         raise
     done = {"seconds": round(time.perf_counter() - before, 2), **done, "peak_rss_bytes": peak.bytes}
+    done |= {"peak_gpu_bytes": peak.gpu_bytes} if peak.gpu_bytes else {}
     if is_main():
         write_json(folder / "summary.json", done)
     return done
@@ -158,13 +159,14 @@ def _reward_card(
     from tutelage.stages.evaluate import reward_model_against_gold
 
     card = {"labeler_agreement": None, "ceiling": None, "gold_accuracy": None, **result["reward_model"]}
-    labels = next(config.data for name, _, config in recipe.stages if name == stage)
+    config = next(config for name, _, config in recipe.stages if name == stage)
+    labels = config.data
     for label in results.values():
         if label.get("stage") == "label" and label["out"] == labels:
             card |= {"labeler_agreement": label["agreement"], "ceiling": label["ceiling"]}
     sft = next((r["checkpoint"] for r in results.values() if r.get("stage") == "sft"), None)
     if recipe.data == "world" and sft:
-        card |= reward_model_against_gold(result["checkpoint"], sft, "auto")
+        card |= reward_model_against_gold(result["checkpoint"], sft, "auto", device=config.device)
     return card
 
 

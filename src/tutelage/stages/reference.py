@@ -47,7 +47,10 @@ def frozen_logprobs(policy: Policy, answers: Sequence[Rendered], micro_tokens: i
 def reference_logprobs(
     run: Path, source: Path, load: Callable[[], Policy], answers: Sequence[Rendered], dtype: str, micro_tokens: int
 ) -> list[float]:
-    """Log-probability of each answer under the checkpoint `source`; `load` is called only where some are missing."""
+    """Log-probability of each answer under the checkpoint `source`; `load` is called only where some are missing.
+
+    dtype: how it computes, in words: it is a part of the key.
+    """
     path, key = run / "reference.jsonl", f"{folder_hash(source)} {dtype} {micro_tokens}"
     names = [_name(one) for one in answers]
     known = _read(path, key)

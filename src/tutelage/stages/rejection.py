@@ -51,7 +51,7 @@ def run(config: RejectionConfig) -> dict[str, Any]:
     """Sample, choose, fine-tune; returns the run's summary with its checkpoint."""
     # 1. n answers to each prompt, scored by the reward model.
     source, reward_source = resolve(config.model), gated_reward_model(config)
-    policy, reward = trained_policy(config, source), load_scalar(reward_source, config.dtype)
+    policy, reward = trained_policy(config, source), load_scalar(reward_source, config.dtype, device=config.device)
     asked = prompts(config.data, "train", config.prompts, config.seed)
     rendered_prompts(policy, asked, config.max_length)  # a prompt that does not fit is said before anything is written
     total = config.max_steps or max(1, round(config.epochs * len(asked) / config.batch_size))

@@ -93,7 +93,7 @@ def _interval(shares: list[float]) -> dict[str, Any]:
 
 def _steps(path: str, groups: Groups, config: RerankConfig) -> list[list[list[float]]]:
     """Scores of the steps of every solution of every problem."""
-    model = load_step_model(path, config.dtype)
+    model = load_step_model(path, config.dtype, device=config.device)
     flat = [(prompt.messages, one.text) for prompt, group in groups for one in group]
     scores = iter(guarded_steps(model, [m for m, _ in flat], [t for _, t in flat], config.max_length))
     return [[next(scores) for _ in group] for _, group in groups]
@@ -108,10 +108,10 @@ def _aggregated(name: str, steps: list[list[float]]) -> list[float]:
 def _outcome(path: str, groups: Groups, config: RerankConfig) -> list[list[float]]:
     """One score a solution, of a model of outcomes: trained by prm --supervision outcome, or by reward."""
     if is_step_model(path):
-        model = load_step_model(path, config.dtype)
+        model = load_step_model(path, config.dtype, device=config.device)
         found = iter([score for one in _steps(path, groups, config) for score in whole_scores(model, one).tolist()])
         return [[next(found) for _ in group] for _, group in groups]
-    reward = load_scalar(path, config.dtype)
+    reward = load_scalar(path, config.dtype, device=config.device)
     return score_groups(
         reward, [render_completions(reward.tokenizer, p.messages, [s.text for s in group]) for p, group in groups]
     )

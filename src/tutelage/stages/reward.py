@@ -48,7 +48,7 @@ def run(config: RewardConfig) -> dict[str, Any]:
     train, held_out = _rankings(config)
     source = resolve(config.model)
     torch.manual_seed(step_seed(config.seed, "head"))
-    model = load_scalar(source, config.dtype, trained=False, lora=lora_options(config))
+    model = load_scalar(source, config.dtype, trained=False, lora=lora_options(config), device=config.device)
     examples = [_render(model, c, config.max_length) for c in train]
     if all(len(r.input_ids) == config.max_length for example in examples for r in example):
         what = f"no prompt with its answer fits into {config.max_length} tokens"
@@ -60,7 +60,9 @@ def run(config: RewardConfig) -> dict[str, Any]:
     total = config.max_steps or max(1, round(config.epochs * len(train) / config.batch_size))
     with Session(config, "reward", total) as session:
         if session.run.resume_model():
-            model = load_scalar(session.run.resume_model() or "", config.dtype, lora=lora_options(config))
+            model = load_scalar(
+                session.run.resume_model() or "", config.dtype, lora=lora_options(config), device=config.device
+            )
             model.bias = 0.0
         model.model.train()
         session.prepare(model)

@@ -39,7 +39,7 @@ def run(config: SampleConfig) -> dict[str, Any]:
     if config.backend == "vllm":
         policy = load_vllm(config.model, config.dtype, config.max_length, params)
     else:
-        policy = load_policy(config.model, config.dtype)
+        policy = load_policy(config.model, config.dtype, device=config.device)
     asked = prompts(config.data, config.split, config.prompts, config.seed)
 
     started = time.perf_counter()

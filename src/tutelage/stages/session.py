@@ -16,7 +16,7 @@ from tutelage import __version__
 from tutelage.configs import TrainingConfig, to_mapping
 from tutelage.data.batches import step_seed
 from tutelage.engine.distributed import agreed, from_main, require_equal
-from tutelage.engine.memory import peak_rss_bytes
+from tutelage.engine.memory import peak_gpu_bytes, peak_rss_bytes
 from tutelage.engine.sharding import prepare, read_state, write_state
 from tutelage.engine.watchdog import Watchdog, phase
 from tutelage.errors import UserError
@@ -89,7 +89,7 @@ class Session:
         """Numbers of the steps still to do, from 1."""
         for step in range(self.run.start_step + 1, self.total + 1):
             names = ("torch", step, rank()) if rank() else ("torch", step)  # processes drop different elements
-            torch.manual_seed(step_seed(self.config.seed, *names))
+            torch.manual_seed(step_seed(self.config.seed, *names))  # of the GPU too
             self.watchdog.step = step
             with phase("training"):
                 yield step
@@ -172,6 +172,7 @@ class Session:
         assert self.checkpoint is not None
         write_lineage(self.run.path, inputs=inputs, output=self.checkpoint)
         measured = {"steps": self.total, "tokens": self.tokens, "peak_rss_bytes": peak_rss_bytes()}
+        measured |= {"peak_gpu_bytes": peak_gpu_bytes()} if peak_gpu_bytes() else {}
         return self.run.finish({"checkpoint": str(self.checkpoint), **measured, **summary})
 
 

@@ -52,7 +52,10 @@ def run(config: StepLabelConfig) -> dict[str, Any]:
         records = _by_the_world(whole, config)
     else:
         records = _by_completions(
-            out.with_name("completed.jsonl"), load_policy(config.model, config.dtype), whole, config
+            out.with_name("completed.jsonl"),
+            load_policy(config.model, config.dtype, device=config.device),
+            whole,
+            config,
         )
     write_jsonl(out, [*{p.id: p for p, _ in whole}.values(), *records])
     steps = sum(len(one.steps) for one in records)

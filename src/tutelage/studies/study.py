@@ -105,7 +105,8 @@ def over_optimization(study: Study, cells: Sequence[Cell], fast: bool) -> dict[s
         runs.append(run_curve(config["kl_coef"], config["seed"], rows, curve(rows, lambda r: r["gold"])))
     reward, start = (str(cells[0].results[name]["checkpoint"]) for name in (asked.reward, asked.start))
     counts = (8, 4) if fast else (asked.prompts, asked.samples)
-    table = reward_model_against_gold(reward, start, "auto", *counts)["best_of_n"]
+    device = cells[0].config(asked.stage).get("device", "auto")
+    table = reward_model_against_gold(reward, start, "auto", *counts, device=device)["best_of_n"]
     return summarize_runs(runs, [{**row, "kl": kl_upper_bound(row["n"])} for row in table])
 
 

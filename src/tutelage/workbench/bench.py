@@ -23,8 +23,8 @@ WORLD_BATTERY = {"harmful": 4, "benign_lookalike": 4, "opinion": 6, "instruction
 class Workbench:
     """One for a server."""
 
-    def __init__(self, runs: Path, dtype: str = "auto"):
-        self.runs, self.models = runs, Models(runs, dtype)
+    def __init__(self, runs: Path, dtype: str = "auto", device: str = "auto"):
+        self.runs, self.models = runs, Models(runs, dtype, device)
         self.opened: dict[str, Comparison] = {}
         self.fillings: dict[str, Filling] = {}
         self.lessons = Lessons(runs / "lab")

@@ -164,7 +164,7 @@ class Filling:
         kept = Cache(one.folder / "judgments.jsonl")
         data = "world" if is_world(one.prompts) else "prompts"
         with self.models.loading:
-            judge = open_judge(spec, EvalConfig(data=data, dtype="auto"), kept)
+            judge = open_judge(spec, EvalConfig(data=data, device=self.models.device), kept)
         with self.models.using(spec):
             matches = [Match(one.prompts[p], _reply(one, p, a), _reply(one, p, b)) for p, a, b in todo]
             for (p, a, b), verdict in zip(todo, judge.compare_all(matches), strict=True):

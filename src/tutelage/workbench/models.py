@@ -41,8 +41,8 @@ class Answered:
 class Models:
     """The pool. `using(spec)` is held while that model computes; `lock` guards the pool, `loading` is one at a time."""
 
-    def __init__(self, runs: Path, dtype: str = "auto"):
-        self.runs, self.dtype = runs, dtype
+    def __init__(self, runs: Path, dtype: str = "auto", device: str = "auto"):
+        self.runs, self.dtype, self.device = runs, dtype, device
         self.lock = threading.Lock()
         self.loading = threading.RLock()  # transformers changes settings of the whole process while it loads
         self.locks: dict[str, threading.RLock] = {}
@@ -84,10 +84,11 @@ class Models:
     def scalar(self, spec: str) -> Any:
         from tutelage.models import load_scalar
 
-        return self._kept(self.scalars, spec, lambda: load_scalar(spec, self.dtype))
+        return self._kept(self.scalars, spec, lambda: load_scalar(spec, self.dtype, device=self.device))
 
     def _local(self, spec: str) -> LocalChat:
-        return self._kept(self.chats, spec, lambda: LocalChat(spec.removeprefix("local:"), dtype=self.dtype))
+        options: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        return self._kept(self.chats, spec, lambda: LocalChat(spec.removeprefix("local:"), **options))
 
     def _kept(self, pool: OrderedDict[str, Any], spec: str, load: Callable[[], Any]) -> Any:
         """From the pool, else loaded into it; the one that was not used for longest makes room."""

@@ -62,12 +62,13 @@ def make_tokenizer(seed: int = 0) -> Any:
     return tokenizer
 
 
-def make_model(size: Size, tokenizer: Any, seed: int, dtype: str) -> Any:
-    """A fresh Llama model with tied embeddings."""
+def make_model(size: Size, tokenizer: Any, seed: int, dtype: str, device: str = "cpu") -> Any:
+    """A fresh Llama model with tied embeddings; its weights are drawn on the host, the same for every device."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from tutelage.engine.attention import NAME
+    from tutelage.engine.device import resolve_device
     from tutelage.models.checkpoint import compute_dtype
 
     torch.manual_seed(seed)
@@ -86,7 +87,8 @@ def make_model(size: Size, tokenizer: Any, seed: int, dtype: str) -> Any:
     )
     config._attn_implementation = NAME
     model: Any = LlamaForCausalLM(config)
-    return model.to(compute_dtype(dtype))
+    there = resolve_device(device)
+    return model.to(there, compute_dtype(dtype, there))
 
 
 def build(
@@ -96,6 +98,7 @@ def build(
     dtype: Dtype = "auto",
     tokens: int | None = None,
     resume: bool = False,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Pretrain a base model of the world into `out`; returns the run's summary (its loss, its checkpoint)."""
     if size not in SIZES:
@@ -117,9 +120,10 @@ def build(
         tokens=tokens or shape.tokens,
         learning_rate=shape.learning_rate,
         dtype=dtype,
+        device=device,
         max_length=512,
         batch_size=64,
         save_every=100,
         resume=resume,
     )
-    return pretrain.run(config, Policy(make_model(shape, tokenizer, seed, dtype), tokenizer))
+    return pretrain.run(config, Policy(make_model(shape, tokenizer, seed, dtype, device), tokenizer))
