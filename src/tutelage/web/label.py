@@ -43,6 +43,7 @@ EMPTY: dict[str, Any] = {  # what a form begins with, and of which types
     "turns": [],
     "labels": [],
     "sensitive": "",
+    "piles": {},
 }
 TITLES = {"rank": "Rank", "demonstrate": "Write", "steps": "Steps", "flag": "Sensitive?"}
 
