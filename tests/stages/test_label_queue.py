@@ -269,3 +269,30 @@ def test_a_process_reward_model_judges_steps_and_ranks_nothing(problems, nano, t
         run(LabelConfig(by=by, project="loop", store=str(path), rate=True))
     with pytest.raises(UserError, match="cannot be used"):
         LabelConfig(rate=True).check()
+
+
+def test_steps_that_were_judged_in_the_queue_train_a_process_reward_model(nano, tmp_path, monkeypatch):
+    from tutelage.configs import PRMConfig
+    from tutelage.data.sources import step_labels
+    from tutelage.feedback import source
+    from tutelage.named_data import local_data
+    from tutelage.stages import prm
+    from tutelage.world.reasoning import problem_of, problems, right_steps
+
+    monkeypatch.setattr(source, "FOLDER", tmp_path / "data")
+    asked = problems("train", 12)
+    drawn = [
+        Completion(id=f"{p.id}-{k}", prompt_id=p.id, text="\n".join([*first, *right_steps(problem_of(p))]))
+        for p in asked
+        for k, first in enumerate(([], ["Nobody to nobody."]))
+    ]
+    with Store.open(tmp_path / "feedback.db").write() as db:
+        import_records(db, create_project(db, "Proofs"), asked, drawn, "steps")
+    assert run(LabelConfig(by="world:fair", project="proofs", store=str(tmp_path / "feedback.db")))["steps"] == 24
+    data = local_data(f"feedback:proofs@{tmp_path / 'feedback.db'}")
+    found = step_labels(data, "train")
+    assert found and all(one.messages and len(one.steps) == len(one.labels) for one in found)
+    assert {one.labels[0] for one in found} == {1, -1}
+    common = {"dtype": "float32", "max_length": 160, "max_steps": 2, "batch_size": 4}
+    done = prm.run(PRMConfig(model=str(nano), data=data, out=str(tmp_path / "prm"), **common))
+    assert done["card"]["solutions"] > 0
