@@ -43,6 +43,9 @@ def test_everybody_is_kept_out_of_what_is_not_theirs(signed_in, role):
         reply = browser.http.request(method, address(route), headers=headers)
         assert reply.status_code == (401 if role == "nobody" else 403), (role, method, route.path)
         assert set(reply.json()) == {"error"}
+        if role == "labeler":
+            whom = "leads. Ask Lead." if "lead" in allowed else "administrators. Ask Admin."
+            assert reply.json()["error"] == f"This page is for {whom}"
     assert tried >= {"nobody": 19, "labeler": 8, "lead": 1, "admin": 0}[role]
 
 

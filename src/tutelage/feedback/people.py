@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 import uuid
+from collections.abc import Sequence
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -82,6 +83,12 @@ def has_admin(db: Db) -> bool:
 
 def by_name(db: Db, name: str) -> Person | None:
     return db.scalar(select(Person).where(func.lower(Person.name) == " ".join(name.split()).lower()))
+
+
+def whom_to_ask(db: Db, roles: Sequence[str]) -> str | None:
+    """The name of somebody who signs in with one of these roles; a lead before an administrator."""
+    found = select(Person.name).where(Person.role.in_(roles), Person.active, Person.password.is_not(None))
+    return db.scalar(found.order_by(Person.role.desc(), Person.created).limit(1))
 
 
 def check_password(db: Db, name: str, password: str) -> Person | None:

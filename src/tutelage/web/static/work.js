@@ -7,6 +7,7 @@ import { at, take, waitingTasks } from "./shelf.js";
 
 const SAVE_AFTER = 1500;
 const AGAIN_AFTER = 3000;
+const SLOW = 3000; // until one who waits is told so
 let current = null;
 export const work = () => current;
 
@@ -257,7 +258,10 @@ async function goNext(project) {
 }
 
 export async function go(path, again = () => go(path)) {
+  const slow = setTimeout(() => strip("Still fetching"), SLOW);
   const reply = await fetch(path).catch(() => null);
+  clearTimeout(slow);
+  if ($("#strip").textContent === "Still fetching") strip("");
   if (!reply || reply.status >= 500) {
     const words = reply ? "The server cannot give the next item now." : "No connection, and no other item is at hand.";
     $("main").replaceChildren(Object.assign(document.createElement("p"), { className: "note", textContent: `${words} Your work is kept; this page goes on by itself.` }));
