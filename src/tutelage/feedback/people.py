@@ -115,7 +115,10 @@ def invite(db: Db, role: str, invited_by: str | None) -> str:
 
 def open_invitation(db: Db, token: str) -> Invitation | None:
     found = db.get(Invitation, digest(token), with_for_update=True)
-    return found if found and found.used_by is None and found.expires > time.time() else None
+    if found is None or found.used_by is not None or found.expires <= time.time():
+        return None
+    host = db.get(Person, found.invited_by) if found.invited_by else None  # none: the command line, the first start
+    return None if host is not None and not host.active else found
 
 
 def accept(db: Db, token: str, name: str, password: str) -> Person:
