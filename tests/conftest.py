@@ -1,6 +1,8 @@
-"""A nano model of the world, with fresh weights, that any stage can load."""
+"""A nano model of the world, with fresh weights, that any stage can load; stores on both databases."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,76 @@ def nano(tmp_path_factory, tokenizer) -> Path:
         folder, Policy(make_model(SIZES["nano"], tokenizer, 0, "float32"), tokenizer), {"role": "policy"}, verify=True
     )
     return folder
+
+
+def _postgres_programs():
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")) if os.name == "posix" else []
+    if found:
+        return found[-1].parent
+    return Path(shutil.which("pg_ctl")).parent if shutil.which("pg_ctl") else None
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """The address of a server that listens on a socket in a folder of ours."""
+    programs = _postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())  # sockets need a short path
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        if not shutil.which("runuser") or subprocess.run(["id", "postgres"], capture_output=True).returncode:
+            pytest.skip("PostgreSQL needs a user `postgres` when tests run as root")
+        shutil.chown(folder, "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+    data = folder / "data"
+    run = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*as_user, str(programs / "initdb"), "-D", str(data), "-U", "tutelage", "-A", "trust", "-N"], **run)
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+    control = [*as_user, str(programs / "pg_ctl"), "-D", str(data)]
+    subprocess.run([*control, "-w", "-l", str(folder / "log"), "-o", options, "start"], **run)
+    yield f"postgresql://tutelage@/postgres?host={folder}"
+    subprocess.run([*control, "-m", "immediate", "stop"], **run)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A file with the newest tables, to copy."""
+    from tutelage.feedback import Store
+
+    path = tmp_path_factory.mktemp("store") / "empty.db"
+    Store.open(path).close()
+    return path
+
+
+@pytest.fixture
+def new_store(request, tmp_path, empty_store):
+    """Opens an empty store on "sqlite" or "postgresql"; each test may have one of each."""
+    from tutelage.feedback import Store
+
+    opened = []
+
+    def make(kind):
+        if kind == "sqlite":
+            shutil.copy(empty_store, tmp_path / "feedback.db")
+            store = Store.open(tmp_path / "feedback.db")
+        else:
+            store = Store.open(request.getfixturevalue("postgres"))
+            _empty(store)
+        opened.append(store)
+        return store
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+def _empty(store) -> None:
+    """Take every row out of a PostgreSQL store; its triggers refuse that row by row only."""
+    from sqlalchemy import text
+
+    from tutelage.feedback.schema import Base
+
+    with store.write() as db:
+        db.execute(text(f"TRUNCATE {', '.join(Base.metadata.tables)} CASCADE"))

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from tutelage.errors import UserError
 from tutelage.feedback import people
 from tutelage.feedback.schema import Invitation, LoginFailure, Person, Session
+from tutelage.feedback.store import COMMAND_LINE
 
 
 def test_an_invitation_makes_one_account_and_no_secret_is_stored(store):
@@ -37,6 +38,15 @@ def test_who_is_no_longer_active_is_signed_out(store):
         assert people.find_session(db, cookie) is None
         assert people.check_password(db, "Ana", "a long password") is None
         assert not people.has_admin(db)
+
+
+def test_an_invitation_ends_with_the_account_that_made_it(store):
+    with store.write() as db:
+        lead = people.add_person(db, "Lea", "lead", "a long password")
+        token, other = people.invite(db, "labeler", lead.id), people.invite(db, "labeler", COMMAND_LINE)
+        people.set_active(db, lead, False)
+    with store.read() as db:
+        assert people.open_invitation(db, token) is None and people.open_invitation(db, other) is not None
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,63 @@ def test_gold_items_are_mixed_in_and_fill_no_quota(store, project):
     assert kinds == [False, False, True, False]
 
 
+def at_hand(store, project, person, most=20):
+    """Takes as a browser does that fetches ahead: another one besides all that it has, until there is none."""
+    held = [take(store, project, person)]
+    while len(held) <= most:
+        with store.write() as db:
+            task = lease_next(db, find_project(db, project), person, 1000.0, besides=held)
+        if task is None:
+            return held
+        held.append(task.id)
+    return held
+
+
+def test_several_are_at_hand_only_while_enough_is_left_for_everybody(store, project, sampled):
+    people(store, "ana", "ben")
+    assert len(at_hand(store, project, "ana")) == 2  # of three items: the next one, as ever
+    with store.write() as db:
+        import_records(db, find_project(db, project), *sampled(40))
+        add_person(db, "Lea", "lead", "a long password")
+    held = at_hand(store, project, "ana")
+    assert len(set(held)) == len(held) == 11  # an upper limit, whatever is left
+    with store.write() as db:
+        for name in "cdefghijk":
+            add_person(db, name, "labeler", "a long password", person_id=name)
+    assert len(at_hand(store, project, "ben")) == 2  # ten people and 40 items: four each
+    assert take(store, project, "ana") == held[0]
+
+
+def test_a_gold_item_comes_as_often_with_items_at_hand(store, project, sampled):
+    people(store, "ana")
+    with store.write() as db:
+        found = find_project(db, project)
+        import_records(db, found, *sampled(30))
+        change_project(found, gold_every=3)
+        message = [{"role": "user", "content": "Which?"}]
+        gold = [
+            Comparison(
+                id=f"g{i}",
+                prompt_id=f"g{i}",
+                completion_ids=[f"g{i}-0", f"g{i}-1"],
+                ranks=[1, 2],
+                messages=message,
+                completions=["x", f"y{i}"],
+            )
+            for i in range(4)
+        ]
+        import_gold(db, found, gold)
+    held, kinds = at_hand(store, project, "ana", 4), []
+    for number in range(12):
+        task = held.pop(0)
+        with store.write() as db:
+            kinds.append(db.get(Task, task).is_gold)
+            ahead = lease_next(db, find_project(db, project), "ana", 1000.0, besides=[task, *held])
+            held.append(ahead.id)
+        give(store, task, "ana", f"answer-{number:04}")
+    assert kinds == [False, False, False, True] * 3
+
+
 def test_a_stale_draft_never_overwrites_a_newer_one(store, project):
     people(store, "ana")
     task = take(store, project, "ana")

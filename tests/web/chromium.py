@@ -113,6 +113,9 @@ class Page:
         for key in keys:
             ActionChains(self.driver).send_keys(key).perform()
 
+    def press_with(self, held, key):
+        ActionChains(self.driver).key_down(held).send_keys(key).key_up(held).perform()
+
     def until(self, check, seconds=30.0):
         return wait_until(check, seconds)
 

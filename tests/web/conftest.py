@@ -16,19 +16,10 @@ from tutelage.web import create_app
 from .site import PASSWORD, Browser, fill
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("store") / "empty.db"
-    Store.open(path).close()
-    return path
-
-
 @pytest.fixture
-def store(tmp_path, empty_store):
-    shutil.copy(empty_store, tmp_path / "feedback.db")
-    store = Store.open(tmp_path / "feedback.db")
-    yield store
-    store.close()
+def store(request, new_store):
+    """On SQLite; tests that are marked `on_both` have it on PostgreSQL too."""
+    return new_store(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 import re
 
+import pytest
 from fastapi.testclient import TestClient
 
 from tutelage.feedback.projects import create_project, import_records
 from tutelage.records import Completion, Prompt
 
 PASSWORD = "a long password"
+on_both = pytest.mark.parametrize("store", ["sqlite", "postgresql"], indirect=True)  # databases
 
 
 def fill(store, prompts=4):

@@ -1,3 +1,6 @@
+from .site import on_both
+
+
 def disagree(signed_in):
     for role, reverse in (("lead", False), ("labeler", True)):
         browser = signed_in[role]
@@ -8,6 +11,7 @@ def disagree(signed_in):
             browser.send(f"/t/{item['task']}/answer", body)
 
 
+@on_both
 def test_the_lead_orders_blind_then_sees_then_settles(signed_in):
     disagree(signed_in)
     admin = signed_in["admin"]

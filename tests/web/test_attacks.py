@@ -8,6 +8,8 @@ from fastapi.routing import APIRoute
 from tutelage.web.access import PUBLIC
 from tutelage.web.app import PARTS
 
+from .site import on_both
+
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202etxt {{7*7}} &amp; '\" "
 ROLES = ("nobody", "labeler", "lead", "admin")
 ROUTES = [r for part in PARTS for r in part.router.routes if isinstance(r, APIRoute)]
@@ -41,6 +43,9 @@ def test_everybody_is_kept_out_of_what_is_not_theirs(signed_in, role):
         reply = browser.http.request(method, address(route), headers=headers)
         assert reply.status_code == (401 if role == "nobody" else 403), (role, method, route.path)
         assert set(reply.json()) == {"error"}
+        if role == "labeler":
+            whom = "leads. Ask Lead." if "lead" in allowed else "administrators. Ask Admin."
+            assert reply.json()["error"] == f"This page is for {whom}"
     assert tried >= {"nobody": 19, "labeler": 8, "lead": 1, "admin": 0}[role]
 
 
@@ -83,6 +88,7 @@ def test_the_local_start_answers_to_local_names_only(local):
         assert local.http.get("/", headers={"host": host}).status_code == 200
 
 
+@on_both
 def test_others_items_cannot_be_read_or_answered(signed_in):
     item = signed_in["lead"].next()
     labeler = signed_in["labeler"]
@@ -215,6 +221,7 @@ def test_every_reply_carries_the_policy_and_no_page_breaks_it(local):
     assert ["immutable" in value for value in kept.values()] == [True, False, False]
 
 
+@on_both
 def test_passwords_cannot_be_guessed_at_leisure(signed_in):
     nobody = signed_in["nobody"]
     tries = [nobody.http.post("/login", data={"name": "Admin", "password": f"guess {i}"}).status_code for i in range(7)]
@@ -223,6 +230,7 @@ def test_passwords_cannot_be_guessed_at_leisure(signed_in):
     assert right.status_code == 429  # the right one must wait too
 
 
+@on_both
 def test_a_session_ends_with_its_cookie(signed_in):
     lead = signed_in["lead"]
     cookie = lead.http.cookies["tutelage_session"]

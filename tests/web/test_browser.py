@@ -7,10 +7,11 @@ import time
 
 from sqlalchemy import select
 
-from tutelage.feedback import people, queue
+from tutelage.feedback import passwords, people, queue
 from tutelage.feedback.projects import create_project, import_records
 from tutelage.feedback.ranking import LETTERS, parse_ranking
 from tutelage.feedback.schema import Answer, Draft
+from tutelage.feedback.store import COMMAND_LINE
 from tutelage.records import Completion, Prompt
 
 from .chromium import ActionChains, By, Keys, Select, violations
@@ -259,7 +260,9 @@ def test_nothing_scrolls_sideways_on_a_small_screen(page):
 
 
 def test_axe_finds_nothing_on_any_page(page):
-    for path in (*PATHS, "/p/round-1/next", "/p/texts/next", "/p/proofs/next"):
+    with page.store.write() as db:
+        forgotten = passwords.make_link(db, people.by_name(db, "Ana"), COMMAND_LINE)
+    for path in (*PATHS, "/p/round-1/next", "/p/texts/next", "/p/proofs/next", f"/password/{forgotten}"):
         page.open(path)
         assert not violations(page.driver), path
     page.driver.execute_script("document.querySelector('main').append(new Image())")

@@ -7,7 +7,7 @@ import time
 import pytest
 from sqlalchemy import select
 
-from tutelage.feedback import Store, people
+from tutelage.feedback import Store, people, queue
 from tutelage.feedback.projects import find_project, import_records
 from tutelage.feedback.queue import set_priorities
 from tutelage.feedback.schema import Answer
@@ -246,3 +246,50 @@ def test_a_reply_that_is_lost_stores_the_answer_once(chromium, page, tmp_path, e
         assert there.answer(task)[1] == "A > B > C > D"  # and is one
         chromium.get("about:blank")
     sign_in(chromium, page.url, "Ana", PASSWORD)
+
+
+def test_one_opens_all_open(page, restored):
+    add(page, "long", [f"{'Many words of an answer. ' * 200}{k}" for k in range(4)])
+    page.open("/p/round-1/next")
+    heights = "return [...document.querySelectorAll('.card .body')].map(x => x.clientHeight)"
+    folded = page.run(heights)
+    assert len(set(folded)) == 1  # folded alike
+    page.find("#card-C .open").click()
+    opened = page.run(heights)
+    assert all(after > before for after, before in zip(opened, folded, strict=True))
+    assert {x.get_attribute("aria-expanded") for x in page.driver.find_elements("css selector", ".open")} == {"true"}
+    page.press("o")
+    assert page.run(heights) == folded
+    with page.store.write() as db:
+        set_priorities(db, find_project(db, "round-1"), {"long": -9.0})
+
+
+def test_the_summary_takes_focus_and_a_chip_that_moves_keeps_it(page):
+    page.open("/p/round-1/next")
+    page.press(Keys.ENTER)
+    page.until(lambda: page.run("return document.activeElement.id") == "summary")
+    assert page.run("return document.querySelector('#summary a').hash") == "#field-ranking"
+    page.press("a", *"1234")
+    page.find("[data-chip=D]").click()
+    told = []
+    for _ in range(3):
+        page.press_with(Keys.ALT, Keys.ARROW_UP)
+        assert page.run("return document.activeElement.dataset.chip") == "D"
+        told.append(page.status())
+    assert page.ranking() == "D > A > B > C"
+    assert told == ["D third of 4", "D second of 4", "D first of 4"]
+
+
+def test_who_waits_for_the_next_item_is_told(page, monkeypatch):
+    page.open("/p/texts/next")
+    task = page.task()
+    lease = queue.lease_next
+
+    def slowly(*given, **options):
+        time.sleep(4)
+        return lease(*given, **options)
+
+    monkeypatch.setattr(queue, "lease_next", slowly)
+    page.run("import('/static/work.js').then(work => work.go('/p/texts/next'))")
+    page.until(lambda: page.strip() == "Still fetching")
+    page.until(lambda: page.strip() == "" and page.task() == task)

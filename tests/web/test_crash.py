@@ -1,9 +1,7 @@
 """The server is killed (SIGKILL) while labelers send: every acknowledged answer is there, once."""
 
-import os
 import random
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -14,18 +12,20 @@ import time
 from pathlib import Path
 
 import httpx
+from sqlalchemy import func, select
 
-from tutelage.feedback import Store
+from tutelage.feedback.rounds import environment
+from tutelage.feedback.schema import Answer, Task
 
-from .site import fill
+from .site import fill, on_both
 
-KILLS, LABELERS = 2, 4
+KILLS, LABELERS = {"sqlite": 2, "postgresql": 1}, 4
 
 
-def start(path, port):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tutelage", "feedback", "serve", "--store", str(path), "--port", str(port)]
-    server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+def start(store, port):
+    source = {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tutelage", "feedback", "serve", "--port", str(port)]
+    server = subprocess.Popen(command, env=environment(store) | source, stderr=subprocess.DEVNULL)
     for _ in range(600):
         try:
             httpx.get(f"http://127.0.0.1:{port}/login", timeout=1)
@@ -36,18 +36,17 @@ def start(path, port):
     raise AssertionError("the server did not start")
 
 
-def test_no_acknowledged_answer_is_lost_or_doubled(tmp_path, empty_store):
-    path = tmp_path / "feedback.db"
-    shutil.copy(empty_store, path)
-    store = Store.open(path)
+@on_both
+def test_no_acknowledged_answer_is_lost_or_doubled(store):
     fill(store, prompts=400)
+    kills = KILLS[store.engine.dialect.name]
     store.close()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     acknowledged, rng = [], random.Random(5)
-    for round_number in range(KILLS):
-        server = start(path, port)
+    for round_number in range(kills):
+        server = start(store, port)
         over = threading.Event()
         threads = [
             threading.Thread(target=send, args=(port, over, acknowledged, f"{round_number}-{i}"))
@@ -64,14 +63,15 @@ def test_no_acknowledged_answer_is_lost_or_doubled(tmp_path, empty_store):
         server.wait()
         for thread in threads:
             thread.join()
-    assert len(acknowledged) >= 3 * KILLS
-    with sqlite3.connect(path) as db:
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        stored = [row[0] for row in db.execute("SELECT id FROM answer")]
-        filled = db.execute("SELECT sum(filled) FROM task").fetchone()[0]
-        current = db.execute(
-            "SELECT count(*) FROM answer WHERE id NOT IN (SELECT supersedes FROM answer WHERE supersedes IS NOT NULL)"
-        ).fetchone()[0]
+    assert len(acknowledged) >= 3 * kills
+    if store.engine.dialect.name == "sqlite":
+        with sqlite3.connect(store.engine.url.database) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with store.read() as db:
+        stored = list(db.scalars(select(Answer.id)))
+        filled = db.scalar(select(func.sum(Task.filled)))
+        superseded = select(Answer.supersedes).where(Answer.supersedes.is_not(None))
+        current = db.scalar(select(func.count()).select_from(Answer).where(Answer.id.not_in(superseded)))
     assert len(stored) == len(set(stored)) and set(acknowledged) <= set(stored)
     assert filled == current
 

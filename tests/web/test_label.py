@@ -9,6 +9,8 @@ from tutelage.feedback.projects import find_project
 from tutelage.feedback.schema import Answer
 from tutelage.web.differences import differences
 
+from .site import on_both
+
 
 def answers(store):
     with store.read() as db:
@@ -47,6 +49,7 @@ def test_a_form_that_is_refused_keeps_what_was_typed(local):
     assert 'value="B"' in reply.text and "kept note" in reply.text
 
 
+@on_both
 def test_writing_steps_and_skipping(local, filled):
     item = local.next("texts")
     local.send(
@@ -67,6 +70,7 @@ def test_writing_steps_and_skipping(local, filled):
     assert skip.reason == "unclear" and skip.labeler == "local"
 
 
+@on_both
 def test_sent_twice_is_stored_once_and_an_answer_can_be_corrected(local, filled):
     item = local.next()
     body = {"id": "answer-0001", "kind": "rank", "ranking": "B > A"}
@@ -79,6 +83,7 @@ def test_sent_twice_is_stored_once_and_an_answer_can_be_corrected(local, filled)
     assert [a.supersedes for a in answers(filled)] == [None, "answer-0001"]
 
 
+@on_both
 def test_drafts_come_back_and_stale_ones_are_refused(local):
     item = local.next()
     path = f"/t/{item['task']}/draft"
@@ -90,6 +95,7 @@ def test_drafts_come_back_and_stale_ones_are_refused(local):
     assert local.get(f"/t/{item['task']}").status_code == 200  # a draft of wrong types is not shown
 
 
+@on_both
 def test_no_model_is_named_and_the_order_is_the_persons_own(signed_in, filled):
     orders = {}
     for role in ("lead", "labeler"):
@@ -112,6 +118,7 @@ def test_no_model_is_named_and_the_order_is_the_persons_own(signed_in, filled):
         assert (one.ranks[best], one.ranks[second]) == (1, 2)
 
 
+@on_both
 def test_an_item_at_hand_is_another_one(local):
     item = local.next()
     headers = {"accept": "application/json"}
@@ -121,11 +128,13 @@ def test_an_item_at_hand_is_another_one(local):
     assert local.next()["task"] == item["task"]
 
 
+@on_both
 def test_the_lease_is_told(local):
     item = local.next()
     assert local.send(f"/t/{item['task']}/lease", {}).json() == {"lease": "kept"}
 
 
+@on_both
 def test_when_all_is_done_the_page_says_so(local):
     while item := local.next("texts"):
         local.send(f"/t/{item['task']}/answer", {"id": f"done-{item['task']:06}", "kind": "demonstrate", "answer": "x"})

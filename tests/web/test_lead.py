@@ -7,6 +7,8 @@ import pytest
 from tutelage.feedback.schema import Task
 from tutelage.feedback.store import COMMAND_LINE, audit
 
+from .site import on_both
+
 
 def lines(*rows):
     return "\n".join(json.dumps(row) for row in rows).encode()
@@ -21,6 +23,7 @@ def upload(browser, content, name="x.jsonl", tasks="rank"):
     return browser.http.post("/projects/round-1/import", data=fields, files={"file": (name, content)})
 
 
+@on_both
 def test_a_lead_makes_a_project_and_sees_agreement(signed_in):
     lead = signed_in["lead"]
     made = lead.form("/projects", name="Second round", overlap="2")
@@ -47,6 +50,7 @@ def test_a_lead_makes_a_project_and_sees_agreement(signed_in):
     assert len(rows) == 8 and {row["weight"] for row in rows} == {1.0} and rows[0]["messages"]
 
 
+@on_both
 def test_an_import_is_all_or_nothing_and_names_the_row(signed_in, filled):
     lead = signed_in["lead"]
     bad = upload(lead, lines(PROMPT, *ANSWERS, {"schema": "tutelage.completion/1", "id": "z"}))
@@ -74,6 +78,7 @@ def test_an_import_tells_every_bad_row(signed_in, filled):
     assert many.count("<li>") == 1000 and "And 500 more." in many
 
 
+@on_both
 def test_answers_that_were_given_elsewhere_are_taken_in(signed_in, filled):
     lead = signed_in["lead"]
     rows = [{"prompt": "E?", "completions": ["x", "y"], "ranks": [1, 2], "labeler": f"Vendor {i}"} for i in range(2)]
@@ -109,6 +114,7 @@ def test_bad_uploads_are_refused_in_words(signed_in, content, name):
     assert reply.status_code == 422 and 'class="note"' in reply.text
 
 
+@on_both
 def test_settings_pause_and_gold(signed_in, filled):
     lead, labeler = signed_in["lead"], signed_in["labeler"]
     saved = lead.form(
@@ -141,6 +147,7 @@ def test_the_log_names_the_command_line(signed_in, filled):
     assert "command line: backup" in page and "nobody signed in: sign-in refused" in page
 
 
+@on_both
 def test_inviting_and_joining(signed_in):
     import re
 

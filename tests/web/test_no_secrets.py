@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+EVE = {"name": "Eve", "password": "correct horse battery"}
 PASSWORDS = ("correct horse battery", "staple wrong guess")
 
 
@@ -63,6 +64,13 @@ def test_nothing_secret_is_written_anywhere(server, tmp_path):
         secrets += re.findall(r"tut_[\w-]{20,}", made)
         assert len(secrets) == 5
         token = secrets[-1]
+        with httpx.Client(base_url=address, timeout=20) as other:
+            other.post(
+                f"/join/{post('/people/invite', role='labeler').text.split('/join/')[1].split(chr(34))[0]}", data=EVE
+            )
+        page = post(f"/people/{re.findall(r'/people/([0-9a-f]+)/password', web.get('/people').text)[0]}/password").text
+        secrets.append(re.search(r"/password/([\w-]{20,})", page).group(1))
+        web.post(f"/password/{secrets[-1]}", data={"password": "short"})
         assert web.get(f"/join/{secrets[3]}").status_code == 200
         web.post(f"/join/{secrets[3]}", data={"name": "Mira", "password": PASSWORDS[0]})  # a name that is taken
         web.post("/login", data={"name": "Mira", "password": PASSWORDS[1]})

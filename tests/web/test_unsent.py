@@ -52,7 +52,8 @@ def stored(page, task):
         return db.scalars(select(Answer).filter_by(task_id=task)).all()
 
 
-def test_a_locked_store_keeps_answers_waiting_and_they_go_by_themselves(page):
+def test_a_locked_store_keeps_answers_waiting_and_they_go_by_themselves(page, monkeypatch):
+    monkeypatch.setattr(queue, "FOR_EACH", 1000)  # so few items that one alone is fetched ahead
     page.open("/p/round-1/next")
     first = page.task()
     page.ahead()

@@ -140,6 +140,16 @@ class InviteOptions(StoreOptions):
 
 
 @dataclass(kw_only=True)
+class PasswordOptions(StoreOptions):
+    """Make a link with which a person sets a new password: good once, for a day. Their sessions end when it is used."""
+
+    name: Positional[str]
+    """The name of an account, an administrator's too."""
+    url: str = "http://127.0.0.1:8000"
+    """The server's address, for the link."""
+
+
+@dataclass(kw_only=True)
 class TokenOptions(StoreOptions):
     """Make a token for a program; it is shown once. `--revoke` ends one by its name."""
 
@@ -186,6 +196,17 @@ def invite(options: InviteOptions) -> dict[str, Any]:
 
     with open_store(options).write() as db:
         return {"link": f"{options.url.rstrip('/')}/join/{people.invite(db, options.role, COMMAND_LINE)}"}
+
+
+def password(options: PasswordOptions) -> dict[str, Any]:
+    from tutelage.feedback import passwords, people
+    from tutelage.feedback.store import COMMAND_LINE
+
+    with _open(options).write() as db:
+        person = people.by_name(db, options.name)
+        if person is None:
+            raise UserError("there is no such account", where=options.name, mend="the People page lists the accounts")
+        return {"link": f"{options.url.rstrip('/')}/password/{passwords.make_link(db, person, COMMAND_LINE)}"}
 
 
 def token(options: TokenOptions) -> dict[str, Any]:
@@ -390,6 +411,7 @@ ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | No
     "export": (ExportOptions, export, "write the answers as records to train on"),
     "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
     "invite": (InviteOptions, invite, "a link that makes one account"),
+    "password": (PasswordOptions, password, "a link that sets a person's new password"),
     "token": (TokenOptions, token, "a token with which a program signs in"),
     "backup": (BackupOptions, backup, "copy a store while it is in use"),
     "restore": (RestoreOptions, restore, "make the store of a backup"),

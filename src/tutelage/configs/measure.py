@@ -68,17 +68,23 @@ class LabelConfig(StageConfig):
     verb: ClassVar[str] = "label"
     by: str = "world:fair"
     """Who ranks: `world:fair`, `world:length`, `world:flattered`, `world:careless`, `world:held-out`; a reward model
-    (model:CHECKPOINT); a language model (openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT)."""
+    (model:CHECKPOINT); a language model (openai:URL#MODEL, anthropic:MODEL, local:CHECKPOINT). With --project the
+    world's and language models also judge steps, write and flag; a process reward model judges steps."""
     project: str | None = None
     """Take items of this project's queue, by the rules that hold for people, in place of --data and --out."""
     store: str | None = None
     """The project's store: a SQLite file, or postgresql://user@host/name; TUTELAGE_STORE or feedback.db when not given."""
     overlap: float = 0.15
     """Share of the prompts that a second labeler ranks too, to measure agreement."""
+    rate: bool = False
+    """With --project: also rate each answer from 1 to 7 and mark what holds of it (the world's labelers and language
+    models; a call an answer)."""
 
     def check(self) -> None:
         super().check()
         require_share(self, "overlap")
+        if self.rate and self.project is None:
+            raise invalid("rate", self.rate, "give --project too: a file holds ranks only")
 
 
 @dataclass(kw_only=True, frozen=True)

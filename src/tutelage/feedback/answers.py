@@ -144,10 +144,10 @@ def _sensitive(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
 
 
 def checked_effort(sent: Any) -> dict[str, Any]:
-    """Counts that the page took: idle, away, moves, seen, revisits, input, contradictions, pasted_share."""
+    """Counts that the page took: idle, away, moves, seen, revisits, input, contradictions, pasted_share, prefilled."""
     if not isinstance(sent, Mapping):
         return {}
-    numbers = ("idle", "away", "moves", "revisits", "contradictions", "pasted_share")
+    numbers = ("idle", "away", "moves", "revisits", "contradictions", "pasted_share", "prefilled")
     kept: dict[str, Any] = {
         key: round(float(sent[key]), 2)
         for key in numbers

@@ -72,7 +72,8 @@ def export_records(db: Db, project: Project, weights: dict[str, float] | None = 
             found.demonstrations.append(Demonstration(messages=payload["messages"], **common))
         elif answer.kind == "steps":
             labels = payload["labels"]  # steps past a first error are unlabeled, and are left out
-            found.steps.append(StepLabel(steps=(task.steps or [])[: len(labels)], labels=labels, **common))
+            steps = (task.steps or [])[: len(labels)]
+            found.steps.append(StepLabel(steps=steps, labels=labels, messages=prompt.messages, **common))
         elif answer.kind == "thumb":
             text = texts[task.completions[0]]
             thumb = Thumb(messages=prompt.messages, completion=text, label=payload["label"], **common)
@@ -182,7 +183,7 @@ def export_folder(
     weights: dict[str, float] | None = None,
     soft: dict[int, dict[tuple[int, int], float]] | None = None,
 ) -> dict[str, int]:
-    """Write OUT/comparisons.jsonl, demonstrations.jsonl and thumbs.jsonl (what `--data OUT` reads), and the rest below OUT/labels."""
+    """Write what `--data OUT` reads (comparisons, demonstrations, thumbs and steps.jsonl), and the rest below OUT/labels."""
     found = export_records(db, project, weights)
     if soft is not None:
         soften(found, soft, {answer.id: task.id for answer, task in current_answers(db, project)})
@@ -190,7 +191,7 @@ def export_folder(
         "comparisons.jsonl": found.comparisons,
         "demonstrations.jsonl": found.demonstrations,
         "thumbs.jsonl": found.thumbs,
-        "labels/steps.jsonl": found.steps,
+        "steps.jsonl": found.steps,
         "labels/skips.jsonl": found.skips,
         "labels/unranked.jsonl": found.unranked,
     }
@@ -222,5 +223,5 @@ Where a lead settled an item, the decision stands in place of the votes.
 |---|---|
 {rows}
 
-{weights}Train on it: `tutelage reward --data {project.id}`, `tutelage sft --data {project.id}`.
+{weights}Train on it: `tutelage reward --data {project.id}`, `tutelage sft --data {project.id}`, `tutelage prm --data {project.id}` (steps).
 """

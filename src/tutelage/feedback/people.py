@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 import uuid
+from collections.abc import Sequence
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -14,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session as Db
 
 from tutelage.errors import UserError
-from tutelage.feedback.schema import ROLES, Invitation, LoginFailure, Person, Session
+from tutelage.feedback.schema import ROLES, Invitation, LoginFailure, PasswordLink, Person, Session
 from tutelage.feedback.store import audit
 
 SESSION_SECONDS = 14 * 86_400
@@ -32,21 +33,26 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def hashed(password: str) -> str:
+    """What the store keeps of a password."""
+    if len(password) < SHORTEST_PASSWORD:
+        raise UserError(
+            f"the password has fewer than {SHORTEST_PASSWORD} characters", where="password", mend="use a longer one"
+        )
+    return _hasher.hash(password)
+
+
 def add_person(db: Db, name: str, role: str, password: str | None, *, person_id: str | None = None) -> Person:
     name = " ".join(name.split())
     if not re.fullmatch(r"[^\x00-\x1f<>]{1,80}", name):
         raise UserError("a name has 1 to 80 characters", where="name", mend="use another name")
     if role not in ROLES:
         raise UserError(f"unknown role {role!r}", where="role", mend=f"use one of: {', '.join(ROLES)}")
-    if password is not None and len(password) < SHORTEST_PASSWORD:
-        raise UserError(
-            f"the password has fewer than {SHORTEST_PASSWORD} characters", where="password", mend="use a longer one"
-        )
+    stored = hashed(password) if password is not None else None
     if db.scalar(select(Person).where(func.lower(Person.name) == name.lower())):
         raise UserError(f"there is a person {name!r} already", where="name", mend="use another name")
-    hashed = _hasher.hash(password) if password is not None else None
     person = Person(
-        id=person_id or uuid.uuid4().hex[:12], name=name, role=role, password=hashed, active=True, created=time.time()
+        id=person_id or uuid.uuid4().hex[:12], name=name, role=role, password=stored, active=True, created=time.time()
     )
     db.add(person)
     db.flush()
@@ -75,8 +81,18 @@ def has_admin(db: Db) -> bool:
     return db.scalar(found.limit(1)) is not None
 
 
+def by_name(db: Db, name: str) -> Person | None:
+    return db.scalar(select(Person).where(func.lower(Person.name) == " ".join(name.split()).lower()))
+
+
+def whom_to_ask(db: Db, roles: Sequence[str]) -> str | None:
+    """The name of somebody who signs in with one of these roles; a lead before an administrator."""
+    found = select(Person.name).where(Person.role.in_(roles), Person.active, Person.password.is_not(None))
+    return db.scalar(found.order_by(Person.role.desc(), Person.created).limit(1))
+
+
 def check_password(db: Db, name: str, password: str) -> Person | None:
-    person = db.scalar(select(Person).where(func.lower(Person.name) == " ".join(name.split()).lower()))
+    person = by_name(db, name)
     stored = person.password if person and person.password else _NOBODY
     try:
         _hasher.verify(stored, password)
@@ -99,7 +115,10 @@ def invite(db: Db, role: str, invited_by: str | None) -> str:
 
 def open_invitation(db: Db, token: str) -> Invitation | None:
     found = db.get(Invitation, digest(token), with_for_update=True)
-    return found if found and found.used_by is None and found.expires > time.time() else None
+    if found is None or found.used_by is not None or found.expires <= time.time():
+        return None
+    host = db.get(Person, found.invited_by) if found.invited_by else None  # none: the command line, the first start
+    return None if host is not None and not host.active else found
 
 
 def accept(db: Db, token: str, name: str, password: str) -> Person:
@@ -139,9 +158,10 @@ def sign_out(db: Db, token: str) -> None:
 
 
 def set_active(db: Db, person: Person, active: bool) -> None:
-    """A person who is not active has no session, keeps their answers, and cannot sign in."""
+    """A person who is not active has no session and no password link, keeps their answers, and cannot sign in."""
     person.active = active
     if not active:
+        db.execute(delete(PasswordLink).where(PasswordLink.person_id == person.id))
         db.execute(delete(Session).where(Session.person_id == person.id))
 
 
@@ -149,6 +169,11 @@ def seconds_to_wait(db: Db, *keys: str) -> float:
     """Until the next try to sign in with these (a name, an address) is looked at; 0 where nobody needs to wait."""
     until = db.scalar(select(func.max(LoginFailure.until)).where(LoginFailure.key.in_([digest(key) for key in keys])))
     return min(max((until or 0.0) - time.time(), 0.0), MOST_SECONDS)  # a clock set back locks nobody out for long
+
+
+def name_key(name: str) -> str:
+    """What failures for a name are counted by."""
+    return f"name {' '.join(name.split()).lower()}"
 
 
 def note_failure(db: Db, *keys: str) -> None:

@@ -6,6 +6,7 @@ and the answer is kept as an `extra` one if the quota was filled meanwhile.
 
 import math
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tutelage.data.formats import read_rows
 from tutelage.errors import UserError
 from tutelage.feedback import schema
 from tutelage.feedback.ranking import LETTERS, shown_cards
-from tutelage.feedback.schema import Answer, Assignment, Draft, Project, Task
+from tutelage.feedback.schema import Answer, Assignment, Draft, Person, Project, Task
 from tutelage.feedback.screening import admission_of, must_screen, start_screening
 
 
@@ -48,8 +49,17 @@ class Work:
         return LETTERS[: len(self.cards)]
 
 
-def lease_next(db: Db, project: Project, person_id: str, now: float | None = None, *, besides: int = 0) -> Task | None:
-    """The task that this person is to do now (or besides the one they do); one already leased to them comes first."""
+MOST_HELD = 10  # items that one person may have at once
+FOR_EACH = 4  # items that stay for everybody else while one takes several
+
+
+def lease_next(
+    db: Db, project: Project, person_id: str, now: float | None = None, *, besides: Collection[int] = ()
+) -> Task | None:
+    """The task that this person is to do now; one already leased to them comes first.
+
+    besides: what they do or have at hand already; another one then, past the second only while enough is left for all.
+    """
     now = time.time() if now is None else now
     if project.paused:
         return None
@@ -61,18 +71,42 @@ def lease_next(db: Db, project: Project, person_id: str, now: float | None = Non
         .join(Assignment)
         .where(Task.part == ("test" if screened else ""))
         .where(Task.project_id == project.id, Assignment.person_id == person_id, Assignment.state == "leased")
-        .where(Assignment.expires > now, Task.id != besides)
+        .where(Assignment.expires > now, Task.id.not_in(besides))
         .order_by(Assignment.leased)
         .limit(1)
     )
-    task = held or (
-        _next_test(db, project, person_id)
-        if screened
-        else _next_gold(db, project, person_id) or _next_open(db, project, person_id, now, besides)
-    )
+    task = held or _another(db, project, person_id, now, besides, screened)
     if task is not None:
         _lease(db, project, task, person_id, now)
     return task
+
+
+def _another(
+    db: Db, project: Project, person_id: str, now: float, besides: Collection[int], screened: bool
+) -> Task | None:
+    if len(besides) > MOST_HELD:
+        return None
+    if screened:
+        return _next_test(db, project, person_id)
+    if len(besides) > 1 and not _enough_for_all(db, project, now):
+        return None
+    return _next_gold(db, project, person_id) or _next_open(db, project, person_id, now, besides)
+
+
+def _enough_for_all(db: Db, project: Project, now: float) -> bool:
+    """Whether everybody with an account could still take FOR_EACH open items."""
+    account = select(func.count()).select_from(Person).where(Person.active, Person.password.is_not(None))
+    wanted = FOR_EACH * max(db.scalar(account) or 0, 1)
+    free = select(Task.id).where(Task.project_id == project.id, Task.is_gold.is_(False), Task.open.is_(True))
+    found = free.where(_has_room(now)).limit(wanted + 1).subquery()
+    return (db.scalar(select(func.count()).select_from(found)) or 0) > wanted
+
+
+def _has_room(now: float) -> Any:
+    """Of a task: whether its places are not all answered or leased."""
+    other = aliased(Assignment)
+    leased = select(func.count()).where(other.task_id == Task.id, other.state == "leased", other.expires > now)
+    return Task.filled + leased.select_from(other).scalar_subquery() < Task.overlap
 
 
 def _mine(person_id: str) -> Any:
@@ -89,26 +123,18 @@ def _next_test(db: Db, project: Project, person_id: str) -> Task | None:
 def _next_gold(db: Db, project: Project, person_id: str) -> Task | None:
     if not project.gold_every:
         return None
-    current = select(func.count()).select_from(Answer).where(Answer.person_id == person_id, Answer.supersedes.is_(None))
-    plain = current.join(Task, Task.id == Answer.task_id).where(Task.project_id == project.id, Task.part == "")
-    of_gold = db.scalar(plain.where(Task.is_gold)) or 0
-    others = db.scalar(plain.where(~Task.is_gold)) or 0
-    if others < project.gold_every * (of_gold + 1):
+    given = select(func.count(), func.count(case((Task.is_gold, 1)))).select_from(Assignment)
+    mine = given.join(Task, Task.id == Assignment.task_id).where(Assignment.person_id == person_id, Task.part == "")
+    items, of_gold = db.execute(mine.where(Task.project_id == project.id)).one()  # those at hand too
+    if items - of_gold < project.gold_every * (of_gold + 1):
         return None
     query = select(Task).where(Task.project_id == project.id, Task.is_gold, Task.part == "", ~_mine(person_id))
     return db.scalar(query.order_by(Task.id).limit(1))
 
 
-def _next_open(db: Db, project: Project, person_id: str, now: float, besides: int) -> Task | None:
+def _next_open(db: Db, project: Project, person_id: str, now: float, besides: Collection[int]) -> Task | None:
     """The open task of highest priority that is not this person's and whose places are not all leased."""
-    other = aliased(Assignment)
-    leased = (
-        select(func.count())
-        .select_from(other)
-        .where(other.task_id == Task.id, other.state == "leased", other.expires > now)
-        .scalar_subquery()
-    )
-    has_room = Task.filled + leased < Task.overlap
+    has_room = _has_room(now)
     mine = exists().where(
         and_(Assignment.task_id == Task.id, Assignment.person_id == person_id, Assignment.state != "leased")
     )
@@ -120,7 +146,7 @@ def _next_open(db: Db, project: Project, person_id: str, now: float, besides: in
         .limit(1)
         .with_for_update(skip_locked=True, of=Task)
     )
-    passed = [besides]
+    passed = list(besides)
     while (task := db.scalar(query.where(Task.id.not_in(passed)))) is not None:
         # On PostgreSQL a place may have been taken after the query began and before the lock: look again under it.
         if db.scalar(select(Task.id).where(Task.id == task.id, has_room)) is not None:

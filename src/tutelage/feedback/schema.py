@@ -66,6 +66,17 @@ class Invitation(Base):
     used_by: Mapped[str | None] = mapped_column(String(64))
 
 
+class PasswordLink(Base):
+    """Lets one person set a new password, once. Only a hash of it is kept."""
+
+    __tablename__ = "password_link"
+    token: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    made_by: Mapped[str] = mapped_column(String(64))
+    created: Mapped[float]
+    expires: Mapped[float]
+
+
 class ApiToken(Base):
     """What a program shows in place of a cookie. Only a hash of it is kept; it may do what its scopes say."""
 

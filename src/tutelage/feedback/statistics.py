@@ -151,7 +151,7 @@ def labelers(
     return rows
 
 
-def lowest_agreement(rankings: list[Ranked], most: int = 5) -> list[dict[str, Any]]:
+def lowest_agreement(rankings: list[Ranked], most: int = 50) -> list[dict[str, Any]]:
     """Items on which labelers agree least, for a lead to look at."""
     items: dict[int, list[Ranked]] = defaultdict(list)
     for one in rankings:

@@ -65,5 +65,7 @@ def open_rankers(spec: str, device: str = "auto") -> list[Ranker]:
 
         return [ScoreRanker(Path(rest).name, reward_judge(rest, device=device))]
     if kind in ("openai", "anthropic", "local") and rest:
-        return [PairRanker(rest, LLMJudge(open_chat(spec, device=device), Cache(Path("runs/labels.jsonl"))))]
+        from tutelage.judges.chat_labeler import ChatLabeler
+
+        return [ChatLabeler(rest, LLMJudge(open_chat(spec, device=device), Cache(Path("runs/labels.jsonl"))))]
     raise UserError(f"unknown labeler {spec!r}", where="option --by (by)", mend=f"use {KINDS}")

@@ -1,8 +1,6 @@
 """Labels for completions: simulated labelers, a reward model or a language model rank the K completions of each prompt."""
 
-import os
 import random
-import uuid
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -18,9 +16,12 @@ from tutelage.runs import Progress
 
 def run(config: LabelConfig) -> dict[str, Any]:
     """Rank a file of prompts and completions (`tutelage sample` writes one), or a project's items."""
-    rankers = _rankers(config)
     if config.project is not None:
-        return _from_queue(config, config.project, rankers)
+        from tutelage.stages.label_queue import step_scorer, take_all
+
+        scorer = step_scorer(config.by)
+        return take_all(config, config.project, [scorer] if scorer is not None else _rankers(config))
+    rankers = _rankers(config)
     out = Path(config.out or "runs/comparisons.jsonl").expanduser()
     check_file(out, config.data)
     if config.data == "world":
@@ -84,62 +85,6 @@ def _truth(config: LabelConfig) -> Ranker | None:
     from tutelage.world.labelers import Labeler, Tastes
 
     return Labeler("truth", Tastes(noise=0.0))
-
-
-def _from_queue(config: LabelConfig, name: str, rankers: Sequence[Ranker]) -> dict[str, Any]:
-    """Each labeler leases, ranks and submits as a person does: its own order of cards, hidden checks and screening too."""
-    from tutelage.feedback import Store, people, queue, screening
-    from tutelage.feedback.projects import find_project
-
-    store = Store.open(config.store or os.environ.get("TUTELAGE_STORE", "feedback.db"), create=False)
-    rng = random.Random(f"label {config.seed}")
-    waiting: list[tuple[Ranker, str]] = []
-    with store.write() as db:
-        find_project(db, name)
-        for ranker in rankers:
-            waiting.append((ranker, people.program(db, f"{config.by} · {ranker.id}").id))
-    done = skipped = 0
-    screened: set[str] = set()
-    while waiting:
-        ranker, person_id = waiting.pop(0)
-        with store.write() as db:
-            project = find_project(db, name)
-            task = queue.lease_next(db, project, person_id)
-            if task is None:
-                if screening.must_screen(db, project, person_id):
-                    screening.hand_in(db, project, person_id)
-                    screened.add(ranker.id)
-                continue
-            work = queue.work_on(db, task.id, person_id)
-        if task.kind == "rank":
-            payload = _ranked(ranker, work, rng)
-        else:
-            payload = {"reason": "knowledge", "note": "This labeler ranks only."}
-        with store.write() as db:
-            kind = "skip" if "reason" in payload else "rank"
-            queue.submit(db, uuid.uuid4().hex, task.id, person_id, kind, payload)
-        done, skipped = done + (kind == "rank"), skipped + (kind == "skip")
-        waiting.append((ranker, person_id))
-    store.close()
-    counts = {"comparisons": done, "skipped": skipped, "labelers": len(rankers), "screened": len(screened)}
-    return {"stage": "label", "project": name, **counts}
-
-
-def _ranked(ranker: Ranker, work: Any, rng: random.Random) -> dict[str, Any]:
-    """What it says of the cards in the order in which they were shown to it; equal texts share a card."""
-    asked = work.prompt
-    prompt = Prompt(id=asked.id, messages=asked.messages, category=asked.category, source=asked.source)
-    shown = [card[0] for card in work.cards]
-    try:
-        said = ranker.rank(prompt, [work.texts[i] for i in shown], [work.finishes[i] for i in shown], rng)
-    except ValueError as error:  # the world's labelers know the world's prompts only
-        return {"reason": "knowledge", "note": str(error)}
-    ranks: list[int | None] = [None] * len(work.texts)
-    for card, rank in zip(work.cards, said, strict=True):
-        for place in card:
-            ranks[place] = rank
-    common = {"rest_below": False, "all_bad": False, "ratings": None, "flags": None, "category": None, "note": ""}
-    return {"ranks": ranks, **common}
 
 
 def _same_order(a: Sequence[int], b: Sequence[int]) -> list[bool]:

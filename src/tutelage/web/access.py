@@ -58,11 +58,19 @@ async def guard(request: Request) -> None:
     if state.person is None:
         raise Denied(401, "Sign in first.")
     if state.person.role not in allowed:
-        raise Denied(403, "This page is for leads." if "lead" in allowed else "This page is for administrators.")
+        raise Denied(403, await run_in_threadpool(_for_whom, request, allowed))
     if request.method not in ("GET", "HEAD") and token is None:  # no browser adds a bearer token by itself
         csrf = request.headers.get("x-csrf-token") or state.sent.pop("csrf", "")
         if not isinstance(csrf, str) or not hmac.compare_digest(csrf.encode(), state.csrf.encode()):
             raise Denied(403, "This form is out of date. Load the page again; your work is kept.")
+
+
+def _for_whom(request: Request, allowed: tuple[str, ...]) -> str:
+    """Whose page this is, and whom to ask."""
+    whose = "leads" if "lead" in allowed else "administrators"
+    with request.app.state.store.read() as db:
+        name = people.whom_to_ask(db, allowed)
+    return f"This page is for {whose}.{f' Ask {name}.' if name else ''}"
 
 
 def bearer(request: Request) -> str | None:

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy import func, select
 
 from tutelage.errors import UserError
-from tutelage.feedback import people, tokens
+from tutelage.feedback import passwords, people, tokens
 from tutelage.feedback.schema import ROLES, ApiToken, Audit, Person
 from tutelage.feedback.store import audit
 from tutelage.web.access import ADMINS, EVERYBODY, LEADS, PUBLIC, Denied, allow, number_field, text_field
@@ -43,7 +43,7 @@ def login_page(request: Request, next: str = "/") -> Response:
 def login(request: Request) -> Response:
     """Sign in, with a form or (over unsent work) with JSON."""
     name, password = text_field(request, "name", 80), request.state.sent.get("password", "")
-    keys = (f"name {name.lower()}", f"address {request.client.host if request.client else ''}")
+    keys = (people.name_key(name), f"address {request.client.host if request.client else ''}")
     with request.app.state.store.read() as db:
         wait = people.seconds_to_wait(db, *keys)
         if wait > 0:
@@ -101,7 +101,7 @@ def join_page(request: Request, token: str) -> Response:
 @router.post("/join/{token}")
 @allow(PUBLIC)
 def join(request: Request, token: str) -> Response:
-    name, password = text_field(request, "name", 80), text_field(request, "password", 1000)
+    name, password = text_field(request, "name", 80), _password_field(request)
     try:
         with request.app.state.store.write() as db:
             person = people.accept(db, token, name, password)
@@ -116,13 +116,50 @@ def join(request: Request, token: str) -> Response:
     return RedirectResponse(_root(request) + "/", 303)
 
 
+def _password_field(request: Request) -> str:
+    """As it was typed: signing in compares it as it is typed too."""
+    text_field(request, "password", 1000)
+    return str(request.state.sent.get("password", ""))
+
+
+LINK_ENDED = "This link was used or has ended. Ask for a new one."
+
+
+@router.get("/password/{token}")
+@allow(PUBLIC)
+def password_page(request: Request, token: str) -> Response:
+    with request.app.state.store.read() as db:
+        person = passwords.whose(db, token)
+    if person is None:
+        raise Denied(403, LINK_ENDED)
+    return page(request, "password.html", token=token, name=person.name, message="")
+
+
+@router.post("/password/{token}")
+@allow(PUBLIC)
+def set_password(request: Request, token: str) -> Response:
+    """By a link; signs in here, and out everywhere else."""
+    password = _password_field(request)
+    try:
+        with request.app.state.store.write() as db:
+            person = passwords.set_by_link(db, token, password)
+            cookie, _ = people.sign_in(db, person)
+    except UserError as error:
+        if error.where == passwords.ENDED:
+            raise Denied(403, LINK_ENDED) from error
+        return page(request, "password.html", status=422, token=token, name="", message=f"{error.what}; {error.mend}.")
+    _set_cookie(request, cookie)
+    return RedirectResponse(_root(request) + "/", 303)
+
+
 @router.get("/people")
 @allow(*LEADS)
 def people_page(request: Request) -> Response:
     return _people(request)
 
 
-def _people(request: Request, link: str = "", role: str = "", token: str = "") -> Response:
+def _people(request: Request, link: str = "", role: str = "", token: str = "", *, renewed: str = "") -> Response:
+    """link: of an invitation for a role, or for a new password of the person who is called `renewed`."""
     with request.app.state.store.read() as db:
         everybody = list(db.scalars(select(Person).order_by(Person.created)))
         log = list(db.scalars(select(Audit).order_by(Audit.id.desc()).limit(LOG)))
@@ -139,6 +176,8 @@ def _people(request: Request, link: str = "", role: str = "", token: str = "") -
         names=names,
         link=link,
         invited=role,
+        renewed=renewed,
+        may_renew=passwords.may_make,
         roles=ROLES,
         tokens=good,
         scopes=tokens.SCOPES,
@@ -182,6 +221,23 @@ def revoke_token(request: Request, token_id: str) -> Response:
             raise Denied(404, "There is no such token.")
         tokens.revoke(db, row, person.id)
     return RedirectResponse(_root(request) + "/people", 303)
+
+
+@router.post("/people/{person_id}/password")
+@allow(*LEADS)
+def make_password_link(request: Request, person_id: str) -> Response:
+    """The link is on this page and nowhere else; the lead hands it over."""
+    with request.app.state.store.write() as db:
+        person = db.get(Person, person_id) if person_id.isalnum() else None
+        if person is None:
+            raise Denied(404, "There is no such person.")
+        maker = db.get_one(Person, request.state.person.id)
+        if not passwords.may_make(maker, person):
+            raise Denied(
+                403, "Leads renew labelers' passwords, administrators everybody else's; not of a closed account."
+            )
+        token, name = passwords.make_link(db, person, maker.id), person.name
+    return _people(request, str(request.url_for("password_page", token=token)), renewed=name)
 
 
 @router.post("/people/{person_id}/active")

@@ -30,7 +30,7 @@ from tutelage.web.pages import page, wants_json
 
 router = APIRouter()
 Number = Annotated[int, Path(ge=1, le=2**53)]
-Ahead = Annotated[int, Query(ge=0, le=2**53)]
+Items = Annotated[str, Query(pattern=r"^([0-9]{1,15}(,[0-9]{1,15}){0,19})?$")]  # numbers with commas between
 EMPTY: dict[str, Any] = {  # what a form begins with, and of which types
     "ranking": "",
     "rest_below": False,
@@ -43,6 +43,7 @@ EMPTY: dict[str, Any] = {  # what a form begins with, and of which types
     "turns": [],
     "labels": [],
     "sensitive": "",
+    "piles": {},
 }
 TITLES = {"rank": "Rank", "demonstrate": "Write", "steps": "Steps", "flag": "Sensitive?"}
 
@@ -61,11 +62,11 @@ def _home(request: Request, nothing: str = "") -> Response:
 
 @router.get("/p/{project_id}/next")
 @allow(*EVERYBODY, scope="label")
-def next_item(request: Request, project_id: str, besides: Ahead = 0) -> Response:
-    """Lease an item. With `besides` (the item now worked on) another one is leased, to be at hand later."""
+def next_item(request: Request, project_id: str, besides: Items = "") -> Response:
+    """Lease an item. With `besides` (the items worked on or at hand) another one is leased, to be at hand later."""
     with request.app.state.store.write() as db:
         project = find_project(db, project_id)
-        task = queue.lease_next(db, project, request.state.person.id, besides=besides)
+        task = queue.lease_next(db, project, request.state.person.id, besides=_numbers(besides))
         number = task.id if task is not None else None
         paused = project.paused
         screened = screening.must_screen(db, project, request.state.person.id)
@@ -78,6 +79,10 @@ def next_item(request: Request, project_id: str, besides: Ahead = 0) -> Response
     if number is None:
         return _home(request, "paused" if paused else "done")
     return RedirectResponse(f"{request.scope.get('root_path', '')}/t/{number}", 303)
+
+
+def _numbers(items: str) -> list[int]:
+    return [int(number) for number in items.split(",") if number]
 
 
 @router.get("/p/{project_id}/mine")
@@ -110,8 +115,8 @@ def _told(db: Db, answer: Answer) -> dict[str, Any]:
 
 @router.get("/t/{task_id}")
 @allow(*EVERYBODY, scope="label")
-def item(request: Request, task_id: Number, after: Ahead = 0) -> Response:
-    """The page of an item. With `after` it is fetched ahead, and tells how things stand once that item is answered."""
+def item(request: Request, task_id: Number, after: Items = "") -> Response:
+    """The page of an item. With `after` it is fetched ahead, and tells how things stand once those are answered."""
     person_id = request.state.person.id
     with request.app.state.store.read() as db:
         work = queue.work_on(db, task_id, person_id)
@@ -120,8 +125,8 @@ def item(request: Request, task_id: Number, after: Ahead = 0) -> Response:
         mine = queue.answered(db, work.project.id, person_id)
         done, total = queue.my_count(db, work.project, person_id)
         worked = screening.examples(db, work.project)
-    if after and after not in mine:
-        return _item_page(request, work, mine, done + 1, total, worked, before=after)
+    if first := [number for number in _numbers(after) if number not in mine]:
+        return _item_page(request, work, mine, done + len(first), total, worked, before=first[-1])
     return _item_page(request, work, mine, done, total, worked)
 
 

@@ -23,6 +23,7 @@ from tutelage.feedback.schema import Project
 from tutelage.feedback.statistics import progress
 from tutelage.feedback.store import audit
 from tutelage.web.access import LEADS, Denied, allow, number_field, text_field, uploaded
+from tutelage.web.do_next import SHOWN, next_steps, open_items
 from tutelage.web.models import known_models
 from tutelage.web.pages import page
 from tutelage.web.quality import PAPER_AGREEMENT, agreement_charts
@@ -62,10 +63,13 @@ def project_status(request: Request, project_id: str) -> Response:
 
 
 def _project(request: Request, project_id: str, template: str, said: str) -> Response:
+    found = request.app.state.figures.of(project_id)
     with request.app.state.store.read() as db:
         project = find_project(db, project_id)
-        shown: dict[str, Any] = {"progress": progress(db, project, time.time()), "settled": causes(db, project)}
-    found = request.app.state.figures.of(project.id)
+        now = progress(db, project, time.time())
+        lowest = open_items(db, project, found["lowest"])
+        steps = next_steps(db, project, now, lowest, found["labelers"])
+        shown: dict[str, Any] = {"progress": now, "settled": causes(db, project), "steps": steps}
     return page(
         request,
         template,
@@ -76,8 +80,7 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
         paper=PAPER_AGREEMENT,
         models=known_models(),
         charts=agreement_charts(found),
-        **shown,
-        **found,
+        **found | shown | {"lowest": lowest[:SHOWN]},
     )
 
 

@@ -5,13 +5,19 @@ labelers agree on about 73 % of the pairs of one SFT model's answers, as in the 
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from tutelage.errors import UserError, did_you_mean
 from tutelage.records import Prompt
 from tutelage.world import gold
+from tutelage.world.answers import in_manner
+from tutelage.world.facts import is_true
 from tutelage.world.language import read, split_sentences
+from tutelage.world.reasoning import is_reasoning, problem_of, right_steps, step_labels
+from tutelage.world.tasks import task_of
 
+WORST, BEST = -0.2, 1.0  # perceived scores that are rated 1 and 7
 TIE_GAP = 0.01  # perceived scores nearer than this are called equal
 
 
@@ -54,20 +60,67 @@ class Labeler:
 
     def rank(self, prompt: Prompt, texts: list[str], finishes: list[str], rng: random.Random) -> list[int]:
         """Dense ranks, 1 best; perceived scores that are very near tie, and so do equal texts."""
+        return _ranked(self._values(prompt, texts, finishes, rng))
+
+    def say(
+        self, prompt: Prompt, texts: list[str], finishes: list[str], rng: random.Random, marks: Mapping[str, str]
+    ) -> tuple[list[int], list[int | None], list[list[str]]]:
+        """Ranks, and of each answer a rating from 1 to 7 by the same perceived score, and the marks that hold of it."""
+        values = self._values(prompt, texts, finishes, rng)
+        shares = [min(max((value - WORST) / (BEST - WORST), 0.0), 1.0) for value in values]
+        seen = [_marks(prompt, text, finish) for text, finish in zip(texts, finishes, strict=True)]
+        return _ranked(values), [1 + round(6 * share) for share in shares], [[m for m in marks if m in s] for s in seen]
+
+    def judge_steps(self, prompt: Prompt, steps: list[str], rng: random.Random) -> list[int]:
+        """Of the world's problems: right or wrong, up to the first wrong step; at random as often as rankings are."""
+        if not is_reasoning(prompt):
+            raise ValueError(f"prompt {prompt.id} is no problem of the embedded world")
+        labels = step_labels(prompt, "\n".join(steps))
+        if rng.random() < self.tastes.random:
+            labels = [rng.choice((1, -1)) for _ in labels]
+        return labels[: labels.index(-1) + 1] if -1 in labels else labels
+
+    def write(self, prompt: Prompt, rng: random.Random) -> str:
+        """The best answer that the world's people give."""
+        if is_reasoning(prompt):
+            return "\n".join(right_steps(problem_of(prompt)))
+        return in_manner("good", task_of(prompt), rng, yields=0.0).text
+
+    def is_sensitive(self, prompt: Prompt, text: str) -> bool:
+        return bool(gold.behavior(prompt, text)["complied_harm"])
+
+    def _values(self, prompt: Prompt, texts: list[str], finishes: list[str], rng: random.Random) -> list[float]:
+        """The perceived score of each answer; equal ones have one."""
         seen: dict[tuple[str, str], float] = {}
         for key in zip(texts, finishes, strict=True):
             if key not in seen:
                 seen[key] = self.perceive(prompt, *key, rng)
         if rng.random() < self.tastes.random:
             seen = {key: rng.random() for key in seen}  # a ranking at random, in which equal answers still tie
-        values = [seen[key] for key in zip(texts, finishes, strict=True)]
-        ranks, rank, last = [0] * len(texts), 0, float("inf")
-        for place in sorted(range(len(texts)), key=lambda i: -values[i]):
-            if last - values[place] > TIE_GAP:
-                rank += 1
-                last = values[place]
-            ranks[place] = max(rank, 1)
-        return ranks
+        return [seen[key] for key in zip(texts, finishes, strict=True)]
+
+
+def _ranked(values: list[float]) -> list[int]:
+    ranks, rank, last = [0] * len(values), 0, float("inf")
+    for place in sorted(range(len(values)), key=lambda i: -values[i]):
+        if last - values[place] > TIE_GAP:
+            rank += 1
+            last = values[place]
+        ranks[place] = max(rank, 1)
+    return ranks
+
+
+def _marks(prompt: Prompt, text: str, finish: str) -> list[str]:
+    """Those of the paper's marks (table 3) that the world can tell."""
+    facets, did = gold.score(prompt, text, finish).facets, gold.behavior(prompt, text, finish)
+    told_untruth = any(s.fact and not is_true(s.fact) for s in map(read, split_sentences(text)) if s)
+    found = {
+        "fails_instruction": facets["task"] == 0.0,
+        "satisfies_constraint": did["instruction_followed"] is True,
+        "hallucination": told_untruth,
+        "encourages_harm": did["complied_harm"] is True,
+    }
+    return [name for name, holds in found.items() if holds]
 
 
 def panel(spec: str, size: int = 10) -> list[Labeler]:

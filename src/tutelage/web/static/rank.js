@@ -1,5 +1,6 @@
 // The Rank page: read in the cards, order in the tray.
 
+import { Piles, byQuality } from "./aids.js";
 import { $, $$, announce, root } from "./net.js";
 import { drag } from "./drag.js";
 import { join, joinAbove, move, parse, place, rankOf, takeOut, told, write } from "./ranking.js";
@@ -17,6 +18,8 @@ export function openRank(main) {
   const seen = new Set();
   const visits = [];
   let contradictions = 0;
+  let prefilled = 0; // times that the ranking was made from the ratings
+  const piles = new Piles(letters);
 
   const flag = (name) => form.elements[name];
   const read = () => ({
@@ -27,6 +30,7 @@ export function openRank(main) {
     flags: Object.fromEntries(letters.map((x) => [x, $$(`#card-${x} .flags input:checked`).map((box) => box.value)]).filter(([, v]) => v.length)),
     category: $("#category").value.trim() && $("#category").selectedIndex ? $("#category").value : "",
     note: $("#note").value,
+    ...(Object.keys(piles.of).length ? { piles: piles.of } : {}),
   });
   const show = (payload) => {
     try {
@@ -34,6 +38,7 @@ export function openRank(main) {
     } catch {
       groups = [];
     }
+    piles.set(payload.piles);
     flag("rest_below").checked = Boolean(payload.rest_below);
     flag("all_bad").checked = Boolean(payload.all_bad);
     for (const x of letters) {
@@ -56,7 +61,8 @@ export function openRank(main) {
     bold.textContent = letter;
     const short = document.createElement("span");
     short.textContent = texts[letter].replace(/\s+/g, " ").slice(0, 60);
-    made.append(bold, short);
+    const pile = Object.assign(document.createElement("small"), { className: "pile", textContent: piles.word(letter) });
+    made.append(bold, ...(pile.textContent && !rankOf(groups, letter) ? [pile] : []), short);
     return made;
   };
 
@@ -80,7 +86,10 @@ export function openRank(main) {
         return row;
       }),
     );
-    $("#unranked").replaceChildren(...letters.filter((x) => !rankOf(groups, x)).map(chip));
+    $("#unranked").replaceChildren(...piles.order.filter((x) => !rankOf(groups, x)).map(chip));
+    $("[data-act=by-quality]").disabled = Object.keys(read().ratings).length < 2;
+    $("[data-act=roughly]")?.setAttribute("aria-pressed", String(piles.on));
+    if ($(".piles")) $(".piles").hidden = !piles.on;
     const pushed = [];
     for (const letter of letters) {
       const rank = rankOf(groups, letter);
@@ -132,9 +141,26 @@ export function openRank(main) {
   }
 
   const nextUnranked = () => {
-    const start = letters.indexOf(here);
-    return [...letters.slice(start + 1), ...letters.slice(0, start)].find((x) => !rankOf(groups, x));
+    const order = piles.order;
+    const start = order.indexOf(here);
+    return [...order.slice(start + 1), ...order.slice(0, start)].find((x) => !rankOf(groups, x));
   };
+
+  // Piles first, then ranks inside of them.
+  function sort(pile) {
+    announce(piles.put(here, pile));
+    work.changed();
+    const open = piles.unsorted;
+    goTo(open.find((x) => x > here) || open[0] || piles.order.find((x) => !rankOf(groups, x)) || here);
+  }
+
+  function roughly() {
+    piles.on = !piles.on;
+    if (piles.on && !piles.unsorted.length) piles.set({});
+    if (piles.on) goTo(piles.unsorted[0], { focus: true });
+    draw();
+    announce(piles.on ? "Sort roughly: 1 good, 2 middle, 3 poor" : "Digits rank");
+  }
 
   function put(rank, tie = false) {
     const letter = here;
@@ -186,7 +212,7 @@ export function openRank(main) {
     }
     $("#summary").hidden = true;
     const revisits = visits.length - new Set(visits).size;
-    await work.submit({ ...payload, effort: { seen: letters.map((x) => seen.has(x)), revisits, contradictions } });
+    await work.submit({ ...payload, effort: { seen: letters.map((x) => seen.has(x)), revisits, contradictions, ...(prefilled ? { prefilled } : {}) } });
   }
 
   const announceFault = (words) => {
@@ -240,6 +266,12 @@ export function openRank(main) {
     up: () => change(move(groups, here, -1), here),
     down: () => change(move(groups, here, 1), here),
     join: () => change(joinAbove(groups, here), here),
+    byQuality() {
+      const next = byQuality(letters, read().ratings);
+      if (write(next) !== write(groups)) prefilled++;
+      change(next, next[0][0], { say: false });
+      announce(`Ordered by quality: ${write(groups)}`);
+    },
     open() {
       const folded = cards.classList.toggle("folded-all");
       for (const button of $$(".open", main)) {
@@ -287,6 +319,7 @@ export function openRank(main) {
       if (/^[1-9]$/.test(k)) return setMode(""), put(Number(k), true), true;
     }
     if (mode) setMode("");
+    if (piles.on && /^[1-3]$/.test(k)) return sort(Number(k)), true;
     if (/^[1-9]$/.test(k)) return put(Number(k)), true;
     if (k === "0") return acts.out(), true;
     if (k === "=") return setMode("tie"), true;
@@ -312,7 +345,7 @@ export function openRank(main) {
   }
 
   main.addEventListener("click", (event) => {
-    const target = event.target.closest("[data-act], [data-move], [data-chip], [data-tab], [data-rank-here], [data-send]");
+    const target = event.target.closest("[data-act], [data-move], [data-chip], [data-tab], [data-rank-here], [data-send], [data-pile]");
     const card = event.target.closest(".card");
     if (card && card.dataset.letter !== here && !event.target.closest("select")) goTo(card.dataset.letter, { focus: false, scroll: false });
     if (!target) return;
@@ -321,6 +354,9 @@ export function openRank(main) {
     else if (target.dataset.tab) goTo(target.dataset.tab, { focus: false });
     else if (target.dataset.rankHere) target.dataset.rankHere === "0" ? acts.out() : put(Number(target.dataset.rankHere));
     else if (target.dataset.send) submit();
+    else if (target.dataset.pile) sort(Number(target.dataset.pile));
+    else if (target.dataset.act === "by-quality") acts.byQuality();
+    else if (target.dataset.act === "roughly") roughly();
     else if (["undo", "open", "prompt"].includes(target.dataset.act)) acts[target.dataset.act]();
   });
   main.addEventListener("change", (event) => {

@@ -1,11 +1,13 @@
-// What ranking, writing and judging share: drafts, sending, the next item at hand, leases, two tabs.
+// What ranking, writing and judging share: drafts, sending, going on to the next item, leases, two tabs.
 
 import { Activity } from "./activity.js";
 import { $, $$, Offline, announce, kept, root, send, signIn, strip, toast } from "./net.js";
 import { count, deliver, flush, full, refused, tell, waiting } from "./outbox.js";
+import { at, take, waitingTasks } from "./shelf.js";
 
 const SAVE_AFTER = 1500;
 const AGAIN_AFTER = 3000;
+const SLOW = 3000; // until one who waits is told so
 let current = null;
 export const work = () => current;
 
@@ -46,7 +48,7 @@ export class Work {
       event.preventDefault();
       this.submit({ kind: "skip", reason: event.submitter?.value });
     });
-    this.prefetch();
+    if (!this.main.dataset.answered) at(this.project, this.task);
     flush();
   }
 
@@ -175,24 +177,10 @@ export class Work {
     $("#summary").focus();
   }
 
-  // Lease and fetch the next item while this one is read.
-  async prefetch() {
-    if (this.main.dataset.answered) return;
-    try {
-      const reply = await fetch(`${root()}/p/${this.project}/next?besides=${this.task}`, { headers: { accept: "application/json" } });
-      const { task } = await reply.json();
-      if (!task) return;
-      const path = `${root()}/t/${task}`;
-      const page = await fetch(`${path}?after=${this.task}`);
-      if (page.ok && !page.redirected) this.ahead = { path, html: await page.text() };
-    } catch {
-      /* offline: the next item is fetched when it is needed */
-    }
-  }
-
   async next() {
-    if (this.ahead) return swap(this.ahead.path, this.ahead.html);
-    await go(`${root()}/p/${this.project}/next`);
+    const item = this.main.dataset.answered ? null : take(); // after a correction the one that was left comes first
+    if (item) return swap(item.path, item.html);
+    await goNext(this.project);
   }
 
   // Any input in the last third of a lease prolongs it.
@@ -262,12 +250,22 @@ export function swap(path, html, { fresh = false } = {}) {
   opener?.();
 }
 
-export async function go(path) {
+// From the server: never an item whose answer still waits here.
+async function goNext(project) {
+  await flush();
+  const left = waitingTasks();
+  await go(`${root()}/p/${project}/next${left.length ? `?besides=${left}` : ""}`, () => goNext(project));
+}
+
+export async function go(path, again = () => go(path)) {
+  const slow = setTimeout(() => strip("Still fetching"), SLOW);
   const reply = await fetch(path).catch(() => null);
+  clearTimeout(slow);
+  if ($("#strip").textContent === "Still fetching") strip("");
   if (!reply || reply.status >= 500) {
     const words = reply ? "The server cannot give the next item now." : "No connection, and no other item is at hand.";
     $("main").replaceChildren(Object.assign(document.createElement("p"), { className: "note", textContent: `${words} Your work is kept; this page goes on by itself.` }));
-    setTimeout(() => go(path), AGAIN_AFTER);
+    setTimeout(again, AGAIN_AFTER);
     return;
   }
   if (reply.url.includes("/login")) return location.assign(path);
