@@ -202,7 +202,7 @@ def password(options: PasswordOptions) -> dict[str, Any]:
     from tutelage.feedback import passwords, people
     from tutelage.feedback.store import COMMAND_LINE
 
-    with _open(options).write() as db:
+    with open_store(options).write() as db:
         person = people.by_name(db, options.name)
         if person is None:
             raise UserError("there is no such account", where=options.name, mend="the People page lists the accounts")
