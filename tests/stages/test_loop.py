@@ -13,7 +13,7 @@ from tutelage.engine.packing import pack
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.models import load_policy
-from tutelage.stages import evaluate, label, ppo, reward, sample, sft
+from tutelage.stages import capability, evaluate, label, ppo, reward, sample, sft
 from tutelage.stages.sample import draw
 
 
@@ -112,6 +112,7 @@ def test_a_finished_folder_is_not_overwritten(loop, nano):
 def test_evaluation_has_both_judges_and_all_behaviors(loop, nano, monkeypatch, tmp_path):
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 5))
     monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 2000)
+    monkeypatch.setattr(capability, "QUESTIONS", 8)
     models = (f"base={nano}", f"sft={loop / 'sft'}", f"copy={nano}")
     more = {"prompts": 12, "max_new_tokens": 6, "dtype": "float32", "probes": 6, "kl_from": "sft"}
     result = evaluate.run(EvalConfig(models=models, out=str(tmp_path / "eval"), **more))

@@ -8,7 +8,7 @@ import pytest
 
 from tutelage.cli.studies import main
 from tutelage.errors import UserError
-from tutelage.stages import evaluate
+from tutelage.stages import capability, evaluate
 from tutelage.studies.lab import direction, run_lesson, score
 from tutelage.studies.measures import prompt_weights
 from tutelage.studies.schema import find, load_scenario, load_study, stage_name
@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
 def small(monkeypatch, tokenizer):
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 3))
     monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 1500)
+    monkeypatch.setattr(capability, "QUESTIONS", 4)
     monkeypatch.setattr(build, "make_tokenizer", lambda seed=0: tokenizer)
     monkeypatch.setenv("TUTELAGE_QUIET", "1")
 

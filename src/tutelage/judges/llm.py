@@ -69,7 +69,7 @@ class LLMJudge:
 
     def compare_all(self, matches: Sequence[Match], progress: Callable[[int], None] | None = None) -> list[Verdict]:
         orders = [(m.prompt, [m.a, m.b]) for m in matches] + [(m.prompt, [m.b, m.a]) for m in matches]
-        said = self._ask([_fill(PAIR, prompt, answers) for prompt, answers in orders], progress)
+        said = self.ask([fill(PAIR, prompt, answers) for prompt, answers in orders], progress)
         verdicts = []
         for first, second in zip(said[: len(matches)], said[len(matches) :], strict=True):
             if first is None or second is None:
@@ -80,20 +80,23 @@ class LLMJudge:
 
     def score_all(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float | None]:
         """Ratings from 1 to 10; None where no rating could be read."""
-        said = self._ask([_fill(SINGLE, p, [a]) for p, a in zip(prompts, answers, strict=True)], None)
+        said = self.ask([fill(SINGLE, p, [a]) for p, a in zip(prompts, answers, strict=True)], None)
         return [None if text is None else parse_rating(text) for text in said]
 
     def pending(self, matches: Sequence[Match]) -> tuple[int, int]:
         """(calls, words) that a comparison would still need: what a paid judge will be asked."""
         orders = [(m.prompt, pair) for m in matches for pair in ([m.a, m.b], [m.b, m.a])]
-        asked = [_fill(PAIR, prompt, answers) for prompt, answers in orders]
-        new = [text for text in asked if self.cache.get(self._key(text)) is None]
+        return self.unanswered([fill(PAIR, prompt, answers) for prompt, answers in orders])
+
+    def unanswered(self, questions: Sequence[str]) -> tuple[int, int]:
+        """(calls, words) of the questions that nothing was said to yet."""
+        new = [text for text in questions if self.cache.get(self._key(text)) is None]
         return len(new), sum(len(text.split()) for text in new)
 
     def _key(self, question: str) -> str:
         return key_of(self.name, question)
 
-    def _ask(self, questions: list[str], progress: Callable[[int], None] | None) -> list[str | None]:
+    def ask(self, questions: list[str], progress: Callable[[int], None] | None) -> list[str | None]:
         """What the judge said to each question; None where it did not answer at all."""
         keys = [self._key(question) for question in questions]
         new = list({key: i for i, key in enumerate(keys) if self.cache.get(key) is None}.values())
@@ -112,7 +115,8 @@ class LLMJudge:
         return [self.cache.get(key) for key in keys]
 
 
-def _fill(template: str, prompt: Prompt, answers: Sequence[str]) -> str:
+def fill(template: str, prompt: Prompt, answers: Sequence[str]) -> str:
+    """A template with the conversation and one or two answers put in."""
     turns = prompt.messages
     plain = turns[0]["content"] if len(turns) == 1 else "\n".join(f"{m['role']}: {m['content']}" for m in turns)
     parts = {"conversation": plain, "a": answers[0], "b": answers[-1]}
