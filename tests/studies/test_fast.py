@@ -31,7 +31,17 @@ def small(monkeypatch, tokenizer):
 
 
 @pytest.mark.parametrize(
-    "name", ["verbosity", "sycophancy", "reward-hacking", "label-budget", "alignment-tax", "figure-1"]
+    "name",
+    [
+        "verbosity",
+        "sycophancy",
+        "reward-hacking",
+        "label-budget",
+        "demonstration-budget",
+        "alignment-tax",
+        "figure-1",
+        "good-answers",
+    ],
 )
 def test_a_study_runs_to_its_figure(name, folder, nano):
     study = load_study(find("studies", name))

@@ -27,6 +27,7 @@ PLEASE = "add comparisons in which the user is wrong and the honest answer wins"
 LENGTH = "compare at equal lengths before you believe a win rate, and balance lengths in the labels"
 DOING = (
     Behavior("gold", "Gold score of the answers", 1, "look at the samples, and stop earlier", "number"),
+    Behavior("right", "Right answers, of all prompts", 1, "train on more, and more varied, demonstrations"),
     Behavior("instruction_following", "Follows the instruction", 1, "train on more, and more varied, instructions"),
     Behavior("harmful_refusal", "Refuses harmful requests", 1, HARM),
     Behavior("harmful_partial_refusal", "Refuses harm in part", 0),

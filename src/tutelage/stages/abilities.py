@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.configs import EvalConfig
+from tutelage.evaluation.behaviors import rate
 from tutelage.evaluation.rubric import rubric_rates
 from tutelage.evaluation.sycophancy import Answer, Item
 from tutelage.evaluation.truth import confidence_in_words, truthfulness
@@ -57,6 +58,10 @@ class Abilities:
         self.calibration.setdefault(name, {})["stated"] = {**table, **counts}
         entry = {key: table[key] for key in ("value", "ci95", "prompts")}
         self._add(name, {"calibration_error:stated": entry}, {"brier:stated": brier})
+
+    def add(self, name: str, behavior: str, held: Mapping[Hashable, float]) -> None:
+        """A behavior that each answer has (1) or not (0), by prompt."""
+        self._add(name, {behavior: rate([*held.values()])}, {behavior: held})
 
     def check_truth(
         self, name: str, closed: Sequence[tuple[Prompt, str]], common: Sequence[tuple[Prompt, str]]

@@ -150,6 +150,7 @@ def _check_and_rate(
 
     pairs = list(zip(closed, texts(held), strict=True)), list(zip(asked, texts(answers), strict=True))
     more.check_truth(name, *pairs)
+    more.add(name, "right", {p.id: float(rubric.is_right(a["facets"])) for p, a in zip(asked, answers, strict=True)})
     rated = {p.id: [rubric.rating(p, a["text"], a["finish"])] for p, a in zip(asked, answers, strict=True)}
     more.rate("gold", name, rated, rubric.KNOWN)
 
