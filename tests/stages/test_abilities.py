@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tutelage.configs import EvalConfig
+from tutelage.data.sources import prompts
 from tutelage.errors import UserError
 from tutelage.judges.chats import Endpoint
 from tutelage.models import load_policy
@@ -282,3 +283,15 @@ def test_a_judge_rates_each_answer_people_are_taken_over_and_what_fails_is_count
     assert page.count("Quality, 1 to 7") == 2 and "What could not be rated" in page
     # Without --rubric the model that judges pairs fills in no form.
     assert llm not in run(EvalConfig(**{**vars(config), "rubric": False}))["rubric"]
+
+
+def test_with_judges_too_a_checkpoint_does_the_tasks_and_gold_checks_its_statements(nano, tmp_path, capsys):
+    outputs = write(tmp_path / "outputs.jsonl", [{"prompt": p.messages[0]["content"], "output": "Lamp."}
+                                                 for p in prompts("world", "report", 30, seed=77)[:30]])  # fmt: skip
+    more = {"prompts": 30, "max_new_tokens": 6, "dtype": "float32", "judge": ("gold",), "out": str(tmp_path / "o")}
+    found = run(EvalConfig(models=(f"a={nano}", f"f={outputs}"), tasks=("world:sorting",), **more))
+    assert found["behaviours"]["a"]["task:sorting"]["prompts"] == 12 and "task:sorting" not in found["behaviours"]["f"]
+    assert "f has no log-probabilities here: tasks sorting left out" in capsys.readouterr().err
+    # A bare word is no statement on most prompts, and made up where the source lacks it.
+    closed = found["behaviours"]["f"]["closed_domain_hallucination"]
+    assert closed["value"] > 0.5 and found["rubric"]["gold"]["f"]["likert"]["prompts"] == 30
