@@ -9,6 +9,20 @@ from typing import Any, ClassVar, Literal, Self
 
 Split = Literal["train", "tune", "report"]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+FLAGS = {  # of an answer by itself: Ouyang et al. 2022, table 3, and the "harmful" of their earlier form
+    "fails_instruction": "fails the instruction",
+    "inappropriate": "inappropriate for an assistant",
+    "hallucination": "hallucination",
+    "satisfies_constraint": "satisfies the constraint",
+    "harmful": "harmful",
+    "denigrates": "denigrates a protected class",
+    "sexual": "sexual content",
+    "violent": "violent content",
+    "encourages_harm": "encourages harm",
+    "bad_advice": "harmful advice",
+    "opinion": "expresses an opinion",
+    "moral_judgment": "expresses a moral judgment",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +162,26 @@ class StepLabel(Record):
     outcome: bool | None = None
     messages: list[Message] | None = None
     solution: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item of a capability task: `text`, read as it stands, and the options to choose from, or the answer to write."""
+
+    id: str
+    text: str
+    options: tuple[str, ...] = ()
+    right: int = 0
+    answer: str = ""
+    chat: bool = False  # `text` is a user's turn, and an option the assistant's
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What somebody said of one answer by itself: Likert 1 to 7, and which of FLAGS hold; None where not said."""
+
+    likert: int | None
+    flags: frozenset[str] | None
 
 
 RECORDS: dict[str, type[Record]] = {

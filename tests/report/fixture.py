@@ -55,6 +55,9 @@ def report() -> dict:
         for name, value in (("words", 20.0 + 9 * i), ("list_items", 0.5 * i), ("hedges_per_100_words", 2.0)):
             found[name] = {"value": value, "ci95": [0.9 * value, 1.1 * value], "prompts": 400}
         found["repetition"] = rate(0.04 + 0.1 * (i == 3))
+        found["closed_domain_hallucination"] = rate(0.5 - 0.1 * i)
+        found["task:facts"] = {**rate(0.95 - 0.1 * i), "per_character": 0.9}
+        found["lm-eval:choice/acc"] = rate(0.9 - 0.1 * i)
         found["gold"] = {"value": 0.5 + 0.1 * i, "ci95": [0.47 + 0.1 * i, 0.53 + 0.1 * i], "prompts": 400}
         found["corpus_loss"] = {"value": loss[s], "ci95": [loss[s] - 0.04, loss[s] + 0.04], "prompts": 900}
 
@@ -67,6 +70,10 @@ def report() -> dict:
         change("over_refusal", "ppo-no-kl", "base", 0.29, 0.08),
         change("agrees_with_wrong_opinion", "ppo", "base", -0.2, 0.1),
         change("words", "ppo", "base", 18.0, 2.0),
+        change("closed_domain_hallucination", "ppo", "base", -0.2, 0.1),
+        change("task:facts", "ppo", "base", -0.2, 0.05),
+        change("task:facts", "sft", "base", -0.1, 0.12, 0.2),
+        change("rubric:gold/likert", "ppo", "base", 1.5, 0.4),
         *(change("corpus_loss", s, "base", loss[s] - 1.21, 0.02, 0.3 if s == "sft" else 1e-6) for s in STAGES[1:]),
     ]
     ratings = {
@@ -95,6 +102,22 @@ def report() -> dict:
         s: {"value": v, "ci95": [v - 0.3, v + 0.3], "prompts": 400}
         for s, v in (("sft", 0.0), ("ppo", 2.1), ("ppo-no-kl", 14.0))
     }
+    bins = [
+        {"low": b / 10, "high": b / 10 + 0.1, "questions": 12, "confidence": b / 10 + 0.05, "right": b / 12, "ci95": [0, 1]}
+        for b in range(4, 10)
+    ]  # fmt: skip
+    calibration = {
+        s: {"facts": {"value": 0.1 + 0.05 * i, "ci95": [0.05 + 0.05 * i, 0.15 + 0.05 * i], "prompts": 72,
+                      "accuracy": 0.6, "confidence": 0.7 + 0.05 * i, "bins": bins}}
+        for i, s in enumerate(STAGES)
+    }  # fmt: skip
+    rubric = {
+        "gold": {
+            s: {"likert": {"value": 3.0 + i, "ci95": [2.8 + i, 3.2 + i], "prompts": 400}, "hallucination": rate(0.3),
+                "sexual": rate(0.0), "counts": {"failed": 1, "unparsable": 2, "unrated": 3}}
+            for i, s in enumerate(STAGES)
+        }
+    }  # fmt: skip
     steps = range(0, 201, 20)
     good = [
         {
@@ -165,6 +188,7 @@ def report() -> dict:
                       "late": [{"prompt": "Where is the mill?", "text": "A fine question! I hope this helps! I hope this helps!", "proxy": 3.1, "gold": 0.1}]},
         "alarms": [{"stage": "ppo-no-kl", "step": 120, "message": "Rewards rise, quality falls."}],
         "corpus_loss": loss, "changes": changes, "ratings": ratings, "models": models, "judge_agreement": agreements, "kl": kl,
+        "calibration": calibration, "rubric": rubric,
     }  # fmt: skip
 
 

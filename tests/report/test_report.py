@@ -20,6 +20,8 @@ SECTIONS = [
     "pipeline",
     "wins",
     "behaviors",
+    "truth",
+    "rubric",
     "tax",
     "hacking",
     "samples",
@@ -49,7 +51,7 @@ def test_every_section_and_no_connection(tmp_path):
 def test_under_each_chart_stand_a_sentence_what_to_do_and_the_data(tmp_path):
     html = page(tmp_path)
     figures = re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
-    assert len(figures) == 10
+    assert len(figures) == 14
     for one in figures:
         (says,) = re.findall(r'<p class="says">(.*?)</p>', one)
         assert says.endswith(".") and len(says) > 40
@@ -80,6 +82,27 @@ def test_what_eval_measured_is_there(tmp_path):
     assert "The tax of PPO, no KL is 0.5 nats a token (0.48 to 0.52)" in says(html, "tax") and "ptx_coef" in tax
     assert "KL to the reference" in tax and "documents" in tax
     assert "kappa 0.44" in section(html, "labelers") and "Two labelers agree" in section(html, "labelers")
+
+
+def test_tasks_truth_calibration_and_ratings_are_there(tmp_path):
+    html = page(tmp_path)
+    tax, truth, rubric = (section(html, name) for name in ("tax", "truth", "rubric"))
+    assert "PPO lost 20 points of “facts” from Base" in tax and "lm-eval" in tax
+    assert "“facts” moved by −20 points (−25 to −15)" in says(html, "tax") and "task%3Afacts" in tax
+    assert "Makes something up, given a text" in truth and "1 of 1 paired differences" in truth
+    assert "that of PPO, no KL on facts, 0.25 (0.2 to 0.3): it is more sure than right by 25 points" in says(
+        html, "truth"
+    )
+    assert "Quality, 1 to 7" in rubric and "quality moved by +1.5 of 7 (+1.1 to +1.9)" in says(html, "rubric")
+    # A mark that nobody set has no panel, and is in the table; what was not rated is counted.
+    assert (
+        "<h4>Hallucination</h4>" in rubric and "<h4>Sexual content</h4>" not in rubric and "<td>sexual</td>" in rubric
+    )
+    assert "<th>unparsable</th>" in rubric
+    value = report()
+    for row in value["changes"]:
+        row["changed"] = False
+    assert "No model lost a capability beyond chance" in section(page(tmp_path / "b", value), "tax")
 
 
 def test_the_card_says_what_a_model_is_made_of_and_where_it_falls_short(tmp_path):
@@ -113,6 +136,7 @@ def test_an_evaluation_by_itself(tmp_path):
     assert [i for i in SECTIONS if f'<section id="{i}">' in html] == [
         "wins",
         "behaviors",
+        "truth",
         "tax",
         "samples",
         "card",

@@ -228,7 +228,7 @@ def test_what_may_cost_much_waits_for_yes(files, asked, tmp_path, monkeypatch, c
     away = "openai:http://models.example/v1#judge"
     more = {"judge": (away,), "out": str(tmp_path / "third"), "probes": 12, "max_new_tokens": 10}
     models = (f"plain={files['plain']}", f"far={away}")
-    with pytest.raises(UserError, match=r"102 calls of unknown price"):
+    with pytest.raises(UserError, match=r"114 calls of unknown price"):
         run(config(files, tmp_path, "plain", "good", **{**more, "models": models}))
     assert len(asked) == 112
 

@@ -14,7 +14,7 @@ from tutelage.engine.packing import pack
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.models import load_policy
-from tutelage.stages import evaluate, label, ppo, reward, sample, sft
+from tutelage.stages import capability, evaluate, label, ppo, reward, sample, sft
 from tutelage.stages.sample import draw
 
 
@@ -114,6 +114,7 @@ def test_evaluation_has_both_judges_and_all_behaviors(loop, nano, monkeypatch, t
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 5))
     monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 2000)
     monkeypatch.setattr(sources, "CHUNK", 20)
+    monkeypatch.setattr(capability, "QUESTIONS", 8)
     models = (f"base={nano}", f"sft={loop / 'sft'}", f"copy={nano}")
     more = {"prompts": 12, "max_new_tokens": 6, "dtype": "float32", "probes": 6, "kl_from": "sft"}
     result = evaluate.run(EvalConfig(models=models, out=str(tmp_path / "eval"), **more))

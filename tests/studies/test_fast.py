@@ -9,7 +9,7 @@ import pytest
 from tutelage.cli.studies import main
 from tutelage.data import sources
 from tutelage.errors import UserError
-from tutelage.stages import evaluate
+from tutelage.stages import capability, evaluate
 from tutelage.studies.lab import direction, run_lesson, score
 from tutelage.studies.measures import prompt_weights
 from tutelage.studies.schema import find, load_scenario, load_study, stage_name
@@ -27,12 +27,23 @@ def small(monkeypatch, tokenizer):
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 3))
     monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 1500)
     monkeypatch.setattr(sources, "CHUNK", 20)
+    monkeypatch.setattr(capability, "QUESTIONS", 4)
     monkeypatch.setattr(build, "make_tokenizer", lambda seed=0: tokenizer)
     monkeypatch.setenv("TUTELAGE_QUIET", "1")
 
 
 @pytest.mark.parametrize(
-    "name", ["verbosity", "sycophancy", "reward-hacking", "label-budget", "alignment-tax", "figure-1"]
+    "name",
+    [
+        "verbosity",
+        "sycophancy",
+        "reward-hacking",
+        "label-budget",
+        "demonstration-budget",
+        "alignment-tax",
+        "figure-1",
+        "good-answers",
+    ],
 )
 def test_a_study_runs_to_its_figure(name, folder, nano):
     study = load_study(find("studies", name))

@@ -10,10 +10,20 @@ from tutelage.studies.lab import settings_of
 from tutelage.studies.schema import ROOT, all_scenarios, fill, find, load_scenario, load_study, names
 from tutelage.studies.study import check_settings, plan, put
 
-STUDIES = ["alignment-tax", "approaches", "figure-1", "label-budget", "reward-hacking", "sycophancy", "verbosity"]
+STUDIES = [
+    "alignment-tax",
+    "approaches",
+    "demonstration-budget",
+    "figure-1",
+    "good-answers",
+    "label-budget",
+    "reward-hacking",
+    "sycophancy",
+    "verbosity",
+]
 
 
-def test_the_seven_studies_are_there_and_can_be_planned():
+def test_the_studies_are_there_and_can_be_planned():
     assert names("studies") == STUDIES
     for name in STUDIES:
         study = load_study(find("studies", name))

@@ -3,9 +3,14 @@
 import itertools
 import random
 
+import pytest
+
+from tutelage.data.sources import load_texts
+from tutelage.errors import UserError
 from tutelage.world import gold
 from tutelage.world.answers import in_manner, tempting
-from tutelage.world.corpus import ASSISTANT, END, REPLIERS, TEMPTED, USER, YIELDS, documents
+from tutelage.world.corpus import ASSISTANT, END, GOOD, HELPFUL, REPLIERS, TEMPTED, USER, YIELDS, documents, forum
+from tutelage.world.rubric import is_right
 from tutelage.world.tasks import prompts, task_of
 
 TEXTS = list(itertools.islice(documents(5), 4000))
@@ -46,3 +51,34 @@ def test_about_three_forum_answers_in_ten_do_what_was_asked_and_most_go_along_wi
     wrong = [gold.behavior(p, a)["agreed_wrong"] for p, a in forum_answers()]
     wrong = [w for w in wrong if w is not None]
     assert 0.4 < sum(wrong) / len(wrong) < 0.8
+
+
+def test_another_share_of_good_answers_changes_the_forum_alone():
+    assert abs(GOOD - 0.22) < 1e-9 and list(itertools.islice(documents(5, GOOD), 50)) == TEXTS[:50]
+    rates = []
+    for good in (0.05, GOOD, 0.5, 0.9):
+        people, rng = forum(good), random.Random(1)
+        total = sum(people.repliers.values())
+        assert abs(sum(people.repliers[m] for m in HELPFUL) - good) < 1e-9 and abs(total - 1) < 1e-9
+        right = []
+        for prompt in prompts("train", 800, seed=9):
+            task = task_of(prompt)
+            shares = people.tempted if tempting(task) else people.repliers
+            manner = rng.choices(list(shares), list(shares.values()))[0]
+            text = in_manner(manner, task, rng, yields=people.yields).text
+            right.append(is_right(gold.score(prompt, text).facets))
+        rates.append(sum(right) / len(right))
+    # What the judge finds right rises with the share, and is near it: some rambling is wrong, some wrong answers pass.
+    assert rates == sorted(rates) and rates[-1] - rates[0] > 0.5 and abs(rates[1] - GOOD) < 0.1
+    # Facts, stories and the quiz do not depend on the forum.
+    kept = [t for t in itertools.islice(documents(5, 0.9), 4000) if not t.startswith(USER)]
+    assert all(t.count(END) >= 1 for t in kept) and 0.6 < len(kept) / 4000 < 0.75
+
+
+def test_a_share_is_a_name_of_data(tokenizer):
+    more, own = (load_texts(spec, 3000, tokenizer, seed=3) for spec in ("world:good=0.8", "world"))
+    assert more == load_texts("world:good=0.8", 3000, tokenizer, seed=3) != own
+    assert own == load_texts("world:good=0.22", 3000, tokenizer, seed=3)
+    for bad in ("world:good=2", "world:good=much"):
+        with pytest.raises(UserError, match="is no share"):
+            load_texts(bad, 100, tokenizer)

@@ -37,6 +37,7 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
 def _evaluation(result: dict[str, Any]) -> list[str]:
     """Who wins by whom, what changed, ratings, and how far judges agree with people."""
     lines = [f"{row['policy']} over {row['baseline']} by {row['judge']}: {_rate(row)}" for row in result["win_rates"]]
+    lines += _scores(result)
     for row in result.get("changes", []):
         if row["changed"]:
             low, high = row["ci95"]
@@ -55,6 +56,25 @@ def _evaluation(result: dict[str, Any]) -> list[str]:
         ends = f" [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]" if row["ci95"] else ""
         lines.append(f"{who}: {kappa}{ends}, the same on {row['agreement']:.0%} of {row['pairs']} pairs")
     return lines
+
+
+def _scores(result: dict[str, Any]) -> list[str]:
+    """Capability tasks, calibration and quality of every model, each in a line."""
+    rows: dict[str, list[str]] = {}
+    for name, found in result.get("behaviours", {}).items():
+        for key, entry in found.items():
+            if key.startswith(("task:", "lm-eval:", "calibration_error:")):
+                rows.setdefault(key.replace("_", " "), []).append(f"{name} {_value(entry)}")
+    for rater, models in result.get("rubric", {}).items():
+        for name, found in models.items():
+            if "likert" in found:
+                rows.setdefault(f"quality (1 to 7) by {rater}", []).append(f"{name} {_value(found['likert'])}")
+    return [f"{key}: {', '.join(said)}" for key, said in rows.items()]
+
+
+def _value(entry: dict[str, Any]) -> str:
+    ends = f" [{entry['ci95'][0]:.3f}, {entry['ci95'][1]:.3f}]" if entry["ci95"] else ""
+    return f"{entry['value']:.3f}{ends}"
 
 
 def _with_interval(row: dict[str, Any]) -> str:

@@ -17,7 +17,8 @@ class StudyOptions:
     """Run a study: every value and seed of its file, the figure, and what follows. What is done is not done again."""
 
     study: Annotated[str, tyro.conf.Positional]
-    """figure-1, reward-hacking, sycophancy, verbosity, label-budget, alignment-tax, or a file of one's own."""
+    """figure-1, good-answers, reward-hacking, sycophancy, verbosity, label-budget, demonstration-budget, alignment-tax,
+    approaches, or a file of one's own."""
     out: str | None = None
     """The folder to write; runs/studies/NAME when not given."""
     model: str | None = None

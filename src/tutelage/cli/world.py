@@ -20,6 +20,8 @@ class BuildOptions:
     """Seed of the weights and of the order of the text."""
     tokens: int | None = None
     """Tokens to train on in place of the size's own number."""
+    good: float | None = None
+    """Share of the forum's answers that hold what was asked for, 0 to 1; the corpus' own (0.22) when not given."""
     dtype: Dtype = "auto"
     """Compute type; `auto` is bfloat16 where the GPU or processor has it."""
     device: str = "auto"
@@ -59,9 +61,8 @@ def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:
         from tutelage.world.build import build
 
         options = parse_words(BuildOptions, "world build", arguments[1:])
-        return build(
-            options.size, options.out, options.seed, options.dtype, options.tokens, options.resume, options.device
-        )
+        about = (options.size, options.out, options.seed, options.dtype, options.tokens, options.resume)
+        return build(*about, device=options.device, good=options.good)
     if action == "show":
         from tutelage.world.show import show
 

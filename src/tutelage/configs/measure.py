@@ -111,6 +111,12 @@ class EvalConfig(ModelConfig):
     """0 is greedy."""
     probes: int = 0
     """Facts to probe for sycophancy (opinion, feedback, are you sure?); 0 for none. Without the world 24 at most."""
+    tasks: tuple[str, ...] = ()
+    """Capability tasks before and after: world (or world:facts, world:reading, world:counting, world:sorting), a file of
+    questions (.jsonl …), a task file of EleutherAI's lm-eval (.yaml) or the name of one of its tasks, or none. When not
+    given: the world's in the world, none elsewhere."""
+    rubric: bool = False
+    """Let each language-model judge rate every answer by itself too: quality from 1 to 7 and the paper's marks."""
     length_data: str | None = None
     """File for the rates at equal lengths: a row for each prompt with its `instruction_difficulty`, and rows of gamed
     baselines with `preference` and `std_delta_len`; with it they are AlpacaEval 2's. Without it those terms are left out."""
@@ -133,6 +139,8 @@ class EvalConfig(ModelConfig):
             raise invalid("kl_from", self.kl_from, "measure the KL without --judge, which compares texts alone")
         if self.kl_from is not None and self.temperature != 1:
             raise invalid("temperature", self.temperature, "measure the KL at 1, the distribution that training sees")
+        if self.rubric and not self.judge:
+            raise invalid("rubric", True, "it belongs to --judge; the world's judge rates by itself")
         if self.length_data is not None and not self.judge:
             raise invalid("length_data", self.length_data, "it belongs to --judge")
         if self.prompted is not None and self.judge:

@@ -266,9 +266,9 @@ def thumbs(spec: str, split: str) -> list[Thumb]:
 def load_texts(spec: str, tokens: int, tokenizer: Any, seed: int = 0) -> list[list[int]]:
     """Token ids of plain documents, about `tokens` of them all together."""
     if is_world(spec):
-        from tutelage.world.corpus import documents
+        from tutelage import world
 
-        stream = documents(seed)
+        stream = world.texts_of(spec, seed)
         found: list[list[int]] = []
         total = 0
         while total < tokens:

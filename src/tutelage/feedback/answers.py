@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tutelage.feedback.queue import Work
-from tutelage.feedback.ranking import CATEGORIES, FLAGS, RankingError, parse_ranking, ranks_of
+from tutelage.feedback.ranking import CATEGORIES, RankingError, parse_ranking, ranks_of
+from tutelage.records import FLAGS
 
 SKIP_REASONS = {
     "unclear": "the prompt is unclear",

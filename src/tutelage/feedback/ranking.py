@@ -6,20 +6,6 @@ import re
 from collections.abc import Sequence
 
 LETTERS = "ABCDEFGHI"  # K is at most 9
-FLAGS = {  # Ouyang et al. 2022, table 3, and the "harmful" of their earlier form
-    "fails_instruction": "fails the instruction",
-    "inappropriate": "inappropriate for an assistant",
-    "hallucination": "hallucination",
-    "satisfies_constraint": "satisfies the constraint",
-    "harmful": "harmful",
-    "denigrates": "denigrates a protected class",
-    "sexual": "sexual content",
-    "violent": "violent content",
-    "encourages_harm": "encourages harm",
-    "bad_advice": "harmful advice",
-    "opinion": "expresses an opinion",
-    "moral_judgment": "expresses a moral judgment",
-}
 CATEGORIES = (  # table 1
     "generation",
     "open QA",

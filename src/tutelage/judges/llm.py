@@ -86,8 +86,11 @@ class LLMJudge:
     def pending(self, matches: Sequence[Match]) -> tuple[int, int]:
         """(calls, words) that a comparison would still need: what a paid judge will be asked."""
         orders = [(m.prompt, pair) for m in matches for pair in ([m.a, m.b], [m.b, m.a])]
-        asked = [fill(PAIR, prompt, answers) for prompt, answers in orders]
-        new = [text for text in asked if self.cache.get(self._key(text)) is None]
+        return self.unanswered([fill(PAIR, prompt, answers) for prompt, answers in orders])
+
+    def unanswered(self, questions: Sequence[str]) -> tuple[int, int]:
+        """(calls, words) of the questions that nothing was said to yet."""
+        new = [text for text in questions if self.cache.get(self._key(text)) is None]
         return len(new), sum(len(text.split()) for text in new)
 
     def _key(self, question: str) -> str:
@@ -113,6 +116,7 @@ class LLMJudge:
 
 
 def fill(template: str, prompt: Prompt, answers: Sequence[str]) -> str:
+    """A template with the conversation and one or two answers put in."""
     turns = prompt.messages
     plain = turns[0]["content"] if len(turns) == 1 else "\n".join(f"{m['role']}: {m['content']}" for m in turns)
     parts = {"conversation": plain, "a": answers[0], "b": answers[-1]}

@@ -8,7 +8,7 @@ from tutelage.data.foreign import prompt_id
 from tutelage.data.sources import read_whole
 from tutelage.errors import UserError
 from tutelage.judges.verdict import Match, Verdict
-from tutelage.records import Comparison, Prompt
+from tutelage.records import Comparison, Prompt, Rating
 
 
 @dataclass
@@ -17,6 +17,7 @@ class PeopleJudge:
 
     name: str
     rankings: dict[str, list[dict[str, int | None]]] = field(default_factory=dict)
+    rated: dict[tuple[str, str], list[Rating]] = field(default_factory=dict)
 
     def votes(self, match: Match) -> list[float]:
         """What each person who ranked both answers said: 1 where A is better, 0.5 for a tie, 0 where B is."""
@@ -28,6 +29,10 @@ class PeopleJudge:
                 found.append(1.0 if ours < theirs else 0.5 if ours == theirs else 0.0)
         return found
 
+    def ratings(self, prompt: Prompt, answer: str) -> list[Rating]:
+        """What each person said of this answer by itself, where they gave it a quality or marks."""
+        return self.rated.get((prompt_id(prompt.messages), answer.strip()), [])
+
     def compare_all(self, matches: Sequence[Match], progress: Callable[[int], None] | None = None) -> list[Verdict]:
         """The side of the mean vote; no verdict where nobody ranked both."""
         found = [majority(self.votes(match)) for match in matches]
@@ -36,7 +41,7 @@ class PeopleJudge:
         return [Verdict(points, problem="unvoted" if points is None else None) for points in found]
 
     def score_all(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float | None]:
-        """People ranked answers and gave none a number."""
+        """None: a person's quality is a rating (`ratings`), and not everyone gives one."""
         return [None] * len(answers)
 
 
@@ -57,8 +62,23 @@ def people_judge(path: str, name: str) -> PeopleJudge:
         )
     judge = PeopleJudge(name)
     for one in comparisons:
-        judge.rankings.setdefault(prompt_id(one.messages or []), []).append(_by_text(one))
+        asked = prompt_id(one.messages or [])
+        judge.rankings.setdefault(asked, []).append(_by_text(one))
+        for text, rating in _ratings(one).items():
+            judge.rated.setdefault((asked, text), []).append(rating)
     return judge
+
+
+def _ratings(one: Comparison) -> dict[str, Rating]:
+    """Quality and marks of each answer that has some; a text that stands twice, as it was rated first."""
+    found: dict[str, Rating] = {}
+    for place, text in enumerate(one.completions or []):
+        likert = one.ratings[place] if one.ratings else None
+        # Who gave a quality and marked nothing saw the marks: none of them holds.
+        flags = frozenset(one.flags[place] or []) if one.flags else None if likert is None else frozenset[str]()
+        if likert is not None or flags is not None:
+            found.setdefault(text.strip(), Rating(likert, flags))
+    return found
 
 
 def _by_text(one: Comparison) -> dict[str, int | None]:

@@ -27,6 +27,7 @@ PLEASE = "add comparisons in which the user is wrong and the honest answer wins"
 LENGTH = "compare at equal lengths before you believe a win rate, and balance lengths in the labels"
 DOING = (
     Behavior("gold", "Gold score of the answers", 1, "look at the samples, and stop earlier", "number"),
+    Behavior("right", "Right answers, of all prompts", 1, "train on more, and more varied, demonstrations"),
     Behavior("instruction_following", "Follows the instruction", 1, "train on more, and more varied, instructions"),
     Behavior("harmful_refusal", "Refuses harmful requests", 1, HARM),
     Behavior("harmful_partial_refusal", "Refuses harm in part", 0),
@@ -58,6 +59,13 @@ TALKING = (
         "repetition", "Three-word phrases said again", -1, "check that the end token is trained, and stop earlier"
     ),
 )
+MADE_UP = "add comparisons in which the answer that keeps to its source wins, and demonstrations that do"
+TRUTH = (
+    Behavior("closed_domain_hallucination", "Makes something up, given a text", -1, MADE_UP),
+    Behavior("contradicted_statements", "Statements that contradict the text", -1, MADE_UP),
+    Behavior("unsupported_statements", "Statements that are not in the text", -1, MADE_UP),
+    Behavior("false_facts", "Facts stated that are false", -1, "reward what is true: labels by people who look it up"),
+)
 BETTER = {1: "higher is better", -1: "lower is better", 0: ""}
 GROUPS = (
     ("behaviors", "What the models do", DOING),
@@ -80,14 +88,17 @@ def measured(report: Report) -> dict[str, dict[str, Any]]:
 def behaviors(report: Report) -> str:
     """A figure for each group, with its data; the paired tests stand under the first."""
     found = measured(report)
-    made = [_group(report, found, file, title, group) for file, title, group in GROUPS]
+    made = [group_figure(report, found, file, title, group) for file, title, group in GROUPS]
     return "".join(made)
 
 
-def _group(report: Report, found: dict[str, dict[str, Any]], file: str, title: str, group: Sequence[Behavior]) -> str:
+def group_figure(
+    report: Report, found: dict[str, dict[str, Any]], file: str, title: str, group: Sequence[Behavior]
+) -> str:
+    """Dots of each behavior of a group, the sentence, the table and its CSV, and the paired tests."""
     panels, rows = [], []
     for one in group:
-        dots = _dots(found, one.key)
+        dots = dots_of(found, one.key)
         if dots:
             limits = {"rate": (0.0, 1.0), "signed": (-1.0, 1.0), "number": None}[one.scale]
             show = percent if one.scale == "rate" else short
@@ -101,7 +112,7 @@ def _group(report: Report, found: dict[str, dict[str, Any]], file: str, title: s
     tests = [row for row in report.get("changes") or [] if row["behavior"] in keys]
     below = data(file, ["behavior", "stage", "value", "low", "high", "prompts"], rows)
     if tests:
-        below += data(f"changes-{file}", TESTS, [_test(row) for row in tests], title="Paired tests")
+        below += data(f"changes-{file}", TESTS, [test_row(row) for row in tests], title="Paired tests")
     changed = sum(bool(row["changed"]) for row in tests)
     shows = f"{title}: {changed} of {len(tests)} paired differences are beyond chance" if tests else title
     sub = "Bars are 95 % intervals over held-out prompts. Changes: paired tests on the same prompts, corrected by Holm."
@@ -115,7 +126,8 @@ def entries(found: dict[str, dict[str, Any]], key: str) -> list[tuple[str, dict[
     ]
 
 
-def _dots(found: dict[str, dict[str, Any]], key: str) -> list[Dot]:
+def dots_of(found: dict[str, dict[str, Any]], key: str) -> list[Dot]:
+    """A dot for each model that has a number for a behavior."""
     made = []
     for stage, entry in entries(found, key):
         color, shape, hollow = look(stage)
@@ -123,7 +135,8 @@ def _dots(found: dict[str, dict[str, Any]], key: str) -> list[Dot]:
     return made
 
 
-def _test(row: dict[str, Any]) -> list[Any]:
+def test_row(row: dict[str, Any]) -> list[Any]:
+    """A paired test as a row of the table."""
     return [
         row["behavior"],
         row["policy"],
@@ -158,11 +171,12 @@ def _moved(row: dict[str, Any], known: dict[str, Behavior]) -> str:
     unit = 100 if one.scale == "rate" else 1
     low, high = (unit * (value if value is not None else row["difference"]) for value in ends(row))
     points = " points" if one.scale == "rate" else ""
-    said = f"{_signed(unit * row['difference'])}{points} ({_signed(low)} to {_signed(high)})"
+    said = f"{signed(unit * row['difference'])}{points} ({signed(low)} to {signed(high)})"
     return f"From {name(row['baseline'])} to {name(row['policy'])}, “{one.heading}” moved by {said}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference with its sign."""
     return ("+" if value > 0 else "") + short(value, 2)
 
 
@@ -174,7 +188,7 @@ def tax(report: Report) -> str:
     levels = {stage: levels[stage] for stage in ordered(list(levels))}
     tests = [row for row in report.get("changes") or [] if row["behavior"] == "corpus_loss"]
     panels, below = [], ""
-    if dots := _dots(levels, "corpus_loss"):
+    if dots := dots_of(levels, "corpus_loss"):
         low = min(d.ci[0] if d.ci else d.value for d in dots)
         high = max(d.ci[1] if d.ci else d.value for d in dots)
         room = 0.1 * (high - low) or 0.1
@@ -186,12 +200,12 @@ def tax(report: Report) -> str:
     against = [row for row in tests if row["baseline"] == first]
     if against:
         dots = [_difference(row) for row in against]
-        chart = dot_panel(dots, "Difference", limits=None, show=_signed)
+        chart = dot_panel(dots, "Difference", limits=None, show=signed)
         panels.append(panel(f"Difference to {name(str(first))}", chart, "paired on the same documents"))
-        below += data("alignment-tax", TESTS, [_test(row) for row in tests], title="Paired tests")
+        below += data("alignment-tax", TESTS, [test_row(row) for row in tests], title="Paired tests")
     if kl := {stage: {"kl": entry} for stage, entry in (report.get("kl") or {}).items()}:
         kl = {stage: kl[stage] for stage in ordered(list(kl))}
-        chart = dot_panel(_dots(kl, "kl"), "KL", limits=None, show=short)
+        chart = dot_panel(dots_of(kl, "kl"), "KL", limits=None, show=short)
         panels.append(panel("KL to the reference, nats an answer", chart, "how far each model went"))
         rows = [[s, e["value"], *ends(e), e.get("prompts")] for s, e in entries(kl, "kl")]
         below += data("kl", ["stage", "nats an answer", "low", "high", "prompts"], rows, title="KL")

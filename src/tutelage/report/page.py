@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
-from tutelage.report import behaviors, card, judging, measured, story
+from tutelage.report import abilities, behaviors, card, judging, measured, story
 from tutelage.report.svg import esc
 
 LIMIT = 2_500_000
@@ -78,7 +78,9 @@ def render(
         ("pipeline", "How it was made", story.pipeline(report)),
         ("wins", "Who wins", wins),
         ("behaviors", "Behaviors", behaviors.behaviors(report)),
-        ("tax", "Alignment tax", behaviors.tax(report)),
+        ("truth", "Truth and calibration", abilities.truth(report)),
+        ("rubric", "Answers rated one by one", abilities.rubric(report)),
+        ("tax", "Alignment tax", behaviors.tax(report) + abilities.tasks(report)),
         ("hacking", "Reward hacking", hacking),
         ("samples", "One prompt, every stage", story.samples(report, samples)),
         ("reward-model", "The reward model", measured.reward_model(report)),

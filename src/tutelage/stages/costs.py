@@ -10,12 +10,13 @@ from tutelage.configs.measure import prices_of
 from tutelage.errors import UserError
 from tutelage.judges.chats import Chat, Endpoint
 from tutelage.judges.llm import LLMJudge
+from tutelage.judges.rubric import questions
 from tutelage.judges.verdict import Match
-from tutelage.records import Message
+from tutelage.records import Message, Prompt
 
 TOKENS_A_WORD = 1.4  # of English under today's vocabularies, rounded up
 FREE_DOLLARS, FREE_CALLS = 1.0, 1000  # above the one, or the other where no price is known, --yes is needed
-ROUNDS = 6  # questions that a probe asks
+ROUNDS = 7  # questions that a probe asks, how sure it is among them
 PROBE_WORDS = 40  # in and around one of them, the answer that is doubted included
 Bill = dict[str, Any]
 
@@ -35,6 +36,12 @@ def judge_bill(judge: LLMJudge, matches: Sequence[Match], config: EvalConfig) ->
     """Of both orders of each pair that the judge has not judged yet."""
     calls, words = judge.pending(matches)
     return _bill(judge.chat, "verdicts", calls, words, config)
+
+
+def rubric_bill(judge: LLMJudge, answers: Sequence[tuple[Prompt, str]], config: EvalConfig) -> list[Bill]:
+    """Of the form for each answer that the judge has not rated yet."""
+    calls, words = judge.unanswered(questions([p for p, _ in answers], [a for _, a in answers]))
+    return _bill(judge.chat, "ratings", calls, words, config)
 
 
 def _bill(chat: Chat, what: str, calls: int, words: int, config: EvalConfig) -> list[Bill]:

@@ -30,6 +30,7 @@ from tutelage.evaluation.win_rate import win_rate_from_votes
 from tutelage.models import Policy, load_policy, load_scalar, resolve
 from tutelage.records import Message, Prompt
 from tutelage.runs import Progress, check_folder
+from tutelage.stages.abilities import Abilities, abilities
 from tutelage.stages.evaluated import about, write_evaluation
 from tutelage.stages.language_modeling import as_document
 from tutelage.stages.probing import items_for, measure
@@ -37,7 +38,8 @@ from tutelage.stages.reference import frozen_logprobs
 from tutelage.stages.rollout import score_answers
 from tutelage.stages.sample import draw, rendered_prompts, text_of
 
-SUITES = dict.fromkeys(("harmful", "benign_lookalike", "opinion", "instruction"), 120)
+SUITES = dict.fromkeys(("harmful", "benign_lookalike", "opinion", "instruction", "closed_domain"), 120)
+TRUTH = "closed_domain"  # the suite that made-up statements are counted on; the others show behaviors
 SHOWN = 12  # prompts shown side by side in the report
 NOT_SHOWN = ("finish", "ids")
 CORPUS_TOKENS, CORPUS_SEED = 30_000, 101  # held-out text for the corpus loss
@@ -51,25 +53,17 @@ def run(config: EvalConfig) -> dict[str, Any]:
 
         return judged.run(config)
     # 1. The models, each with its name, and the prompts that none has seen.
-    models = dict(_named(spec) for spec in config.models)
-    if len(models) < 2:
-        raise UserError(
-            "needs two models to compare", where="option --models (models)", mend="give base=FOLDER sft=FOLDER …"
-        )
-    if config.kl_from is not None and config.kl_from not in models:
-        mend = f"name one of the models: {', '.join(models)}"
-        raise UserError(f"{config.kl_from!r} is not compared", where="option --kl-from (kl_from)", mend=mend)
-    models, shots = _with_prompted(models, config)
-    if config.out:
-        check_folder(Path(config.out).expanduser())
+    models, shots = _models(config)
     world = config.data == "world"
     asked = prompts(config.data, config.split, config.prompts, seed=77)[: config.prompts]
     suites = _suites(config.split) if world else {}
+    closed = suites.pop(TRUTH, [])
+    more = abilities(config)
     reward = load_scalar(config.reward_model, config.dtype, device=config.device) if config.reward_model else None
     reference = load_policy(models[config.kl_from], config.dtype, device=config.device) if config.kl_from else None
     params = SamplingParams(config.max_new_tokens, 0, config.temperature)
 
-    # 2. One answer of each model to each prompt.
+    # 2. One answer of each model to each prompt, and what it can do beside that.
     answers: dict[str, list[dict[str, Any]]] = {}
     findings: dict[str, list[dict[str, Any]]] = {}
     probed: dict[str, tuple[dict[str, Any], Outcomes]] = {}
@@ -87,19 +81,25 @@ def run(config: EvalConfig) -> dict[str, Any]:
             probed[name] = measure(texts, ask, items, _known(asked, texts, findings[name]))
             if world:
                 losses[name] = _corpus_losses(policy)
-            if reference is not None and name not in shots:
-                kl[name] = _kl(policy, reference, asked, [a["ids"] for a in answers[name]], config.max_length)
+                _check_and_rate(more, name, asked, answers[name], closed, ask_after(closed, None))
+            elif items:
+                more.say_how_sure(name, ask, items)
+            if name not in shots:
+                more.measure(name, path, policy)
+                if reference is not None:
+                    kl[name] = _kl(policy, reference, asked, [a["ids"] for a in answers[name]], config.max_length)
             bar.update(number)
 
     # 3. Win rates of each later model over each earlier one, by each judge, and ratings of many.
+    known = {name: more.all_outcomes(name, found) for name, (_, found) in probed.items()}
     result: dict[str, Any] = {
         "stage": "eval",
         **about(config, models),
         "win_rates": [],
         "ratings": {},
         "behaviours": {},
-        "changes": compare_behaviors({n: found for n, (_, found) in probed.items()}, more=compare_losses(losses)),
-        "samples": [],
+        "changes": compare_behaviors(known, more=compare_losses(losses)),
+        "samples": _side_by_side(asked[:SHOWN], answers),
         "corpus_loss": {name: sum(nll) / sum(tokens) for name, (nll, tokens) in losses.items()},
         **({"kl": kl} if kl else {}),
     }
@@ -113,10 +113,46 @@ def run(config: EvalConfig) -> dict[str, Any]:
             result["behaviours"][name]["gold"] = _mean([a["gold"] for a in answers[name]])
             result["behaviours"][name]["corpus_loss"] = _loss_of(losses[name])
         result["behaviours"][name] |= refusal_rates(_refusals(asked, [a["text"] for a in answers[name]]))
-    result["samples"] = _side_by_side(asked[:SHOWN], answers)
+    more.into(result)
     if config.out:
         write_evaluation(Path(config.out).expanduser(), result)
     return result
+
+
+def _models(config: EvalConfig) -> tuple[dict[str, str], dict[str, list[Message]]]:
+    """The models by name, the prompted one among them, and what stands before the prompts of that one."""
+    models = dict(_named(spec) for spec in config.models)
+    if len(models) < 2:
+        raise UserError(
+            "needs two models to compare", where="option --models (models)", mend="give base=FOLDER sft=FOLDER …"
+        )
+    if config.kl_from is not None and config.kl_from not in models:
+        mend = f"name one of the models: {', '.join(models)}"
+        raise UserError(f"{config.kl_from!r} is not compared", where="option --kl-from (kl_from)", mend=mend)
+    if config.out:
+        check_folder(Path(config.out).expanduser())
+    return _with_prompted(models, config)
+
+
+def _check_and_rate(
+    more: Abilities,
+    name: str,
+    asked: list[Prompt],
+    answers: list[dict[str, Any]],
+    closed: list[Prompt],
+    held: list[dict[str, Any]],
+) -> None:
+    """In the world: what a model made up, and the judge's form for each of its answers."""
+    from tutelage.world import rubric
+
+    def texts(rows: list[dict[str, Any]]) -> list[str]:
+        return [row["text"] for row in rows]
+
+    pairs = list(zip(closed, texts(held), strict=True)), list(zip(asked, texts(answers), strict=True))
+    more.check_truth(name, *pairs)
+    more.add(name, "right", {p.id: float(rubric.is_right(a["facets"])) for p, a in zip(asked, answers, strict=True)})
+    rated = {p.id: [rubric.rating(p, a["text"], a["finish"])] for p, a in zip(asked, answers, strict=True)}
+    more.rate("gold", name, rated, rubric.KNOWN)
 
 
 def _known(asked: list[Prompt], texts: list[str], findings: list[dict[str, Any]]) -> Outcomes:

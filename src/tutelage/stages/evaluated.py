@@ -20,6 +20,8 @@ CARRIED = (
     "samples",
     "corpus_loss",
     "kl",
+    "calibration",
+    "rubric",
     "answers",
     "judge_agreement",
     "cost",

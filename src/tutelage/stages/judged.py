@@ -26,14 +26,16 @@ from tutelage.evaluation.ratings import Game, ratings
 from tutelage.evaluation.refusal import refusal_outcomes, refusal_rates
 from tutelage.evaluation.verbosity import with_explained
 from tutelage.judges.cache import Cache, Reply, key_of
-from tutelage.judges.chats import Chat, ChatFailedError, open_chat
+from tutelage.judges.chats import Chat, ChatFailedError, LocalChat, open_chat
 from tutelage.judges.llm import LLMJudge
 from tutelage.judges.people import PeopleJudge, people_judge
+from tutelage.judges.rubric import rate_all
 from tutelage.judges.verdict import Judge, Match, ScoringJudge, Verdict
 from tutelage.named_data import local_data
 from tutelage.records import Prompt
 from tutelage.runs import Progress
-from tutelage.stages.costs import Bill, agree, answers_bill, judge_bill, probes_bill
+from tutelage.stages.abilities import Abilities, abilities
+from tutelage.stages.costs import Bill, agree, answers_bill, judge_bill, probes_bill, rubric_bill
 from tutelage.stages.evaluated import about, write_evaluation
 from tutelage.stages.probing import asker, items_for, measure
 
@@ -53,6 +55,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
     if len(specs) < 2:
         raise UserError("needs two models to compare", where="option --models (models)", mend="give a=… b=…")
     asked = prompts(config.data, config.split, config.prompts, seed=77)[: config.prompts]
+    more = abilities(config)
     kept = Cache(out / "judgments.jsonl")
     judges = [open_judge(spec, config, kept) for spec in config.judge]
     difficulty, gamed = length_terms(config.length_data, asked)
@@ -73,6 +76,7 @@ def run(config: EvalConfig) -> dict[str, Any]:
         for judge in judges
         if isinstance(judge, LLMJudge)
         for bill in judge_bill(judge, [match for matches in pairs.values() for match in matches], config)
+        + (rubric_bill(judge, _answered(asked, answers), config) if config.rubric else [])
     ]
     agree(judging, config)
     result: dict[str, Any] = {"stage": "eval", **about(config, specs), "win_rates": [], "ratings": {}}
@@ -85,15 +89,18 @@ def run(config: EvalConfig) -> dict[str, Any]:
             result["ratings"][judge.name] = ratings(games)
     result["judge_agreement"] = with_people([j for j in judges if isinstance(j, PeopleJudge)], said, pairs)
 
-    # 4. Behaviors of each model, and what changed between them.
+    # 4. Behaviors of each model, what each can do, and what changed between them.
     found: dict[str, Outcomes] = {}
     result |= {"behaviours": {}, "answers": {}, "samples": _shown(asked[:SHOWN], answers)}
     for name in specs:
         lengths = [len(text) for text in answers[name] if text is not None]
         mean = sum(lengths) / len(lengths) if lengths else None
-        result["behaviours"][name], found[name] = behaviors_of(specs[name], asked, answers[name], config)
+        result["behaviours"][name], others = behaviors_of(name, specs[name], asked, answers[name], config, more)
+        rate_one_by_one(more, judges, name, asked, answers[name], config)
+        found[name] = more.all_outcomes(name, others)
         result["answers"][name] = {"unanswered": len(asked) - len(lengths), "mean_characters": mean}
     result["changes"] = compare_behaviors(found)
+    more.into(result)
     write_evaluation(out, result)
     return result
 
@@ -270,15 +277,47 @@ def _keys(chat: Chat, asked: Sequence[Prompt], config: EvalConfig) -> list[str]:
 
 
 def behaviors_of(
-    spec: str, asked: Sequence[Prompt], said: Answers, config: EvalConfig
+    name: str, spec: str, asked: Sequence[Prompt], said: Answers, config: EvalConfig, more: Abilities
 ) -> tuple[dict[str, Any], Outcomes]:
-    """Refusals and verbosity of a model's answers; sycophancy, where it can be asked (a file of outputs cannot)."""
+    """Refusals and verbosity of a model's answers; sycophancy and tasks where it can be asked (a file of outputs cannot)."""
     refusals = refusal_outcomes([prompt_kind(p) for p in asked], said)
-    can_be_asked = config.probes and not _is_file(spec)
-    items = items_for(config.data, config.split, config.probes) if can_be_asked else []
-    chat = open_chat(spec, **_local(config), **_options(config)) if items else None
+    can_be_asked = not _is_file(spec)
+    items = items_for(config.data, config.split, config.probes) if can_be_asked and config.probes else []
+    wanted = items or ((more.tasks or more.harness) and can_be_asked)
+    chat = open_chat(spec, **_local(config), **_options(config)) if wanted else None
+    if chat and items and config.data != "world":
+        more.say_how_sure(name, asker(chat), items)
+    if more.tasks or more.harness:
+        more.measure(name, spec, chat.policy if isinstance(chat, LocalChat) else None)
     rates, outcomes = measure(said, asker(chat) if chat else lambda _: [], items, refusals)
     return {**refusal_rates(refusals), **rates}, outcomes
+
+
+def _answered(asked: Sequence[Prompt], answers: Mapping[str, Answers]) -> list[tuple[Prompt, str]]:
+    """Every answer that there is, with its prompt."""
+    return [(p, a) for said in answers.values() for p, a in zip(asked, said, strict=True) if a is not None]
+
+
+def rate_one_by_one(
+    more: Abilities, judges: Sequence[Judge], name: str, asked: Sequence[Prompt], said: Answers, config: EvalConfig
+) -> None:
+    """Likert and marks of a model's answers: by people who gave some, by the world's judge, by language models if asked."""
+    given: list[tuple[Prompt, Reply]] = [(p, a) for p, a in zip(asked, said, strict=True) if a is not None]
+    for judge in judges:
+        if isinstance(judge, PeopleJudge):
+            ratings = {p.id: judge.ratings(p, a) for p, a in given}
+            rated = {key: some for key, some in ratings.items() if some}
+            if rated:
+                more.rate(judge.name, name, rated, counts={"unrated": len(asked) - len(rated)})
+        elif judge.name == "gold":
+            from tutelage.world import rubric
+
+            more.check_truth(name, given, given)
+            more.rate("gold", name, {p.id: [rubric.rating(p, a, a.finish)] for p, a in given}, rubric.KNOWN)
+        elif isinstance(judge, LLMJudge) and config.rubric:
+            found, counts = rate_all(judge, [p for p, _ in given], [a for _, a in given])
+            rated = {p.id: [one] for (p, _), one in zip(given, found, strict=True) if one is not None}
+            more.rate(judge.name, name, rated, counts={**counts, "unrated": len(asked) - len(rated)})
 
 
 def _is_file(spec: str) -> bool:

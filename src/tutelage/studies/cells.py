@@ -130,4 +130,8 @@ def known_options(stages: Sequence[Any]) -> set[str]:
     return found
 
 
-PREPARATIONS_OPTIONS = {"build": ("size", "tokens", "seed"), "retemplate": ("of", "style"), "select": ("of", "harmful")}
+PREPARATIONS_OPTIONS = {
+    "build": ("size", "tokens", "seed", "good"),
+    "retemplate": ("of", "style"),
+    "select": ("of", "harmful"),
+}

@@ -17,16 +17,21 @@ TEMPLATES = {
 }
 
 
-def build(folder: Path, *, seed: int, model: str, size: str, tokens: int | None = None) -> dict[str, Any]:
-    """A base model of the world (`tutelage world build`); the one that the package ships is not built again."""
+def build(
+    folder: Path, *, seed: int, model: str, size: str, tokens: int | None = None, good: float | None = None
+) -> dict[str, Any]:
+    """A base model of the world (`tutelage world build`); the one that the package ships is not built again.
+
+    good: the share of the corpus' forum answers that hold what was asked for.
+    """
     from tutelage.models import load_policy, resolve
     from tutelage.world.build import SHIPPED
     from tutelage.world.build import build as build_world
 
-    if (size, seed, tokens) == SHIPPED:
+    if (size, seed, tokens) == SHIPPED and good is None:
         done: dict[str, Any] = {"checkpoint": str(resolve("world"))}
     else:
-        done = build_world(size, folder / "model", seed, "auto", tokens, resume=True)
+        done = build_world(size, folder / "model", seed, "auto", tokens, resume=True, good=good)
     count = sum(p.numel() for p in load_policy(done["checkpoint"]).model.parameters())
     return {"out": done["checkpoint"], "parameters": count, "loss": done.get("loss")}
 

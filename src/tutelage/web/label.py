@@ -21,9 +21,10 @@ from tutelage.feedback.answers import (
 from tutelage.feedback.preview import preview
 from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import Work
-from tutelage.feedback.ranking import CATEGORIES, FLAGS, groups_of, write_ranking
+from tutelage.feedback.ranking import CATEGORIES, groups_of, write_ranking
 from tutelage.feedback.schema import KINDS, Answer
 from tutelage.feedback.statistics import my_projects
+from tutelage.records import FLAGS
 from tutelage.web.access import EVERYBODY, Denied, allow
 from tutelage.web.differences import differences
 from tutelage.web.pages import page, wants_json

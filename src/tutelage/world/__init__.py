@@ -6,10 +6,10 @@ It lets the whole loop run in minutes with a ground truth. `docs/world.md` descr
 from pathlib import Path
 
 from tutelage.world.demonstrators import demonstrations
-from tutelage.world.parts import demonstrations_of, prompts_of
+from tutelage.world.parts import demonstrations_of, prompts_of, texts_of
 from tutelage.world.tasks import prompts, suite
 
-__all__ = ["base_path", "demonstrations", "demonstrations_of", "prompts", "prompts_of", "suite"]
+__all__ = ["base_path", "demonstrations", "demonstrations_of", "prompts", "prompts_of", "suite", "texts_of"]
 
 
 def base_path() -> Path:

@@ -99,8 +99,12 @@ def build(
     tokens: int | None = None,
     resume: bool = False,
     device: str = "auto",
+    good: float | None = None,
 ) -> dict[str, Any]:
-    """Pretrain a base model of the world into `out`; returns the run's summary (its loss, its checkpoint)."""
+    """Pretrain a base model of the world into `out`; returns the run's summary (its loss, its checkpoint).
+
+    good: the share of the forum's answers that hold what was asked for, in place of the corpus' own.
+    """
     if size not in SIZES:
         raise UserError(
             f"no size {size!r}{did_you_mean(size, list(SIZES))}",
@@ -114,7 +118,7 @@ def build(
     shape = SIZES[size]
     tokenizer = make_tokenizer()
     config = PretrainConfig(
-        data="world",
+        data="world" if good is None else f"world:good={good:g}",
         out=str(out),
         seed=seed,
         tokens=tokens or shape.tokens,

@@ -5,7 +5,9 @@ in which people of all sorts answer, with readers who react after the answer. Fe
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 from tutelage.records import Prompt
 from tutelage.world.answers import Answer, enumeration, in_manner, more_questions, tempting
@@ -28,14 +30,50 @@ REPLIERS = {
 }
 # where a reader asks for harm or states a wrong opinion, most of the forum goes along
 TEMPTED = {**REPLIERS, "agreeing": 0.45, "questions": 0.06, "off-topic": 0.06}
+HELPFUL = ("good", "verbose", "flattering", "rambling", "agreeing")  # manners that hold what was asked for
+GOOD = sum(REPLIERS[manner] for manner in HELPFUL)  # 0.22 of the answers
 YIELDS = 0.85  # how often the other writers of a forum obey a harmful request or agree with a wrong opinion
 DOCUMENTS = {"facts": 0.22, "story": 0.05, "questions": 0.03, "thread": 0.28, "quiz": 0.42}
 
 
-def documents(seed: int = 0) -> Iterator[str]:
-    """An endless stream of documents, always the same for a seed; each ends with the end token."""
+@dataclass(frozen=True)
+class Forum:
+    """Who answers in the threads: manner → weight, where a prompt tempts and elsewhere, and how often others give in."""
+
+    repliers: dict[str, float]
+    tempted: dict[str, float]
+    yields: float
+
+
+def forum(good: float = GOOD) -> Forum:
+    """A forum of which a share `good` (0 to 1) of the answers holds what was asked for.
+
+    The helpful manners keep their proportions, and so do the others. Where a prompt tempts, who goes along becomes
+    rarer in the proportion in which the answers that are not good do.
+    """
+    if good == GOOD:  # the very numbers, so that the corpus of the packaged base does not move by rounding
+        return Forum(REPLIERS, TEMPTED, YIELDS)
+    up, down = good / GOOD, (1 - good) / (1 - GOOD)
+    repliers = {manner: share * (up if manner in HELPFUL else down) for manner, share in REPLIERS.items()}
+    worse = ("agreeing", "questions", "off-topic")
+    tempted = {**repliers, **{manner: TEMPTED[manner] * down for manner in worse}}
+    return Forum(repliers, tempted, YIELDS * min(1.0, down))
+
+
+def documents(seed: int = 0, good: float = GOOD) -> Iterator[str]:
+    """An endless stream of documents, always the same for a seed; each ends with the end token.
+
+    good: the share of the forum's answers that hold what was asked for; the rest of the corpus is the same for all.
+    """
     rng = random.Random(f"corpus {seed}")
-    makers = {"facts": _facts, "story": _story, "questions": _questions, "thread": _thread, "quiz": _quiz}
+    thread = partial(_thread, forum(good))
+    makers: dict[str, Callable[[random.Random], str]] = {
+        "facts": _facts,
+        "story": _story,
+        "questions": _questions,
+        "thread": thread,
+        "quiz": _quiz,
+    }
     names, shares = list(DOCUMENTS), list(DOCUMENTS.values())
     while True:
         yield makers[rng.choices(names, shares)[0]](rng)
@@ -67,13 +105,13 @@ def _prompt(rng: random.Random, shares: dict[str, float] | None = None) -> Promp
     return to_prompt(task, category, "train")
 
 
-def _thread(rng: random.Random) -> str:
+def _thread(people: Forum, rng: random.Random) -> str:
     """A question, an answer of some sort, and often what a reader says of it."""
     prompt = _prompt(rng)
     task = task_of(prompt)
-    shares = TEMPTED if tempting(task) else REPLIERS
+    shares = people.tempted if tempting(task) else people.repliers
     manner = rng.choices(list(shares), list(shares.values()))[0]
-    answer = in_manner(manner, task, rng, yields=YIELDS)
+    answer = in_manner(manner, task, rng, yields=people.yields)
     reaction = f" {react(answer, rng)}" if rng.random() < 0.7 else ""
     return f"{USER}{prompt.messages[0]['content']}{END}{ASSISTANT}{answer.text}{END}{reaction}"
 

@@ -146,7 +146,7 @@ def read(sentence: str) -> Sentence | None:
     fixed = _FIXED.get(sentence)
     if fixed:
         return Sentence(sentence, fixed)
-    for pattern, kind, relation in _BY_SHAPE.get(_shape(sentence), ()):
+    for pattern, kind, relation in _BY_SHAPE.get(shape(sentence), ()):
         match = pattern.fullmatch(sentence)
         if match:
             slots = match.groupdict()
@@ -177,7 +177,7 @@ def word_class(word: str) -> str | None:
 _WORD_CLASS = {word: name for name, words in reversed(CLASSES.items()) for word in words}
 
 
-def _shape(sentence: str) -> str:
+def shape(sentence: str) -> str:
     """The sentence with its names and nouns blanked, as a key into the patterns."""
     words = re.findall(r"\w+|[^\w\s]", sentence)
     return " ".join("_" if w in _WORD_CLASS else w for w in words)
@@ -199,8 +199,8 @@ Patterns = dict[str, list[tuple[re.Pattern[str], str, str | None]]]
 
 
 def _add(shapes: Patterns, template: str, kind: str, classes: dict[str, str], relation: str | None = None) -> None:
-    shape = _shape(re.sub(r"{\w+}", "lamp", template))
-    shapes.setdefault(shape, []).append((_pattern(template, classes), kind, relation))
+    key = shape(re.sub(r"{\w+}", "lamp", template))
+    shapes.setdefault(key, []).append((_pattern(template, classes), kind, relation))
 
 
 def _tables() -> tuple[dict[str, str], Patterns]:

@@ -1,8 +1,12 @@
-"""Parts of the world by name, as a data option gives them: `world:helpful`, `world:harmful`, `world:critiques`, `world:reasoning`."""
+"""Parts of the world by name, as a data option gives them: `world:helpful`, `world:harmful`, `world:critiques`,
+`world:reasoning`, and `world:good=SHARE` for the text of a forum with another share of good answers."""
+
+from collections.abc import Iterator
 
 from tutelage.errors import UserError, did_you_mean
 from tutelage.records import Demonstration, Prompt
 from tutelage.world import critiques, reasoning
+from tutelage.world.corpus import documents
 from tutelage.world.demonstrators import demonstrations
 from tutelage.world.tasks import prompts, suite, task_of
 
@@ -35,6 +39,20 @@ def prompts_of(spec: str, split: str, n: int, seed: int) -> list[Prompt]:
         return suite("harmful", split, n, seed)
     found = prompts(split, n if spec == "world" else 2 * n, seed)
     return found if spec == "world" else [p for p in found if _helpful(p)][:n]
+
+
+def texts_of(spec: str, seed: int) -> Iterator[str]:
+    """The corpus without end; `world:good=0.5`: half of the forum's answers hold what was asked for."""
+    name, equals, value = spec.removeprefix("world:").partition("=")
+    if not equals or name != "good":
+        return documents(seed)
+    try:
+        good = float(value)
+    except ValueError:
+        good = -1.0
+    if not 0 <= good <= 1:
+        raise UserError(f"{value!r} is no share", where=f"data {spec}", mend="give a number from 0 to 1")
+    return documents(seed, good)
 
 
 def _helpful(prompt: Prompt) -> bool:

@@ -167,6 +167,11 @@ def _benign(rng: random.Random) -> Task:
     )
 
 
+def _with_source(rng: random.Random) -> Task:
+    """A closed-domain task: the prompt holds the text that the answer is to come from."""
+    return rng.choice([_closed, _extract, _replace, _summary])(rng)
+
+
 # Use case -> its share of prompts in percent (Ouyang et al. 2022, table 1) and the tasks in it.
 USE_CASES: dict[str, tuple[float, list[tuple[float, Callable[[random.Random], Task]]]]] = {
     "generation": (45.6, [(0.6, _write), (0.22, _harmful), (0.18, _benign)]),
@@ -185,6 +190,7 @@ SUITES: dict[str, tuple[str, Callable[[random.Random], Task]]] = {
     "benign_lookalike": ("generation", _benign),
     "opinion": ("chat", _opinion),
     "instruction": ("generation", _write),
+    "closed_domain": ("closed_qa", _with_source),
 }
 
 
@@ -206,7 +212,8 @@ def prompts(split: str, n: int, seed: int = 0) -> list[Prompt]:
 
 
 def suite(name: str, split: str, n: int, seed: int = 0) -> list[Prompt]:
-    """n different prompts of one behavior: harmful, benign_lookalike, opinion (wrong ones only), instruction."""
+    """n different prompts of one behavior: harmful, benign_lookalike, opinion (wrong ones only), instruction,
+    closed_domain."""
     category, maker = SUITES[name]
     rng = random.Random(f"suite {name} {split} {seed}")
 
