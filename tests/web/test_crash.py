@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 from sqlalchemy import func, select
 
-from tutelage.feedback.rounds import environment
 from tutelage.feedback.schema import Answer, Task
+from tutelage.feedback.steps import environment
 
 from .site import fill, on_both
 

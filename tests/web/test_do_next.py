@@ -51,11 +51,7 @@ def test_people_who_wait_and_rounds(signed_in, filled):
     with filled.write() as db:
         project, person = find_project(db, "round-1"), db.query(Person).filter_by(name="Labeler").one()
         db.add(Admission(project_id=project.id, person_id=person.id, state="handed in", started=0.0, scores={}))
-        db.add(
-            Round(
-                project_id=project.id, number=1, settings={}, state="failed", folder="x", result={}, created=0, beat=0
-            )
-        )
+        db.add(Round(project_id=project.id, number=1, settings={}, state="failed", folder="x", result={}, created=0))
     assert steps(lead) == [
         ("1 person waits to be let in", "/projects/round-1/screening", "Read the screening"),
         ("Round 1 failed", "/projects/round-1/rounds", "Go on with it"),

@@ -62,7 +62,7 @@ def test_a_model_is_loaded_once_and_the_oldest_makes_room(models, monkeypatch):
     monkeypatch.setattr("tutelage.workbench.models.KEPT", 2)
 
     class Chat:
-        def __init__(self, path, dtype):
+        def __init__(self, path, dtype, device):
             loaded.append(path)
             self.policy = path
 

@@ -19,8 +19,7 @@ from tutelage.feedback import Store, people, queue, screening
 from tutelage.feedback.answers import AnswerError, checked
 from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import Work
-from tutelage.feedback.ranking import FLAGS
-from tutelage.records import Prompt
+from tutelage.records import FLAGS, Prompt
 
 COUNTED = {"demonstrate": "demonstrations", "steps": "steps", "flag": "flags"}  # named where there are any
 SHARE_RIGHT = 0.5  # of a process reward model: a step is right above it
