@@ -2,6 +2,7 @@
 // One that the server refuses is kept, with its draft, until its item is answered anew or it is put away.
 
 import { Offline, kept, root, send, signIn, strip } from "./net.js";
+import { asides, forget } from "./versions.js";
 
 const MOST = 5;
 const EVERY = 4000;
@@ -20,6 +21,7 @@ function stored(task) {
   kept.set("outbox", others(waiting(), task));
   kept.set("refused", others(refused(), task));
   kept.drop(`draft:${task}`);
+  forget(task);
 }
 
 function putAway() {
@@ -111,8 +113,11 @@ export async function settle() {
   }
   const answers = [...waiting(), ...refused()];
   const drafts = unsaved();
-  const words = [answers.length && count(answers.length), drafts.length && count(drafts.length, "draft")].filter(Boolean).join(" and ");
-  return { words, keys: ["outbox", "refused", ...answers.map((one) => `draft:${one.task}`), ...drafts.map((task) => `draft:${task}`)] };
+  const asided = asides();
+  const counts = [[answers.length, "answer"], [drafts.length, "draft"], [asided.length, "other version"]];
+  const words = counts.filter(([number]) => number).map(([number, what]) => count(number, what)).join(" and ");
+  const kinds = [...answers.map((one) => `draft:${one.task}`), ...drafts.map((task) => `draft:${task}`), ...asided.map((task) => `other:${task}`)];
+  return { words, keys: ["outbox", "refused", ...kinds] };
 }
 
 addEventListener("online", flush);

@@ -46,7 +46,7 @@ export function openRank(main) {
       for (const box of $$(`#card-${x} .flags input`)) box.checked = ((payload.flags || {})[x] || []).includes(box.value);
     }
     $("#note").value = payload.note || "";
-    if (payload.category) $("#category").value = payload.category;
+    $("#category").value = payload.category || "";
     draw();
   };
   const work = new Work(main, { read, show });

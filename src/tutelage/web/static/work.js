@@ -4,6 +4,7 @@ import { Activity } from "./activity.js";
 import { $, $$, Offline, announce, kept, root, send, signIn, strip, toast } from "./net.js";
 import { count, deliver, flush, full, refused, tell, waiting } from "./outbox.js";
 import { at, take, waitingTasks } from "./shelf.js";
+import { offer, setAside } from "./versions.js";
 
 const SAVE_AFTER = 1500;
 const AGAIN_AFTER = 3000;
@@ -59,7 +60,7 @@ export class Work {
     this.channel?.close();
   }
 
-  // The newest of: what this browser kept, the server's draft (already on the page).
+  // The newest of: what this browser kept, the server's draft (already on the page). The other one is set aside.
   restore() {
     const local = kept.get(`draft:${this.task}`);
     const start = JSON.parse(this.main.dataset.start);
@@ -69,7 +70,11 @@ export class Work {
       this.dirty = true;
       this.saved("Kept in this browser");
       this.timer = setTimeout(() => this.save(), SAVE_AFTER);
-    } else if (Object.keys(start).length) this.show(start);
+    } else {
+      if (Object.keys(start).length) this.show(start);
+      if (local?.unsaved && local.revision < this.revision) setAside(this.task, local);
+    }
+    offer(this);
     if (bad) this.faults(bad.faults || { work: bad.error });
   }
 
@@ -223,7 +228,6 @@ export class Work {
 
   take() {
     this.taking = true;
-    kept.drop(`draft:${this.task}`);
     this.channel?.postMessage("take");
     setTimeout(() => location.reload(), 150);
   }
