@@ -13,6 +13,7 @@ from tutelage.feedback.projects import create_project, find_project, import_reco
 from tutelage.feedback.quality import Ranked, accuracies_of, orders, read_rankings, soft_labels
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.reliability import soft_label
+from tutelage.feedback.schema import Answer
 
 ORDERS = {"ana": [1, 2, 3, 4], "ben": [1, 2, 3, 4], "cy": [4, 3, 2, 1]}
 
@@ -140,3 +141,9 @@ def test_labels_by_reliability_are_nearer_to_the_truth_than_votes_that_count_ali
         ]
         assert -np.mean(np.log(chances)) < math.log(2)  # and they know how sure they are
     assert min(gains) >= 0 and np.mean(gains) > 0.03, gains
+
+
+def test_a_vote_in_a_third_of_the_others_time_is_fast():
+    votes = [Answer(person_id=str(i), payload={"ranks": [1, 2]}, seconds=t) for i, t in enumerate((90, 20, 84, None))]
+    assert [one["fast"] for one in adjudication.shown_votes(votes, None)] == [False, True, False, False]
+    assert not adjudication.shown_votes(votes[:1], None)[0]["fast"]  # nobody to compare with

@@ -1,3 +1,5 @@
+import re
+
 from .site import on_both
 
 
@@ -38,3 +40,20 @@ def test_only_ranked_items_of_the_project_can_be_settled(signed_in):
     for path in ("/projects/texts/adjudicate/1", "/projects/round-1/adjudicate/9999"):
         assert lead.get(path).status_code == 409
         assert lead.form(path + "/order", ranking="A > B").status_code == 409
+
+
+def test_an_order_that_nobody_gave_may_settle_and_the_next_item_follows(signed_in):
+    disagree(signed_in)
+    admin = signed_in["admin"]
+    base = "/projects/round-1/adjudicate"
+    first, second = re.findall(rf'<td dir="auto"><a href="({base}/\d+)"', admin.get(base).text)
+    admin.form(f"{first}/order", ranking="A > B")
+    odd = admin.form(f"{first}/settle", ranking="A > B", other="D > Z", cause="slip", note="kept")
+    assert odd.status_code == 422 and 'value="D &gt; Z"' in odd.text and ">kept</textarea>" in odd.text
+    assert 'value="slip" required checked' in odd.text
+    assert admin.form(f"{first}/settle", ranking="A > B", other="D > C > A", cause="slip").status_code == 303
+    page = admin.get(first).text
+    assert "Settled: D &gt; C &gt; A" in page and f'href="{second}">Next item' in page
+    admin.form(f"{second}/order", ranking="A > B")
+    admin.form(f"{second}/settle", ranking="A > B", cause="taste")
+    assert "Nothing else to settle." in admin.get(second).text

@@ -4,6 +4,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from sqlalchemy import select
@@ -14,6 +15,7 @@ from tutelage.feedback.projects import change_project
 from tutelage.feedback.quality import Ranks, kendall_tau, orders, read_rankings, weights_of
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.schema import Answer, Project, Settlement, Task
+from tutelage.feedback.statistics import FAST
 
 CAUSES = {
     "unclear": "the prompt is unclear: leave the item out",
@@ -136,13 +138,19 @@ def settle(db: Db, project: Project, task_id: int, person_id: str, ranks: Ranks,
 
 
 def shown_votes(given: Sequence[Answer], names: dict[str, str] | None) -> list[dict[str, Any]]:
-    """Votes as the page shows them; without names they are P1, P2, …"""
+    """Votes as the page shows them; without names they are P1, P2, … fast: under a third of the others' median time."""
     return [
         {
             "name": names[one.person_id] if names else f"P{number}",
             "ranks": one.payload["ranks"],
             "seconds": one.seconds,
+            "fast": _fast(one, given),
             "note": one.payload.get("note") or "",
         }
         for number, one in enumerate(given, 1)
     ]
+
+
+def _fast(one: Answer, given: Sequence[Answer]) -> bool:
+    others = [other.seconds for other in given if other is not one and other.seconds is not None]
+    return one.seconds is not None and bool(others) and one.seconds < FAST * median(others)

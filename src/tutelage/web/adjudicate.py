@@ -71,6 +71,8 @@ def _page(request: Request, project_id: str, task_id: int, fault: str = "") -> R
             found = adjudication.shown_votes(given, names if mine.cause else None)
             if given:
                 proposal = write_ranking(groups_of(adjudication.proposed(db, project, given), cards))
+        chosen = request.state.sent if fault else {}
+        others = [row.task for row in adjudication.contested(db, project) if row.task != task_id] if mine else []
     for one in found:
         one["line"] = write_ranking(groups_of(one["ranks"], cards)) or "all bad"
     return page(
@@ -88,6 +90,8 @@ def _page(request: Request, project_id: str, task_id: int, fault: str = "") -> R
         decision=write_ranking(groups_of(last.ranks or [], cards)) if last else "",
         causes=CAUSES,
         fault=fault,
+        chosen={name: value for name in ("cause", "note", "other") if isinstance(value := chosen.get(name, ""), str)},
+        next=others[0] if others else None,
     )
 
 
@@ -112,6 +116,8 @@ def settle(request: Request, project_id: str, task_id: Number) -> Response:
     try:
         with request.app.state.store.write() as db:
             project = find_project(db, project_id)
+            if text_field(request, "other", 60):  # an order that nobody gave
+                request.state.sent["ranking"] = text_field(request, "other", 60)
             ranks, note = _sent_ranks(request, db, project, task_id), text_field(request, "note", 2000)
             adjudication.settle(db, project, task_id, person_id, ranks, cause, note)
             audit(db, person_id, "settle", f"{project_id}, item {task_id}: {cause}")

@@ -1,5 +1,6 @@
 // Starts every page: theme, the keys dialog, single keys, and the page's own part.
 
+import { openAdjudicate } from "./adjudicate.js";
 import { $, $$, kept, root, strip, toast } from "./net.js";
 import { openFlag } from "./flag.js";
 import { flush, settle } from "./outbox.js";
@@ -8,7 +9,7 @@ import { openSteps } from "./steps.js";
 import { go, onOpen, work } from "./work.js";
 import { openWrite } from "./write.js";
 
-const PAGES = { rank: openRank, demonstrate: openWrite, steps: openSteps, flag: openFlag };
+const PAGES = { rank: openRank, demonstrate: openWrite, steps: openSteps, flag: openFlag, adjudicate: openAdjudicate };
 let part = null;
 
 document.documentElement.classList.add("script");
