@@ -21,12 +21,12 @@ def test_the_lead_orders_blind_then_sees_then_settles(signed_in):
     path = listed.split('class="primary" href="')[1].split('"')[0]
     assert listed.count("-1.00") == 2
     first = admin.get(path).text
-    assert "Your order first" in first and "consensus" not in first and "P1" not in first and "Labeler" not in first
+    assert "Your order first" in first and "consensus" not in first and ">P1<" not in first and "Labeler" not in first
     assert admin.form(path + "/settle", ranking="A > B", cause="slip").status_code == 422  # not before the own order
     assert admin.form(path + "/order", ranking="A > Z").status_code == 422
     assert admin.form(path + "/order", rank_A="1", rank_B="1", rank_C="2").status_code == 303
     seen = admin.get(path).text
-    assert "A = B &gt; C" in seen and "P2" in seen and ">Labeler<" not in seen
+    assert "A = B &gt; C" in seen and ">P2<" in seen and ">Labeler<" not in seen
     assert admin.form(path + "/settle", ranking="A > B > C", cause="guideline").status_code == 422
     assert admin.form(path + "/settle", ranking="A > B > C", cause="slip", note="Hurried.").status_code == 303
     done = admin.get(path).text

@@ -14,7 +14,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202etxt {{7*7}
 ROLES = ("nobody", "labeler", "lead", "admin")
 ROUTES = [r for part in PARTS for r in part.router.routes if isinstance(r, APIRoute)]
 CASES = [(method, route) for route in ROUTES for method in sorted(route.methods - {"HEAD"})]
-WORDS = {"project_id": "round-1", "task_id": "1", "a": "A", "b": "B", "person_id": "x", "token": "x"}
+WORDS = {"project_id": "round-1", "task_id": "1", "a": "A", "b": "B", "person_id": "x", "token": "x", "number": "1"}
 
 
 def address(route):

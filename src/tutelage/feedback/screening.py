@@ -171,7 +171,7 @@ def parts(db: Db, project: Project, person_id: str | None = None) -> dict[str, t
 
 
 def examples(db: Db, project: Project) -> list[dict[str, Any]]:
-    """The worked examples: the prompt, and the answers from best to worst with their rank."""
+    """The worked examples: the prompt, the answers from best to worst with their rank, and texts and ranks as stored."""
     found = []
     query = select(Task).where(Task.project_id == project.id, Task.is_gold, Task.part == "example").order_by(Task.id)
     for task in db.scalars(query):
@@ -179,7 +179,8 @@ def examples(db: Db, project: Project) -> list[dict[str, Any]]:
         texts = [db.get_one(schema.Completion, (project.id, name)).text for name in task.completions]
         ranks = (task.gold or {})["ranks"]
         ranked = sorted(zip(ranks, texts, strict=True), key=lambda pair: pair[0] or 99)
-        found.append({"messages": prompt.messages, "answers": ranked, "note": (task.gold or {}).get("note", "")})
+        note = (task.gold or {}).get("note", "")
+        found.append({"messages": prompt.messages, "answers": ranked, "note": note, "texts": texts, "ranks": ranks})
     return found
 
 
@@ -209,13 +210,23 @@ def _judge(db: Db, one: Result, answers: Sequence[tuple[Answer, Task]], admissio
             alike += answer.payload["sensitive"] == (task.gold or {})["sensitive"]
         elif answer.kind == "rank":
             said, known = answer.payload["ranks"], (task.gold or {})["ranks"]
-            for i, j in combinations(range(len(known)), 2):
-                if None not in (said[i], said[j], known[i], known[j]) and said[i] != said[j] and known[i] != known[j]:
-                    pairs += 1
-                    right += (said[i] < said[j]) == (known[i] < known[j])
+            more, all_ = pairs_alike(said, known)
+            right, pairs = right + more, pairs + all_
         else:
             prompt = db.get_one(schema.Prompt, (task.project_id, task.prompt_id))
             text, asked = answer.payload["messages"][-1]["content"], prompt.messages[-1]["content"]
             one.texts.append(Text(task.id, asked, text, admission.scores.get(str(task.id))))
     one.ranking = (right / pairs, pairs) if pairs else None
     one.flagging = (alike / flags, flags) if flags else None
+
+
+def pairs_alike(said: Sequence[int | None], known: Sequence[int | None]) -> tuple[int, int]:
+    """Of the pairs that both rankings tell apart: (those that they order alike, all of them)."""
+    right = pairs = 0
+    for i, j in combinations(range(len(known)), 2):
+        a, b, c, d = said[i], said[j], known[i], known[j]
+        if a is None or b is None or c is None or d is None or a == b or c == d:
+            continue
+        pairs += 1
+        right += (a < b) == (c < d)
+    return right, pairs

@@ -14,14 +14,28 @@ from tutelage.feedback import Store
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.reading import BadRows, told
 from tutelage.feedback.store import StoreUnavailable
-from tutelage.web import account, adjudicate, chat, compare, jobs, lab, label, lead, rounds, runs, screening, thumbs
+from tutelage.web import (
+    account,
+    adjudicate,
+    chat,
+    compare,
+    jobs,
+    lab,
+    label,
+    lead,
+    practice,
+    rounds,
+    runs,
+    screening,
+    thumbs,
+)
 from tutelage.web.access import Denied, guard
 from tutelage.web.pages import page, wants_json
 from tutelage.web.quality import Figures
 from tutelage.web.security import Security
 from tutelage.workbench.bench import Workbench
 
-PARTS = (label, lead, adjudicate, rounds, jobs, screening, account, thumbs)
+PARTS = (label, lead, adjudicate, rounds, jobs, screening, practice, account, thumbs)
 MODEL_PARTS = (compare, chat, runs, lab)
 MOST_ROWS = 1000  # faults that a page lists
 STATIC = Path(__file__).parent / "static"

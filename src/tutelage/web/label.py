@@ -55,10 +55,11 @@ def home(request: Request) -> Response:
     return _home(request)
 
 
-def _home(request: Request, nothing: str = "") -> Response:
+def _home(request: Request, nothing: str = "", practise: str = "") -> Response:
+    """practise: a project that has worked examples, where there is nothing to label now."""
     with request.app.state.store.read() as db:
         projects = my_projects(db, request.state.person.id)
-    return page(request, "home.html", projects=projects, nothing=nothing)
+    return page(request, "home.html", projects=projects, nothing=nothing, practise=practise)
 
 
 @router.get("/p/{project_id}/next")
@@ -70,6 +71,7 @@ def next_item(request: Request, project_id: str, besides: Items = "") -> Respons
         task = queue.lease_next(db, project, request.state.person.id, besides=_numbers(besides))
         number = task.id if task is not None else None
         paused = project.paused
+        worked = number is None and bool(screening.examples(db, project))
         screened = screening.must_screen(db, project, request.state.person.id)
         if screened and number is None and not besides:
             screening.hand_in(db, project, request.state.person.id)
@@ -78,7 +80,7 @@ def next_item(request: Request, project_id: str, besides: Items = "") -> Respons
     if number is None and screened and not paused:
         return RedirectResponse(f"{request.scope.get('root_path', '')}/p/{project_id}/screening", 303)
     if number is None:
-        return _home(request, "paused" if paused else "done")
+        return _home(request, "paused" if paused else "done", project_id if worked else "")
     return RedirectResponse(f"{request.scope.get('root_path', '')}/t/{number}", 303)
 
 

@@ -9,7 +9,7 @@ import { openSteps } from "./steps.js";
 import { go, onOpen, work } from "./work.js";
 import { openWrite } from "./write.js";
 
-const PAGES = { rank: openRank, demonstrate: openWrite, steps: openSteps, flag: openFlag, adjudicate: openAdjudicate };
+const PAGES = { rank: openRank, demonstrate: openWrite, steps: openSteps, flag: openFlag, adjudicate: openAdjudicate, practise: openAdjudicate };
 let part = null;
 
 document.documentElement.classList.add("script");
