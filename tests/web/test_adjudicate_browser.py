@@ -1,9 +1,9 @@
-"""A lead settles by keys alone."""
+"""A lead settles, and a labeler practises, by keys alone."""
 
 from sqlalchemy import select
 
 from tutelage.feedback import people, queue
-from tutelage.feedback.projects import create_project, import_records
+from tutelage.feedback.projects import Imported, add_tasks, create_project, import_records, task_row
 from tutelage.feedback.schema import Settlement
 from tutelage.records import Completion, Prompt
 
@@ -42,3 +42,23 @@ def test_three_keys_adopt_an_order_and_say_why(page):
     page.press("4", "r", *"CAB", Keys.ENTER)  # an order that nobody gave
     page.until(lambda: "Nothing else to settle" in page.find("main").text)
     assert "C > A > B" in page.find("main").text
+
+
+def test_practice_goes_by_keys_and_is_quiet(page):
+    with page.store.write() as db:
+        project = create_project(db, "Taught")
+        for number, prompt in enumerate(("Two and two?", "Three and three?")):
+            answers = [str(4 + 2 * number), "5", "no idea"]
+            messages = [{"role": "user", "content": prompt}]
+            asked, ids = Prompt(id=f"w{number}", messages=messages), [f"w{number}-{k}" for k in range(3)]
+            drawn = [Completion(id=i, prompt_id=asked.id, text=t) for i, t in zip(ids, answers, strict=True)]
+            import_records(db, project, [asked], drawn, "prompts")
+            gold = {"ranks": [1, 2, 3], "note": "It is right."}
+            add_tasks(db, project, [task_row(project, asked.id, "rank", ids, gold=gold, part="example")], Imported("x"))
+    page.open("/p/taught/practise/1")
+    assert not violations(page.driver)
+    page.press("r", *"ABC", Keys.ENTER)
+    page.until(lambda: "of 3 pairs as we do" in page.find("main").text and page.find("html.script"))
+    assert "It is right." in page.find("main").text and not violations(page.driver)
+    page.press(Keys.ENTER)
+    page.until(lambda: "2 of 2" in page.find("h1").text)

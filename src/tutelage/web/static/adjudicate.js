@@ -1,10 +1,10 @@
-// The Adjudicate page by keys: j k choose the order to start from, 1 to 4 say why labelers differed, r types, Enter sends.
+// Adjudicating and practising by keys: j k choose the order to take, 1 to 4 say why labelers differed, r types, Enter goes on.
 
 import { $, $$, announce } from "./net.js";
 
 export function openAdjudicate(main) {
   const form = $("#order, #settle", main);
-  if (!form) return null;
+  if (!form) return { key: () => false, acts: { submit: () => $("a.primary", main)?.click(), undo: () => true } };
   const typed = $(".typed input", form);
   const starts = $$("[name=ranking][type=radio]", form);
   const causes = $$("[name=cause]", form);
