@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, case, exists, func, select
 from sqlalchemy.orm import Session as Db
 from sqlalchemy.orm import aliased
 
@@ -28,6 +28,7 @@ from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
 from tutelage.feedback.screening import screening_state
 from tutelage.feedback.shares import Share
 
+WEEK, PACE = 7 * 86_400.0, 500
 FAST = 0.33  # a median under this share of the others' is worth a look
 
 
@@ -49,7 +50,9 @@ class Progress:
     needed: int = 0
     items: int = 0
     leased: int = 0
+    expired: int = 0  # leases that ran out without an answer
     skipped: int = 0
+    seconds_left: float | None = None  # at the latest pace; None where too few answers tell it
     by_kind: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -95,19 +98,30 @@ def progress(db: Db, project: Project, now: float) -> Progress:
         Task.project_id == project.id, ~Task.is_gold
     )
     filled, needed, items = db.execute(tasks).one()
-    live = and_(Assignment.state == "leased", Assignment.expires > now)
-    leased = select(func.count()).select_from(Assignment).join(Task).where(Task.project_id == project.id, live)
-    skipped = select(func.count()).select_from(Assignment).join(Task).where(Task.project_id == project.id)
-    leased, skipped = leased.where(Task.part == ""), skipped.where(Task.part == "")
+    given, live = Assignment.state == "leased", Assignment.expires > now
+    states = (and_(given, live), and_(given, ~live), Assignment.state == "skipped")
+    counts = select(*[func.count(case((state, 1))) for state in states]).select_from(Assignment).join(Task)
+    leased, expired, skipped = tuple(db.execute(counts.where(Task.project_id == project.id, Task.part == "")).one())
     kinds = select(Task.kind, func.sum(Task.filled)).where(Task.project_id == project.id, ~Task.is_gold)
     return Progress(
         answers=int(filled or 0),
         needed=int(needed or 0),
         items=items,
-        leased=db.scalar(leased) or 0,
-        skipped=db.scalar(skipped.where(Assignment.state == "skipped")) or 0,
+        leased=leased,
+        expired=expired,
+        skipped=skipped,
+        seconds_left=_seconds_left(db, project, int((needed or 0) - (filled or 0)), now),
         by_kind={kind: int(count or 0) for kind, count in db.execute(kinds.group_by(Task.kind))},
     )
+
+
+def _seconds_left(db: Db, project: Project, left: int, now: float) -> float | None:
+    """Until `left` more places are filled, at the pace of the last PACE answers, none of them older than a week."""
+    latest = select(Answer.created).join(Task, Task.id == Answer.task_id).where(Answer.project_id == project.id)
+    counted = latest.where(~Task.is_gold, Answer.kind != "skip", ~Answer.extra, Answer.supersedes.is_(None))
+    times = [t for t in db.scalars(counted.order_by(Answer.number.desc()).limit(PACE)) if t > now - WEEK]
+    span = now - min(times, default=now)
+    return left * span / len(times) if left > 0 and len(times) >= LEAST and span >= 60 else None
 
 
 def labelers(

@@ -1,0 +1,36 @@
+"""The queue's counts and how long it may take yet."""
+
+from tutelage.feedback import people, queue
+from tutelage.feedback.projects import create_project, import_records
+from tutelage.feedback.statistics import progress
+
+DAY = 86_400.0
+RANKS = {"ranks": [1, 2, 3, 4]}
+
+
+def test_leases_that_run_and_that_ran_out_and_the_time_left(store, sampled):
+    with store.write() as db:
+        project = create_project(db, "Round 1", overlap=1)
+        import_records(db, project, *sampled(prompts=90))
+        for name in ("ana", "ben"):
+            people.add_person(db, name, "labeler", None, person_id=name)
+
+        def answer(person, day, kind="rank"):
+            task = queue.lease_next(db, project, person, day * DAY)
+            payload = RANKS if kind == "rank" else {"reason": "unclear"}
+            queue.submit(db, f"{person}-{task.id:08}", task.id, person, kind, payload, now=day * DAY + 1)
+
+        for number in range(29):
+            answer("ana", 100 + number / 10)
+        answer("ben", 103, "skip")
+        assert progress(db, project, 103 * DAY + 2).seconds_left is None  # 29 answers tell too little
+        answer("ana", 103)
+        queue.lease_next(db, project, "ben", 103 * DAY)
+        now = 103 * DAY + 100
+        found = progress(db, project, now)
+        assert (found.answers, found.needed, found.leased, found.expired, found.skipped) == (30, 90, 1, 0, 1)
+        assert found.seconds_left == 60 * (now - 100 * DAY - 1) / 30  # 60 to go, ten a day: about six days
+        assert round(found.seconds_left / DAY) == 6
+        found = progress(db, project, 103 * DAY + 1801)
+        assert (found.leased, found.expired) == (0, 1)
+        assert progress(db, project, 111 * DAY).seconds_left is None  # nothing in the last week
