@@ -14,7 +14,7 @@ SECONDS = 120
 
 
 def ask(program):
-    """What pip-audit found, or None where it found nothing out; its exit status is 1 in both cases."""
+    """What pip-audit found, or None where it found nothing out: it may also answer with every package skipped."""
     words = [program, "--format", "json", "--skip-editable", "--progress-spinner", "off"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
@@ -26,8 +26,11 @@ def ask(program):
         ]
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
         return None
+    asked = sum("vulns" in one for one in packages)
+    if not asked:  # each was skipped: the index that was asked knows nothing of vulnerabilities
+        return None
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"date": today, "packages": sum("vulns" in one for one in packages), "vulnerabilities": found}
+    return {"date": today, "packages": asked, "vulnerabilities": found}
 
 
 def read(record):
@@ -42,10 +45,14 @@ def main(program, record):
     found = ask(program)
     if found is not None:
         record.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        print(f"audit of {found['date']}: {found['packages']} packages, {len(found['vulnerabilities'])} vulnerabilities")
+        print(
+            f"audit of {found['date']}: {found['packages']} packages, {len(found['vulnerabilities'])} vulnerabilities"
+        )
     elif (found := read(record)) is not None:
         count = len(found["vulnerabilities"])
-        print(f"pip-audit got no answer; its last result, of {found['date']}: {found['packages']} packages, {count} vulnerabilities")
+        print(
+            f"pip-audit got no answer; its last result, of {found['date']}: {found['packages']} packages, {count} vulnerabilities"
+        )
     else:
         print("pip-audit got no answer, and no earlier result is recorded", file=sys.stderr)
         return 2

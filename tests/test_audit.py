@@ -42,7 +42,8 @@ def test_vulnerabilities_are_told_recorded_and_told_again_without_a_network(audi
     assert "old 1: GHSA-2, mended in no version yet" in first.stdout
     date = json.loads(audit.record.read_text())["date"]
     kept = audit.record.read_bytes()
-    for prints, status in (("ConnectionError: name resolution failed", 1), ("", 1), ("[]", 0), (None, 0)):
+    skipped = json.dumps({"dependencies": [{"name": "numpy", "skip_reason": "not found on PyPI"}], "fixes": []})
+    for prints, status in (("ConnectionError: name resolution failed", 1), ("", 1), ("[]", 0), (skipped, 0), (None, 0)):
         again = audit(prints, status)
         assert again.returncode == 1 and f"no answer; its last result, of {date}" in again.stdout
         assert "PYSEC-1" in again.stdout and audit.record.read_bytes() == kept
