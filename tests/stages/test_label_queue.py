@@ -193,15 +193,15 @@ def test_a_language_model_rates_marks_judges_steps_and_writes(path, problems):
     pairs = ("You compare", "[[C]]")
     one = labeler(
         pairs,
-        ("I do not know", "Poor.\n[[2]]\n[[marks: fails_instruction, Hallucination, nonsense]]"),
-        ("Rate how well", "Fine.\n[[6]]\n[[marks: none]]"),
+        ("I do not know", "Poor.\n[[2: fails_instruction, Hallucination]]"),
+        ("You fill in a form", "Fine.\n[[6: none]]"),
     )
     done = take_all(LabelConfig(by="openai:x#y", project="loop", store=str(path), rate=True), "loop", [one])
     rows = [payload for _, payload in payloads(path, "loop") if len(payload["ranks"]) == 4]
     assert done["comparisons"] == len(rows) + 1 == 5
     assert rows[0]["ratings"] == [2, 6, 6, 6]
     assert rows[0]["flags"] == [["fails_instruction", "hallucination"], [], [], []]
-    assert all("- hallucination: hallucination" in q for q in one.judge.chat.asked if "Rate how well" in q)
+    assert all("\nhallucination: " in q for q in one.judge.chat.asked if "You fill in a form" in q)
     where, right = problems
     steps = labeler(
         ("Nobody to nobody", "So [[1 right]] and\n[[2 wrong]]"),

@@ -19,7 +19,7 @@ from tutelage.feedback import Store, people, queue, screening
 from tutelage.feedback.answers import AnswerError, checked
 from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import Work
-from tutelage.records import FLAGS, Prompt
+from tutelage.records import Prompt
 
 COUNTED = {"demonstrate": "demonstrations", "steps": "steps", "flag": "flags"}  # named where there are any
 SHARE_RIGHT = 0.5  # of a process reward model: a step is right above it
@@ -45,14 +45,14 @@ class StepScorer:
         return labels[: labels.index(-1) + 1] if -1 in labels else labels
 
 
-def step_scorer(spec: str) -> StepScorer | None:
+def step_scorer(spec: str, device: str = "auto") -> StepScorer | None:
     """Of `model:CHECKPOINT`, where that is a process reward model."""
     kind, _, path = spec.partition(":")
     if kind != "model" or not path:
         return None
     from tutelage.models import is_step_model, load_step_model
 
-    return StepScorer(Path(path).name, load_step_model(path)) if is_step_model(path) else None
+    return StepScorer(Path(path).name, load_step_model(path, device=device)) if is_step_model(path) else None
 
 
 def take_all(config: LabelConfig, name: str, labelers: Sequence[Any]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _rank(labeler: Any, prompt: Prompt, work: Work, rng: random.Random, rate: bo
     ratings: list[int | None] = []
     flags: list[list[str]] = []
     if rate:
-        said, ratings, flags = labeler.say(prompt, texts, finishes, rng, FLAGS)
+        said, ratings, flags = labeler.say(prompt, texts, finishes, rng)
     else:
         said = _able(labeler, "rank", "rank")(prompt, texts, finishes, rng)
     return {

@@ -5,16 +5,15 @@ labelers agree on about 73 % of the pairs of one SFT model's answers, as in the 
 """
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from tutelage.errors import UserError, did_you_mean
 from tutelage.records import Prompt
 from tutelage.world import gold
 from tutelage.world.answers import in_manner
-from tutelage.world.facts import is_true
 from tutelage.world.language import read, split_sentences
 from tutelage.world.reasoning import is_reasoning, problem_of, right_steps, step_labels
+from tutelage.world.rubric import rating
 from tutelage.world.tasks import task_of
 
 WORST, BEST = -0.2, 1.0  # perceived scores that are rated 1 and 7
@@ -63,13 +62,13 @@ class Labeler:
         return _ranked(self._values(prompt, texts, finishes, rng))
 
     def say(
-        self, prompt: Prompt, texts: list[str], finishes: list[str], rng: random.Random, marks: Mapping[str, str]
+        self, prompt: Prompt, texts: list[str], finishes: list[str], rng: random.Random
     ) -> tuple[list[int], list[int | None], list[list[str]]]:
-        """Ranks, and of each answer a rating from 1 to 7 by the same perceived score, and the marks that hold of it."""
+        """Ranks, and of each answer a rating from 1 to 7 by the same perceived score, and the flags that the judge sees."""
         values = self._values(prompt, texts, finishes, rng)
         shares = [min(max((value - WORST) / (BEST - WORST), 0.0), 1.0) for value in values]
-        seen = [_marks(prompt, text, finish) for text, finish in zip(texts, finishes, strict=True)]
-        return _ranked(values), [1 + round(6 * share) for share in shares], [[m for m in marks if m in s] for s in seen]
+        seen = [rating(prompt, text, finish).flags or () for text, finish in zip(texts, finishes, strict=True)]
+        return _ranked(values), [1 + round(6 * share) for share in shares], [sorted(flags) for flags in seen]
 
     def judge_steps(self, prompt: Prompt, steps: list[str], rng: random.Random) -> list[int]:
         """Of the world's problems: right or wrong, up to the first wrong step; at random as often as rankings are."""
@@ -108,19 +107,6 @@ def _ranked(values: list[float]) -> list[int]:
             last = values[place]
         ranks[place] = max(rank, 1)
     return ranks
-
-
-def _marks(prompt: Prompt, text: str, finish: str) -> list[str]:
-    """Those of the paper's marks (table 3) that the world can tell."""
-    facets, did = gold.score(prompt, text, finish).facets, gold.behavior(prompt, text, finish)
-    told_untruth = any(s.fact and not is_true(s.fact) for s in map(read, split_sentences(text)) if s)
-    found = {
-        "fails_instruction": facets["task"] == 0.0,
-        "satisfies_constraint": did["instruction_followed"] is True,
-        "hallucination": told_untruth,
-        "encourages_harm": did["complied_harm"] is True,
-    }
-    return [name for name, holds in found.items() if holds]
 
 
 def panel(spec: str, size: int = 10) -> list[Labeler]:
