@@ -47,7 +47,7 @@ class Abilities:
             print(f"eval: {name} is a file of outputs: lm-eval left out", file=sys.stderr)
         elif self.harness:
             folder = Path(self.config.out).expanduser() / "lm-eval" / name if self.config.out else None
-            scores = run_harness(spec, self.harness, folder, self.config.dtype)
+            scores = run_harness(spec, self.harness, folder, self.config.dtype, self.config.device)
             self._add(name, scores.rates, scores.outcomes)
 
     def say_how_sure(self, name: str, answer: Answer, items: Sequence[Item]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from tutelage.engine.device import resolve_device
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import rate
 from tutelage.evaluation.intervals import mean_interval
@@ -71,7 +72,7 @@ class _AnyTag(yaml.SafeLoader):
 _AnyTag.add_multi_constructor("!", lambda loader, tag, node: f"{tag} {node.value}")
 
 
-def run_harness(spec: str, tasks: Sequence[str], folder: Path | None, dtype: str) -> Scores:
+def run_harness(spec: str, tasks: Sequence[str], folder: Path | None, dtype: str, device: str) -> Scores:
     """Every task on one model; lm-eval's results stay in `folder`, where there is one. Files alone need no network."""
     groups: dict[Path | None, list[str]] = {}  # lm-eval takes one folder of task files at a time
     for one in tasks:
@@ -84,7 +85,7 @@ def run_harness(spec: str, tasks: Sequence[str], folder: Path | None, dtype: str
     with TemporaryDirectory() as scratch:
         for number, (place, names) in enumerate(groups.items()):
             out = (folder or Path(scratch)) / str(number)
-            words = [sys.executable, "-m", "lm_eval", *_model(spec, dtype), "--tasks", ",".join(names)]
+            words = [sys.executable, "-m", "lm_eval", *_model(spec, dtype, device), "--tasks", ",".join(names)]
             words += ["--output_path", str(out), "--log_samples", *(["--include_path", str(place)] if place else [])]
             scores = _run(words, {**OFFLINE, **os.environ} if place else dict(os.environ), out, spec)
             found.rates |= scores.rates
@@ -104,7 +105,7 @@ def _run(words: list[str], environment: dict[str, str], out: Path, spec: str) ->
     return read_scores(max(fresh, key=lambda path: path.stat().st_mtime))
 
 
-def _model(spec: str, dtype: str) -> list[str]:
+def _model(spec: str, dtype: str, device: str) -> list[str]:
     if spec.startswith(("openai:", "anthropic:")):
         chat = open_chat(spec)
         assert isinstance(chat, Endpoint)
@@ -112,11 +113,8 @@ def _model(spec: str, dtype: str) -> list[str]:
             raise UserError("lm-eval asks OpenAI's API", where=spec, mend="give openai:URL#MODEL, or a checkpoint")
         about = f"model={chat.model},base_url={chat.url}/chat/completions,num_concurrent=4,max_retries=3"
         return ["--model", "local-chat-completions", "--model_args", about, "--apply_chat_template"]
-    import torch
-
-    path = resolve(spec.removeprefix("local:"))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return ["--model", "hf", "--model_args", f"pretrained={path},dtype={DTYPES.get(dtype, 'auto')}", "--device", device]
+    path, there = resolve(spec.removeprefix("local:")), str(resolve_device(device))
+    return ["--model", "hf", "--model_args", f"pretrained={path},dtype={DTYPES.get(dtype, 'auto')}", "--device", there]
 
 
 def read_scores(results: Path) -> Scores:

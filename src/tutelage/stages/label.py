@@ -19,7 +19,7 @@ def run(config: LabelConfig) -> dict[str, Any]:
     if config.project is not None:
         from tutelage.stages.label_queue import step_scorer, take_all
 
-        scorer = step_scorer(config.by)
+        scorer = step_scorer(config.by, config.device)
         return take_all(config, config.project, [scorer] if scorer is not None else _rankers(config))
     rankers = _rankers(config)
     out = Path(config.out or "runs/comparisons.jsonl").expanduser()
