@@ -3,8 +3,7 @@
 import json
 import math
 import os
-import subprocess
-import sys
+import signal
 import time
 
 import pytest
@@ -141,26 +140,21 @@ def test_reference_is_computed_once_and_goes_on_after_a_cut(nano, tmp_path, monk
     assert values() == whole and len(calls) == 3
 
 
-@pytest.mark.parametrize("verb", ["dpo"])
-def test_killed_and_resumed_equals_uninterrupted(nano, rankings, tmp_path, verb):
-    def command(out, *more):
-        options = {
-            "model": nano, "data": rankings, "out": out, "seed": 3, "dtype": "float32", "max-length": 96, "save-every": 2,
-            "max-steps": 8, "batch-size": 4, "learning-rate": 1e-3, "eval-every": 4,
-        }  # fmt: skip
-        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-        return [sys.executable, "-m", "tutelage", verb, *words, *more]
+def test_killed_and_resumed_equals_uninterrupted(nano, rankings, tmp_path):
+    def config(out, **more):
+        return make(DPOConfig, nano, rankings, tmp_path / out, max_steps=8, save_every=2, **more)
 
-    environment = {**os.environ, "TUTELAGE_QUIET": "1", "OMP_NUM_THREADS": "1"}
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command(tmp_path / "whole"), check=True, **quiet)
-    process = subprocess.Popen(command(tmp_path / "killed"), **quiet)
+    preference.run(config("whole"))
     log = tmp_path / "killed" / "metrics.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 5):
+    child = os.fork()
+    if child == 0:
+        preference.run(config("killed"))
+        os._exit(0)
+    while os.waitpid(child, os.WNOHANG) == (0, 0) and not (log.exists() and log.read_text().count("\n") >= 5):
         time.sleep(0.005)
-    process.kill()
-    process.wait()
-    subprocess.run(command(tmp_path / "killed", "--resume"), check=True, **quiet)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    preference.run(config("killed", resume=True))
     assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
 
 
