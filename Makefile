@@ -12,7 +12,7 @@ quickstart: .venv/installed
 	@echo "The report is $(OUT)/report.html"
 
 test: .venv/installed-dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check src tests docs

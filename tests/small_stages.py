@@ -44,7 +44,7 @@ def stages(inputs: Path, model: str) -> dict:
     common = {**COMMON, "model": model}
     labels = {"data": str(inputs / "comparisons.jsonl"), "max_steps": 2, "eval_every": 2}
     against = {"reward_model": str(inputs / "reward"), "force": True, "max_new_tokens": 8, "max_steps": 2}
-    sampled = {**against, "eval_every": 2, "eval_prompts": 5, "minibatch_size": 4}
+    sampled = {**against, "eval_every": 2, "eval_prompts": 3, "minibatch_size": 4}
     return {
         "pretrain": PretrainConfig(**common, max_steps=2, tokens=5000),
         "sft": SFTConfig(**common, max_steps=6, demonstrations=60, pretraining_mix=0.25),

@@ -195,6 +195,7 @@ def test_stages_of_reasoning(inputs, nano, tmp_path):
     found = rerank.run(RerankConfig(data=str(data), prm=str(tmp_path / "prm"), orm=str(inputs / "reward"), **common))
     assert found["solutions"] == 6 and set(found["auc"]) >= {"prm-min", "orm"}
     more = {"by": "completions", "model": str(nano), "data": str(data), "out": str(tmp_path / "steps.jsonl")}
+    more |= {"completions": 2, "max_new_tokens": 4}
     assert step_label.run(StepLabelConfig(**more, **common))["solutions"] > 0
 
 
