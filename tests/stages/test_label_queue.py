@@ -13,10 +13,10 @@ from tutelage.feedback.screening import import_screening, results
 from tutelage.judges.cache import Cache, Reply
 from tutelage.judges.chat_labeler import ChatLabeler, parse_steps
 from tutelage.judges.llm import LLMJudge
-from tutelage.judges.rankers import PairRanker, ScoreRanker, open_rankers
+from tutelage.judges.rankers import PairRanker, ScoreRanker
 from tutelage.judges.verdict import ScoringJudge, Verdict
 from tutelage.records import Comparison, Completion, Prompt
-from tutelage.stages.label import run
+from tutelage.stages.label import open_rankers, run
 from tutelage.stages.label_queue import take_all
 
 

@@ -36,9 +36,7 @@ def trained(inputs, nano, tmp_path_factory) -> Path:
     configs = stages(inputs, str(nano))
     train_all(configs, out / "1")
     run_on(2, out, train_all, configs, out / "2")
-    sharded = {
-        name: replace(configs[name], parallel="fsdp", activation_checkpointing=True) for name in ("sft", "ppo")
-    }
+    sharded = {name: replace(configs[name], parallel="fsdp", activation_checkpointing=True) for name in ("sft", "ppo")}
     run_on(2, out, train_all, sharded, out / "fsdp")
     return out
 

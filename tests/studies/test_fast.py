@@ -143,7 +143,15 @@ def test_the_command_lists_the_lessons_and_shows_questions(capsys):
 def test_methods_stand_beside_each_other_with_what_they_cost(folder, nano):
     study = load_study(find("studies", "approaches"))
     # An untrained model ends no answer, and rejection sampling keeps those that end.
-    left_out = ("rejection", "ppo-ptx", "ipo", "ppo-short", "rloo", "dpo-half", "kto-half")  # the others are like those that stay
+    left_out = (
+        "rejection",
+        "ppo-ptx",
+        "ipo",
+        "ppo-short",
+        "rloo",
+        "dpo-half",
+        "kto-half",
+    )  # the others are like those that stay
     left_out += ("critic", "cai", "red-team", "helpful", "helpfulness", "ai-label", "cai-reward", "rl-cai")
     stages = [one for one in study.stages if stage_name(one) not in left_out]
     compared = [name for name in stages[-1]["eval"]["models"] if name not in left_out]

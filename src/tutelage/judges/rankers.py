@@ -3,17 +3,10 @@
 import random
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Protocol
 
-from tutelage.errors import UserError
-from tutelage.judges.cache import Cache
-from tutelage.judges.chats import open_chat
-from tutelage.judges.llm import LLMJudge
 from tutelage.judges.verdict import Judge, Match
 from tutelage.records import Prompt
-
-KINDS = "world:PANEL, model:CHECKPOINT (a reward model), openai:URL#MODEL, anthropic:MODEL or local:CHECKPOINT"
 
 
 class Ranker(Protocol):
@@ -55,17 +48,3 @@ class PairRanker:
             points[j] += 1 - first
         levels = sorted(set(points), reverse=True)
         return [levels.index(value) + 1 for value in points]
-
-
-def open_rankers(spec: str, device: str = "auto") -> list[Ranker]:
-    """The one labeler that `--by` names. What a language model said is kept in runs/labels.jsonl and not asked again."""
-    kind, _, rest = spec.partition(":")
-    if kind == "model" and rest:
-        from tutelage.judges.reward import reward_judge
-
-        return [ScoreRanker(Path(rest).name, reward_judge(rest, device=device))]
-    if kind in ("openai", "anthropic", "local") and rest:
-        from tutelage.judges.chat_labeler import ChatLabeler
-
-        return [ChatLabeler(rest, LLMJudge(open_chat(spec, device=device), Cache(Path("runs/labels.jsonl"))))]
-    raise UserError(f"unknown labeler {spec!r}", where="option --by (by)", mend=f"use {KINDS}")

@@ -9,9 +9,13 @@ from typing import Any
 from tutelage.configs import LabelConfig
 from tutelage.data.formats import check_file, read_rows, write_jsonl
 from tutelage.errors import UserError
-from tutelage.judges.rankers import Ranker, open_rankers
+from tutelage.judges.cache import Cache
+from tutelage.judges.llm import LLMJudge
+from tutelage.judges.rankers import Ranker, ScoreRanker
 from tutelage.records import Comparison, Completion, Prompt
 from tutelage.runs import Progress
+
+KINDS = "world:PANEL, model:CHECKPOINT (a reward model), openai:URL#MODEL, anthropic:MODEL or local:CHECKPOINT"
 
 
 def run(config: LabelConfig) -> dict[str, Any]:
@@ -20,8 +24,10 @@ def run(config: LabelConfig) -> dict[str, Any]:
         from tutelage.stages.label_queue import step_scorer, take_all
 
         scorer = step_scorer(config.by, config.device)
-        return take_all(config, config.project, [scorer] if scorer is not None else _rankers(config))
-    rankers = _rankers(config)
+        return take_all(
+            config, config.project, [scorer] if scorer is not None else open_rankers(config.by, config.device)
+        )
+    rankers = open_rankers(config.by, config.device)
     out = Path(config.out or "runs/comparisons.jsonl").expanduser()
     check_file(out, config.data)
     if config.data == "world":
@@ -69,13 +75,26 @@ def run(config: LabelConfig) -> dict[str, Any]:
     }
 
 
-def _rankers(config: LabelConfig) -> Sequence[Ranker]:
-    kind, _, spec = config.by.partition(":")
-    if kind != "world":
-        return open_rankers(config.by, config.device)
-    from tutelage.world.labelers import panel
+def open_rankers(by: str, device: str = "auto") -> Sequence[Ranker]:
+    """The labelers that `--by` names: a panel of the world, or one model.
 
-    return panel(spec or "fair")
+    What a language model said is kept in runs/labels.jsonl and not asked again.
+    """
+    kind, _, rest = by.partition(":")
+    if kind == "world":
+        from tutelage.world.labelers import panel
+
+        return panel(rest or "fair")
+    if kind == "model" and rest:
+        from tutelage.judges.reward import reward_judge
+
+        return [ScoreRanker(Path(rest).name, reward_judge(rest, device=device))]
+    if kind in ("openai", "anthropic", "local") and rest:
+        from tutelage.judges.chat_labeler import ChatLabeler
+        from tutelage.judges.chats import open_chat
+
+        return [ChatLabeler(rest, LLMJudge(open_chat(by, device=device), Cache(Path("runs/labels.jsonl"))))]
+    raise UserError(f"unknown labeler {by!r}", where="option --by (by)", mend=f"use {KINDS}")
 
 
 def _truth(config: LabelConfig) -> Ranker | None:
