@@ -6,7 +6,7 @@ import { join, joinAbove, move, parse, place, rankOf, takeOut, told, write } fro
 export class Edits {
   // changed() is called after each edit, to draw and keep it.
   constructor(letters, changed) {
-    Object.assign(this, { letters, changed, groups: [], past: [] });
+    Object.assign(this, { letters, changed, groups: [], past: [], tied: [] });
   }
 
   get line() {
@@ -19,6 +19,20 @@ export class Edits {
     return rankOf(this.groups, letter);
   }
 
+  // A tie that equal quality made and that nobody touched.
+  byQuality(group) {
+    return group.length > 1 && this.tied.includes(group.join(""));
+  }
+
+  // From the ratings: equal ones tie. Returns whether that changed the ranking.
+  prefill(next) {
+    const before = this.line;
+    const tied = next.filter((group) => group.length > 1).map((group) => group.join(""));
+    this.to(next, next[0][0], { say: false, tied });
+    announce(`Ordered by quality: ${this.line}`);
+    return this.line !== before;
+  }
+
   // What is no edit: the page begins with it, or another version is shown.
   set(line) {
     try {
@@ -28,11 +42,12 @@ export class Edits {
     }
   }
 
-  to(next, letter, { say = true } = {}) {
+  to(next, letter, { say = true, tied = this.tied.filter((group) => !group.includes(letter)) } = {}) {
     if (write(next) === this.line) return;
     const before = this.groups;
     this.past.push(before);
     this.groups = next;
+    this.tied = tied;
     this.changed();
     if (say) announce(told(before, next, letter));
   }

@@ -1,4 +1,4 @@
-// Quality from 1 to 7 and marks, as the form of the Rank page holds them for each answer.
+// Quality from 1 to 7 and marks, as the form of the Rank page holds them for each answer, and what the project asks of it.
 
 import { $$ } from "./net.js";
 
@@ -32,6 +32,13 @@ export class Judged {
       this.rate(x, ratings[x]);
       for (const box of this.boxes(x)) box.checked = (flags[x] || []).includes(box.value);
     }
+  }
+
+  // The letters of which the project asks the quality ("all"; "ends": the best and the worst ranked) and that have none.
+  missing(groups) {
+    const { ratings } = this;
+    const asked = { all: this.letters, ends: [...(groups[0] || []), ...(groups.at(-1) || [])] }[this.form.dataset.rating] || [];
+    return this.letters.filter((x) => asked.includes(x) && !ratings[x]);
   }
 
   // What to say where an answer stands above one of better quality.

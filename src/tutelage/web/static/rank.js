@@ -7,7 +7,6 @@ import { drag } from "./drag.js";
 import { Edits } from "./edits.js";
 import { Judged } from "./judged.js";
 import { $, $$, announce } from "./net.js";
-import { write } from "./ranking.js";
 import { draw as drawPage } from "./tray.js";
 import { Work } from "./work.js";
 
@@ -20,6 +19,7 @@ export function openRank(main) {
   const piles = new Piles(letters);
   const edits = new Edits(letters, () => (draw(), work.changed()));
   let mode = ""; // "tie" waits for a rank, "quality" for 1 to 7
+  let asked = false; // the project asks for quality that is missing: after each digit the next one lacking it comes
   let contradictions = 0;
   let prefilled = 0; // times that the ranking was made from the ratings
 
@@ -48,7 +48,7 @@ export function openRank(main) {
   const cards = new Cards(main, work.over.signal, () => draw());
 
   function draw() {
-    drawPage({ edits, judged, piles, texts, here: cards.here, mode });
+    drawPage({ edits, judged, piles, texts, here: cards.here, mode: mode || (rating() ? "quality" : "") });
   }
 
   const nextUnranked = () => {
@@ -92,10 +92,36 @@ export function openRank(main) {
     judged.rate(letter, value);
     announce(`${letter} quality ${value}`);
     work.changed();
-    const next = letters[letters.indexOf(letter) + 1];
     mode = "";
+    if (asked) return askQuality(), draw();
+    if (rankThen()) return;
+    const next = letters[letters.indexOf(letter) + 1];
     if (next) cards.goTo(next);
     else draw();
+  }
+
+  // Goes to the first answer whose quality the project asks for and that has none; returns all of them.
+  function askQuality() {
+    const missing = judged.missing(edits.groups);
+    asked = missing.length > 0;
+    if (asked) {
+      cards.goTo(missing[0], { focus: false });
+      setMode("quality");
+      $(`#card-${missing[0]} .quality`).scrollIntoView({ block: "nearest" });
+    }
+    return missing;
+  }
+
+  // Rate, then rank: as the paper's two pages. The order by quality is where ranking begins; its ties are marked.
+  const rateFirst = form.dataset.rating === "all";
+  const rating = () => rateFirst && !edits.count && judged.missing([]).length > 0;
+  function rankThen() {
+    if (!rateFirst || edits.count || judged.missing([]).length) return false;
+    acts.byQuality();
+    const tie = edits.groups.find((group) => group.length > 1);
+    cards.goTo((tie || edits.groups[0])[0]);
+    announce(`Ordered by quality: ${edits.line}. ${tie ? "Now part the ties, or keep them" : "Now rank"}.`);
+    return true;
   }
 
   const warned = new Set(); // each warning comes once
@@ -103,6 +129,11 @@ export function openRank(main) {
     const payload = read();
     const rest = payload.rest_below && edits.count > 0 && edits.count < letters.length;
     if (edits.count < 2 && !rest && !payload.all_bad) return work.faults({ ranking: "Rank two answers or more, or press x if all are bad." });
+    const missing = askQuality();
+    if (missing.length) {
+      work.faults({ ratings: `Rate the quality, 1 to 7, of ${missing.join(", ")}.` });
+      return $(`#card-${missing[0]} .quality`).scrollIntoView({ block: "nearest" });
+    }
     const hidden = cards.unseen();
     if (edits.count && hidden && !warned.has("seen")) {
       warned.add("seen");
@@ -115,7 +146,7 @@ export function openRank(main) {
       return announceFault(odd);
     }
     $("#summary").hidden = true;
-    const effort = { seen: letters.map((x) => cards.seen.has(x)), revisits: cards.revisits, contradictions, ...(prefilled ? { prefilled } : {}) };
+    const effort = { seen: letters.map((x) => cards.seen.has(x)), revisits: cards.revisits, contradictions, ...(prefilled ? { prefilled, prefilled_ties: edits.groups.filter((group) => edits.byQuality(group)).length } : {}) };
     await work.submit({ ...payload, effort });
   }
 
@@ -134,10 +165,7 @@ export function openRank(main) {
     down: () => edits.move(cards.here, 1),
     join: () => edits.tieAbove(cards.here),
     byQuality() {
-      const next = byQuality(letters, judged.ratings);
-      if (write(next) !== edits.line) prefilled++;
-      edits.to(next, next[0][0], { say: false });
-      announce(`Ordered by quality: ${edits.line}`);
+      if (edits.prefill(byQuality(letters, judged.ratings))) prefilled++;
     },
     open: () => cards.openAll(),
     prompt() {
@@ -168,7 +196,7 @@ export function openRank(main) {
     r: () => (field.focus(), field.select()),
     w: () => flag("rest_below").click(),
     x: () => flag("all_bad").click(),
-    l: () => setMode("quality"),
+    l: () => form.dataset.rating !== "none" && setMode("quality"),
     m: () => cards.toggleMarks(cards.here),
     n: () => $("#note").focus(),
     q: () => $("#category").focus(),
@@ -181,10 +209,11 @@ export function openRank(main) {
     const { key: k } = event;
     if (event.altKey && (k === "ArrowUp" || k === "ArrowDown")) return acts[k === "ArrowUp" ? "up" : "down"](), true;
     if (event.altKey) return false;
-    if (mode === "quality" && /^[1-7]$/.test(k)) return rate(Number(k)), true;
+    if ((mode === "quality" || (mode !== "tie" && rating())) && /^[1-7]$/.test(k)) return rate(Number(k)), true;
     if (mode === "tie" && k === "=") return setMode(""), tieAbove(), true;
     if (mode === "tie" && /^[1-9]$/.test(k)) return setMode(""), put(Number(k), true), true;
     if (mode) setMode("");
+    if (rating() && /^[89]$/.test(k)) return announce("Quality is 1 to 7"), true;
     if (piles.on && /^[1-3]$/.test(k)) return sort(Number(k)), true;
     if (/^[1-9]$/.test(k)) return put(Number(k)), true;
     if (/^[a-i]$/.test(k) && letters.includes(k.toUpperCase())) return cards.goTo(k.toUpperCase()), true;
@@ -221,6 +250,7 @@ export function openRank(main) {
       if (target.name === "all_bad") announce(target.checked ? "All bad" : "Not all bad");
       draw();
       work.changed();
+      if (target.name?.startsWith("rating_")) rankThen();
     }
   });
   edits.typed(field, $("#fault-ranking"), () => cards.here);

@@ -22,6 +22,7 @@ function chip(letter, { edits, piles, here, texts }) {
 function row(group, rank, page) {
   const chips = made("span", { className: "chips" });
   group.forEach((letter, n) => chips.append(...(n ? [made("span", { className: "eq", textContent: "=" })] : []), chip(letter, page)));
+  if (page.edits.byQuality(group)) chips.append(made("small", { className: "by-quality", textContent: "equal quality" }));
   const line = made("li", { className: "row" }, made("span", { className: "nr", textContent: rank }), chips);
   line.dataset.row = rank;
   return line;
