@@ -6,6 +6,7 @@ import { Cards } from "./cards.js";
 import { drag } from "./drag.js";
 import { Edits } from "./edits.js";
 import { Judged } from "./judged.js";
+import { own } from "./keys.js";
 import { $, $$, announce } from "./net.js";
 import { draw as drawPage } from "./tray.js";
 import { Work } from "./work.js";
@@ -70,7 +71,7 @@ export function openRank(main) {
     if (piles.on && !piles.unsorted.length) piles.set({});
     if (piles.on) cards.goTo(piles.unsorted[0], { focus: true });
     draw();
-    announce(piles.on ? "Sort roughly: 1 good, 2 middle, 3 poor" : "Digits rank");
+    announce(piles.on ? `Sort roughly: ${own("1")} good, ${own("2")} middle, ${own("3")} poor` : "Digits rank");
   }
 
   function put(rank, tie = false) {
@@ -128,7 +129,7 @@ export function openRank(main) {
   async function submit() {
     const payload = read();
     const rest = payload.rest_below && edits.count > 0 && edits.count < letters.length;
-    if (edits.count < 2 && !rest && !payload.all_bad) return work.faults({ ranking: "Rank two answers or more, or press x if all are bad." });
+    if (edits.count < 2 && !rest && !payload.all_bad) return work.faults({ ranking: `Rank two answers or more, or press ${own("x")} if all are bad.` });
     const missing = askQuality();
     if (missing.length) {
       work.faults({ ratings: `Rate the quality, 1 to 7, of ${missing.join(", ")}.` });
