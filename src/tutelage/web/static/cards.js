@@ -1,6 +1,9 @@
 // The cards of the Rank page: which one is in hand, all folded or all open, and of which ones the end was on screen.
 
 import { $, $$ } from "./net.js";
+import { swipe } from "./swipe.js";
+
+const small = matchMedia("(max-width: 640px)"); // one card at a time, as app.css has it
 
 export class Cards {
   // drawn() draws the page after another card came to hand.
@@ -8,10 +11,13 @@ export class Cards {
     Object.assign(this, { main, drawn, seen: new Set(), visits: [] });
     this.letters = $$(".card", main).map((card) => card.dataset.letter);
     this.here = this.letters[0];
+    $("#cards").classList.add("measured"); // a small screen's hidden cards too
     this.long = $$(".card", main).filter((card) => $(".body", card).scrollHeight > 360);
+    $("#cards").classList.remove("measured");
     this.long.forEach((card) => card.classList.add("long"));
     $("#cards").classList.toggle("folded-all", this.long.length > 0);
     this.watch(signal);
+    swipe($("#cards"), () => small.matches, (by) => this.goTo(this.letters[this.letters.indexOf(this.here) + by]));
   }
 
   card(letter) {
@@ -24,7 +30,7 @@ export class Cards {
     this.here = letter;
     this.drawn();
     if (focus) this.card(letter).focus({ preventScroll: true });
-    if (scroll) this.card(letter).scrollIntoView({ block: "nearest" });
+    if (scroll) this.card(letter).scrollIntoView({ block: small.matches && this.card(letter).getBoundingClientRect().top < 0 ? "start" : "nearest" });
   }
 
   get revisits() {
