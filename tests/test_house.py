@@ -67,6 +67,13 @@ def test_sizes():
                 assert node.end_lineno - node.lineno < 80, (path, node.name)
 
 
+def test_sizes_of_scripts():
+    scripts = sorted((SOURCE / "web" / "static").glob("*.js"))
+    assert len(scripts) > 15
+    for path in scripts:
+        assert path.read_text().count("\n") <= 300, path
+
+
 def test_imports_follow_the_order():
     for path in FILES:
         package = path.relative_to(SOURCE).parts[0]

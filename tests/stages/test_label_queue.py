@@ -165,6 +165,21 @@ def test_the_worlds_labelers_rate_mark_judge_steps_and_write(path, problems):
     assert payloads(where, "texts")[0][1]["messages"][-1] == {"role": "assistant", "content": "\n".join(right)}
 
 
+@pytest.mark.parametrize("rule", ["all", "ends"])
+def test_what_a_project_asks_to_be_rated_programs_rate_or_skip(path, rule):
+    with Store.open(path).write() as db:
+        find_project(db, "loop").rating = rule
+    done = take_all(LabelConfig(by="model:x", project="loop", store=str(path)), "loop", [_longest()])
+    assert done["comparisons"] == 0 and done["skipped"] > 0  # it has no scale
+    done = run(LabelConfig(by="world:fair", project="loop", store=str(path)))
+    rows = [payload for kind, payload in payloads(path, "loop") if kind == "rank"]
+    assert done["comparisons"] == len(rows) > 0 and all(all(payload["ratings"]) for payload in rows)
+
+
+def _longest():
+    return ScoreRanker("x", ScoringJudge("x", lengths))
+
+
 class Scripted:
     """Says what stands behind the first phrase that a question holds."""
 

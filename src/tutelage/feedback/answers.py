@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tutelage.feedback.queue import Work
-from tutelage.feedback.ranking import CATEGORIES, RankingError, parse_ranking, ranks_of
+from tutelage.feedback.ranking import CATEGORIES, RankingError, must_rate, parse_ranking, ranks_of
 from tutelage.records import FLAGS
 
 SKIP_REASONS = {
@@ -55,10 +55,14 @@ def _rank(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
         faults["ranking"] = "Rank two answers or more, or press x if all are bad."
     letters = list(work.letters)
     ratings, flags = sent.get("ratings") or {}, sent.get("flags") or {}
+    if work.rating == "none":
+        ratings = {}  # left over from a draft of before
     if not isinstance(ratings, Mapping) or not all(
         key in letters and isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= 7 for key, v in ratings.items()
     ):
         faults["ratings"] = "Quality is a number from 1 to 7 for an answer."
+    elif missing := unrated(work, groups, ratings):
+        faults["ratings"] = f"Rate the quality, 1 to 7, of {', '.join(missing)}."
     if not isinstance(flags, Mapping) or not all(
         key in letters and isinstance(v, list) and all(isinstance(f, str) and f in FLAGS for f in v)
         for key, v in flags.items()
@@ -78,6 +82,13 @@ def _rank(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
         "category": category,
         "note": _text(sent.get("note"), LONGEST_NOTE, "note"),
     }
+
+
+def unrated(work: Work, groups: list[list[str]], ratings: Mapping[str, Any]) -> list[str]:
+    """The letters of which the project asks the quality and that have none."""
+    rank = {letter: number for number, group in enumerate(groups, 1) for letter in group}
+    asked = must_rate(work.rating, [rank.get(letter) for letter in work.letters])
+    return [work.letters[place] for place in asked if work.letters[place] not in ratings]
 
 
 def groups_in(sent: Mapping[str, Any], letters: str) -> list[list[str]]:
@@ -145,10 +156,11 @@ def _sensitive(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
 
 
 def checked_effort(sent: Any) -> dict[str, Any]:
-    """Counts that the page took: idle, away, moves, seen, revisits, input, contradictions, pasted_share, prefilled."""
+    """Counts that the page took: idle, away, moves, seen, revisits, input, contradictions, pasted_share, prefilled,
+    prefilled_ties (rows that equal quality tied and nobody touched)."""
     if not isinstance(sent, Mapping):
         return {}
-    numbers = ("idle", "away", "moves", "revisits", "contradictions", "pasted_share", "prefilled")
+    numbers = ("idle", "away", "moves", "revisits", "contradictions", "pasted_share", "prefilled", "prefilled_ties")
     kept: dict[str, Any] = {
         key: round(float(sent[key]), 2)
         for key in numbers

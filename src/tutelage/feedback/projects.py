@@ -81,6 +81,8 @@ def change_project(project: Project, **settings: Any) -> None:
             raise UserError(f"{value} cannot be used", where=name, mend=f"give a number from {low} to {high}")
         if name == "answers_as" and value not in schema.ANSWERS_AS:
             raise UserError(f"{value!r} cannot be used", where=name, mend=f"use {' or '.join(schema.ANSWERS_AS)}")
+        if name == "rating" and value not in schema.RATINGS:
+            raise UserError(f"{value!r} cannot be used", where=name, mend=f"use one of: {', '.join(schema.RATINGS)}")
         setattr(project, name, value)
 
 

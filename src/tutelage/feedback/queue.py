@@ -48,6 +48,11 @@ class Work:
     def letters(self) -> str:
         return LETTERS[: len(self.cards)]
 
+    @property
+    def rating(self) -> str:
+        """Of which answers quality is asked (schema.RATINGS); a screening asks for orders only."""
+        return self.project.rating if self.task.part == "" else "optional"
+
 
 MOST_HELD = 10  # items that one person may have at once
 FOR_EACH = 4  # items that stay for everybody else while one takes several

@@ -65,6 +65,16 @@ def groups_of(ranks: Sequence[int | None], cards: Sequence[Sequence[int]]) -> li
     return [groups[rank] for rank in sorted(groups)]
 
 
+def must_rate(rule: str, ranks: Sequence[int | None]) -> list[int]:
+    """Places of the answers, ranked so (1 is best, None: not ranked), whose quality the rule asks (schema.RATINGS)."""
+    if rule == "all":
+        return list(range(len(ranks)))
+    ranked = [rank for rank in ranks if rank is not None]
+    if rule != "ends" or not ranked:
+        return []
+    return [place for place, rank in enumerate(ranks) if rank in (min(ranked), max(ranked))]
+
+
 def shown_cards(texts: Sequence[str], *seed: object) -> list[list[int]]:
     """Places of the completions on each card, cards in an order drawn from the seed; equal texts share a card."""
     places: dict[str, list[int]] = {}

@@ -19,6 +19,12 @@ ROLES = ("admin", "lead", "labeler")
 TASKS = ("rank", "demonstrate", "steps")  # what projects ask for
 KINDS = (*TASKS, "flag")  # flag: is this text sensitive? In screening tests only
 ANSWERS_AS = ("text", "markdown")
+RATINGS = {  # of which answers a project asks the quality, 1 to 7, besides their order
+    "optional": "of those they like to",
+    "all": "of each: rate, then rank",
+    "ends": "of the best and the worst they rank",
+    "none": "of none: they only rank",
+}
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only its own INTEGER
 
 
@@ -97,6 +103,7 @@ class Project(Base):
 
     screening: labelers take a test first, and a lead lets them in. template, max_tokens: of the model that the Write
     page shows a conversation as, and the length beyond which training cuts it off. answers_as: text or markdown.
+    rating: of which answers quality is asked (RATINGS).
     """
 
     __tablename__ = "project"
@@ -111,6 +118,7 @@ class Project(Base):
     template: Mapped[str] = mapped_column(Text, default="world")
     max_tokens: Mapped[int] = mapped_column(default=1024)
     answers_as: Mapped[str] = mapped_column(String(16), default="text")
+    rating: Mapped[str] = mapped_column(String(16), default="optional")
     seed: Mapped[int] = mapped_column(default=0)
     created: Mapped[float]
 

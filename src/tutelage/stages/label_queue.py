@@ -19,6 +19,7 @@ from tutelage.feedback import Store, people, queue, screening
 from tutelage.feedback.answers import AnswerError, checked
 from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import Work
+from tutelage.feedback.ranking import must_rate
 from tutelage.records import Prompt
 
 COUNTED = {"demonstrate": "demonstrations", "steps": "steps", "flag": "flags"}  # named where there are any
@@ -116,8 +117,10 @@ def _rank(labeler: Any, prompt: Prompt, work: Work, rng: random.Random, rate: bo
     texts, finishes = [work.texts[i] for i in shown], [work.finishes[i] for i in shown]
     ratings: list[int | None] = []
     flags: list[list[str]] = []
-    if rate:
-        said, ratings, flags = labeler.say(prompt, texts, finishes, rng)
+    if (rate or work.rating in ("all", "ends")) and work.rating != "none":
+        said, ratings, flags = _able(labeler, "say", "rate from 1 to 7")(prompt, texts, finishes, rng)
+        if not all(ratings[place] for place in must_rate(work.rating, said)):
+            raise CannotSay("It gave no quality where the project asks for it.")
     else:
         said = _able(labeler, "rank", "rank")(prompt, texts, finishes, rng)
     return {

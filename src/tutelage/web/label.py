@@ -202,6 +202,7 @@ def _as_json(request: Request, work: Work) -> dict[str, Any]:
         "answers": {letter: work.texts[card[0]] for letter, card in zip(work.letters, work.cards, strict=True)},
         "cut_off": [x for x, card in zip(work.letters, work.cards, strict=True) if work.finishes[card[0]] == "length"],
         "steps": work.task.steps,
+        "rating": work.rating,
         "text": work.texts[0] if work.task.kind == "flag" else None,
         "csrf": request.state.csrf,
     }

@@ -19,7 +19,7 @@ from tutelage.feedback.export import export_folder
 from tutelage.feedback.projects import Imported, change_project, create_project, find_project, import_file
 from tutelage.feedback.quality import LEAST, project_weights, read_rankings, soft_labels
 from tutelage.feedback.reading import BadRows
-from tutelage.feedback.schema import Project
+from tutelage.feedback.schema import RATINGS, Project
 from tutelage.feedback.statistics import progress
 from tutelage.feedback.store import audit
 from tutelage.web.access import LEADS, Denied, allow, number_field, text_field, uploaded
@@ -79,6 +79,7 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
         least=LEAST,
         paper=PAPER_AGREEMENT,
         models=known_models(),
+        ratings=RATINGS,
         charts=agreement_charts(found),
         **found | shown | {"lowest": lowest[:SHOWN]},
     )
@@ -96,6 +97,7 @@ def settings(request: Request, project_id: str) -> Response:
             project,
             template=template,
             answers_as=text_field(request, "answers_as", 16) or project.answers_as,
+            rating=text_field(request, "rating", 16) or project.rating,
             max_tokens=number_field(request, "max_tokens")
             if "max_tokens" in request.state.sent
             else project.max_tokens,

@@ -1,5 +1,6 @@
 // The matrix: rows come in as they are answered, one is open at a time, votes go by key.
 
+import { keysOn, usual } from "./keys.js";
 import { $, $$, announce, root, send, toast } from "./net.js";
 
 const main = $("main");
@@ -156,19 +157,20 @@ document.addEventListener("submit", async (event) => {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select")) return;
-  if (localStorage.getItem("tutelage:keys") === "off" || document.querySelector("dialog[open]")) return;
+  const key = usual(event.key);
+  if (!keysOn() || document.querySelector("dialog[open]")) return;
   const form = opened() && $(".vote", opened());
   const cards = Number(form?.dataset.cards ?? 0);
-  const ranking = cards === 2 ? { 1: "A > B", 2: "B > A", "=": "A = B" }[event.key] : cards === 1 && event.key === "=" ? "A" : null;
+  const ranking = cards === 2 ? { 1: "A > B", 2: "B > A", "=": "A = B" }[key] : cards === 1 && key === "=" ? "A" : null;
   if (ranking) {
     event.preventDefault();
     vote(ranking);
-  } else if ((event.key === "j" || event.key === "k") && $("#rows > tr")) {
+  } else if ((key === "j" || key === "k") && $("#rows > tr")) {
     const all = $$("#rows > tr[data-row]").filter((one) => one.id !== "opened" && !one.hidden);
     const at = all.findIndex((one) => Number(one.dataset.row) === openRow());
-    const to = all[at + (event.key === "j" ? 1 : -1)];
+    const to = all[at + (key === "j" ? 1 : -1)];
     if (to) open(Number(to.dataset.row));
-  } else if (event.key === "Escape" && opened()) close();
+  } else if (key === "Escape" && opened()) close();
 });
 
 if (opened()) opened().dataset.row = $(".reading", opened()).dataset.row;

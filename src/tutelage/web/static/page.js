@@ -3,6 +3,7 @@
 import { openAdjudicate } from "./adjudicate.js";
 import { $, $$, kept, root, strip, toast } from "./net.js";
 import { openFlag } from "./flag.js";
+import { keysOn, openKeys, usual } from "./keys.js";
 import { flush, settle } from "./outbox.js";
 import { openRank } from "./rank.js";
 import { openSteps } from "./steps.js";
@@ -32,14 +33,9 @@ function open() {
   if (part && main.dataset.page !== "demonstrate") $("#prompt").focus({ preventScroll: true });
 }
 
-const keysOn = () => localStorage.getItem("tutelage:keys") !== "off";
-const dialog = $("#keys");
-$("#keys-on").checked = keysOn();
-$("#keys-on").addEventListener("change", (event) => localStorage.setItem("tutelage:keys", event.target.checked ? "on" : "off"));
-
 document.addEventListener("click", (event) => {
   const act = event.target.closest("[data-act]")?.dataset.act;
-  if (act === "keys") dialog.showModal();
+  if (act === "keys") openKeys();
   if (act === "theme") theme(themeNow() === "dark" ? "light" : "dark");
 });
 document.addEventListener("submit", (event) => {
@@ -75,7 +71,8 @@ function toggle(id) {
 const isText = (target) => target.matches("textarea, select, input:not([type=radio], [type=checkbox])") || target.isContentEditable;
 
 document.addEventListener("keydown", (event) => {
-  const { key, target } = event;
+  const { target, altKey } = event;
+  const key = isText(target) ? event.key : usual(event.key);
   if (document.querySelector("dialog[open]") || event.isComposing) return;
   if ((event.ctrlKey || event.metaKey) && key === "Enter" && part) {
     event.preventDefault();
@@ -106,17 +103,17 @@ document.addEventListener("keydown", (event) => {
     return void part.acts.submit();
   }
   const arrows = key.startsWith("Arrow");
-  if (arrows && !event.altKey && target.matches("input[type=radio]")) return;
-  if (part && !work()?.readOnly && part.key(event)) return void event.preventDefault();
+  if (arrows && !altKey && target.matches("input[type=radio]")) return;
+  if (part && !work()?.readOnly && part.key({ key, altKey })) return void event.preventDefault();
   const ours = {
-    "?": () => dialog.showModal(),
+    "?": openKeys,
     s: () => toggle("#skip"),
     t: () => toggle("#instructions"),
     z: () => part && (part.acts.undo?.() || reopen()),
     "[": () => step("earlier"),
     "]": () => step("later"),
   }[key];
-  if (ours && !event.altKey) {
+  if (ours && !altKey) {
     event.preventDefault();
     ours();
   }
