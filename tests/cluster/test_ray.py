@@ -1,4 +1,4 @@
-"""PPO on a real Ray with nano models: samplers and the trainer are killed, samplers join and leave, nothing changes."""
+"""PPO on a real Ray with nano models: samplers, scorers and the trainer are killed, samplers join and leave, nothing changes."""
 
 import json
 import os
@@ -128,6 +128,22 @@ def test_samplers_killed_at_ten_random_moments_change_nothing(options, calm, tmp
     killer.end()
     assert len(set(killed)) == KILLS
     assert numbers(tmp_path / "run") == calm  # to the last bit
+
+
+def test_scorers_give_the_same_numbers_and_those_that_are_killed_are_replaced(options, calm, tmp_path):
+    killed = []
+
+    def kill():
+        for step in (2, 9):
+            until(lambda step=step: len(rows(tmp_path / "run")) >= step and actors("Scorer"))
+            killed.append(actors("Scorer")[0])
+            os.kill(killed[-1], signal.SIGKILL)
+            until(lambda: killed[-1] not in actors("Scorer"))
+
+    killer = Beside(kill)
+    place(options, tmp_path / "run", scorers=2)
+    killer.end()
+    assert len(set(killed)) == 2 and numbers(tmp_path / "run") == calm  # to the last bit
 
 
 def test_a_killed_trainer_goes_on_from_its_last_checkpoint(options, calm, tmp_path, capfd):

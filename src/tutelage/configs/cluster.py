@@ -8,7 +8,7 @@ from tutelage.errors import UserError
 
 @dataclass(kw_only=True, frozen=True)
 class ClusterConfig:
-    """On-policy stages on a Ray cluster: one trainer, and workers that sample for it."""
+    """On-policy stages on a Ray cluster: one trainer, and workers that sample and score for it."""
 
     samplers: int = 2
     """Workers that draw answers with the trainer's weights."""
@@ -17,6 +17,10 @@ class ClusterConfig:
     may leave with their machine. All of them when not given."""
     sampler_cpus: float = 1.0
     sampler_gpus: float = 0.0
+    scorers: int = 0
+    """Workers that hold the reference and the reward model and score answers with them; 0: the trainer does so itself."""
+    scorer_cpus: float = 1.0
+    scorer_gpus: float = 0.0
     trainer_cpus: float = 1.0
     trainer_gpus: float = 0.0
     mode: Literal["synchronous", "one-step-off"] = "synchronous"
@@ -30,10 +34,10 @@ class ClusterConfig:
     """How often a trainer that died is begun anew from its last checkpoint."""
 
     def __post_init__(self) -> None:
-        for name in ("samplers", "sampler_cpus", "trainer_cpus", "max_importance_weight"):
+        for name in ("samplers", "sampler_cpus", "scorer_cpus", "trainer_cpus", "max_importance_weight"):
             if not getattr(self, name) > 0:
                 self._refuse(name, "give a number above zero")
-        for name in ("sampler_gpus", "trainer_gpus", "restarts"):
+        for name in ("sampler_gpus", "scorers", "scorer_gpus", "trainer_gpus", "restarts"):
             if getattr(self, name) < 0:
                 self._refuse(name, "give zero or a number above it")
         if self.least_samplers is not None and not 1 <= self.least_samplers <= self.samplers:
