@@ -47,7 +47,7 @@ class Worker:
 
 
 def policy(value):
-    return SimpleNamespace(model=SimpleNamespace(named_parameters=lambda: [("w", torch.tensor(value))]))
+    return SimpleNamespace(plain_weights=lambda: {"w": torch.tensor(value)})
 
 
 def request(count, seed):

@@ -77,8 +77,7 @@ class Pool:
 
     def _begin(self, policy: Policy, request: Request) -> None:
         self.version += 1
-        weights = {name: p.detach().cpu().clone() for name, p in policy.model.named_parameters()}
-        there = self.ray.put(weights)
+        there = self.ray.put(policy.plain_weights())
         count = min(len(request.prompts), CHUNKS * self.cluster.samplers)
         edges = [number * len(request.prompts) // count for number in range(count + 1)]
         parts = [
