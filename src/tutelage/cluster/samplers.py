@@ -7,6 +7,7 @@ Ray's object store.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +16,9 @@ import torch
 from tutelage.cluster.workers import Part, Workers
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.engine.sampling import Sample, SamplingParams
+from tutelage.engine.vllm import VLLM
 from tutelage.models import Policy, load_policy
+from tutelage.models.checkpoint import load_vllm
 from tutelage.records import Prompt
 
 CHUNKS = 4  # parts of an iteration's prompts for each worker: a slow one gets fewer
@@ -35,9 +38,9 @@ class Request:
 class Sampler:
     """What an actor does: hold the policy, take newer weights, draw."""
 
-    def __init__(self, model: str, dtype: str, device: str = "auto"):
-        torch.set_num_threads(1)
-        self.policy, self.version = load_policy(model, dtype, device=device), -1
+    def __init__(self, load: Callable[[], Policy], threads: int):
+        torch.set_num_threads(threads)
+        self.policy, self.version = load(), -1
 
     def ready(self) -> None:
         """Return once the model is loaded."""
@@ -47,10 +50,22 @@ class Sampler:
         from tutelage.stages.sample import draw
 
         if version != self.version:
-            for name, parameter in self.policy.model.named_parameters():
-                parameter.copy_(weights[name])
+            if isinstance(self.policy.model, VLLM):
+                self.policy.model.load(weights)
+            else:
+                for name, parameter in self.policy.model.named_parameters():
+                    parameter.copy_(weights[name])
             self.version = version
         return draw(self.policy, request.prompts, request.count, request.params, request.seed, request.max_length)
+
+
+def loader(
+    cluster: ClusterConfig, model: str, dtype: str, device: str, max_length: int, params: SamplingParams
+) -> Callable[[], Policy]:
+    """What loads a sampler's model where it is called."""
+    if cluster.backend == "vllm":
+        return partial(load_vllm, model, dtype, max_length, params, device=device, gpus=cluster.sampler_gpus)
+    return partial(load_policy, model, dtype, device=device)
 
 
 class Pool:
@@ -65,6 +80,11 @@ class Pool:
     @property
     def off_policy(self) -> bool:
         return self.cluster.mode == "one-step-off"
+
+    @property
+    def corrected(self) -> bool:
+        """Whether what drew the answers may differ from the policy by more than our sampler's rounding."""
+        return self.off_policy or self.cluster.backend == "vllm"
 
     def draw(self, policy: Policy, request: Request, ahead: Request | None) -> list[list[Sample]]:
         """The answers of a request, which may have been begun as `ahead` before; those of `ahead` are begun now."""

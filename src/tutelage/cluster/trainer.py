@@ -27,17 +27,20 @@ class Trainer:
         from tutelage.models import resolve
         from tutelage.recipe import stage_function
         from tutelage.stages.gate import gated_reward_model
+        from tutelage.stages.rollout import rollout_params
 
         os.chdir(folder)
         model = str(resolve(config.model))
 
         def sampler(seat: int) -> Any:
             worker = _placed(ray, samplers.Sampler, cluster, group, "sampler", seat)
-            return worker.remote(model, config.dtype, _device(config.device, cluster.sampler_gpus))
+            there = _device(config.device, cluster.sampler_gpus)
+            load = samplers.loader(cluster, model, config.dtype, there, config.max_length, rollout_params(config))
+            return worker.remote(load, _threads(cluster.sampler_cpus))
 
         def scorer(seat: int) -> Any:
             worker = _placed(ray, scorers.Scorer, cluster, group, "scorer", seat)
-            device, threads = _device(config.device, cluster.scorer_gpus), max(1, int(cluster.scorer_cpus))
+            device, threads = _device(config.device, cluster.scorer_gpus), _threads(cluster.scorer_cpus)
             return worker.remote(model, str(gated_reward_model(config)), config.dtype, device, threads)
 
         apart = scorers.Scorers(ray, scorer, cluster, gated_reward_model(config)) if cluster.scorers else None
@@ -58,6 +61,10 @@ def _placed(ray: Any, kind: type, cluster: ClusterConfig, group: Any, role: str,
     given = resources(cluster, role)
     options = {"num_cpus": given.get("CPU", 0), "num_gpus": given.get("GPU", 0), "scheduling_strategy": place}
     return ray.remote(kind).options(**options)
+
+
+def _threads(cpus: float) -> int:
+    return max(1, int(cpus))
 
 
 def _device(asked: str, gpus: float) -> str:

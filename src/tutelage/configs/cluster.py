@@ -15,6 +15,8 @@ class ClusterConfig:
     least_samplers: int | None = None
     """So many have their place before the run begins, and keep it; the others join when the cluster has room for them, and
     may leave with their machine. All of them when not given."""
+    backend: Literal["tutelage", "vllm"] = "tutelage"
+    """What samplers sample with: our own sampler, or vLLM, which you install where they run."""
     sampler_cpus: float = 1.0
     sampler_gpus: float = 0.0
     scorers: int = 0
@@ -26,7 +28,7 @@ class ClusterConfig:
     mode: Literal["synchronous", "one-step-off"] = "synchronous"
     """Sample with the newest weights, or while the trainer updates with those before (ppo only)."""
     max_importance_weight: float = 2.0
-    """Where the truncated importance weights of one-step-off answers end."""
+    """Where the truncated importance weights end that ppo gives answers of older weights, and of vLLM."""
     address: str | None = None
     """A Ray cluster (`auto`: the one this machine belongs to); when not given, that of RAY_ADDRESS, which a Ray job sets,
     and without it Ray is started here."""

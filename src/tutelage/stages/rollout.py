@@ -52,7 +52,7 @@ class Rollout:
     values: Tensor  # [T] of the state before each response token; zeros without a critic
     entropy: Tensor  # [T]
     sampled_logprobs: Tensor  # [T] as the sampler gave them
-    weights: Tensor  # [T] of answers that older weights drew; ones otherwise
+    weights: Tensor  # [T] of answers that older weights or vLLM drew; ones otherwise
     step_rewards: Tensor  # [T] of a process reward model, summing to 0 over each answer; zeros without one
 
     @classmethod
@@ -114,6 +114,11 @@ class Models:
     scorers: "Scorers | None" = None
 
 
+def rollout_params(config: PPOConfig | GroupConfig) -> SamplingParams:
+    """How answers are drawn: nothing is left out, so that log-probabilities are of the whole distribution."""
+    return SamplingParams(config.max_new_tokens, 0, config.temperature)
+
+
 def collect(
     models: Models,
     asked: list[Prompt],
@@ -147,7 +152,7 @@ def _collect(
     prompts_of: Callable[[int], list[Prompt]] | None,
 ) -> Rollout:
     policy, value = models.policy, models.value
-    params = SamplingParams(config.max_new_tokens, 0, config.temperature)
+    params = rollout_params(config)
     pool = samplers.current() if prompts_of else None
     if pool is None or prompts_of is None:
         drawn = draw(policy, asked, group_size, params, step_seed(seed, "rollout", step), config.max_length)
@@ -178,7 +183,7 @@ def _collect(
     scores = terminal_scores(raw, ended, config.missing_eos_penalty)
     sampled = torch.cat([torch.tensor(one.logprobs) for one in samples])
     weights = torch.ones_like(sampled)
-    if pool is not None and pool.off_policy:
+    if pool is not None and pool.corrected and isinstance(config, PPOConfig):
         weights = truncated_importance_weights(logprobs, sampled, pool.cluster.max_importance_weight)
     tokens = (logprobs, reference_logprobs, values, entropy, sampled, weights, step_rewards)
     return Rollout(asked, samples, sequences, starts, offsets, scores, raw, ended, *tokens)
