@@ -111,20 +111,26 @@ def packed(wanted: list[dict], pods: list[dict]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "nodes, processes, gpus", [(1, 8, 0), (4, 8, 0), (3, 1, 0), (2, 64, 0), (2, 16, 8), (3, 4, 1), (1, 4, 8)]
+    "nodes, processes, gpus, scorers",
+    [
+        *((1, 8, 0, 0), (4, 8, 0, 0), (3, 1, 0, 0), (2, 64, 0, 0), (2, 16, 8, 0), (3, 4, 1, 0), (1, 4, 8, 0)),
+        *((2, 8, 0, 3), (2, 16, 8, 5)),
+    ],
 )
-def test_a_rayjobs_recipe_fills_its_pods_and_no_more(nodes, processes, gpus, capsys):
+def test_a_rayjobs_recipe_fills_its_pods_and_no_more(nodes, processes, gpus, scorers, capsys):
     words = ["rayjob", "--nodes", str(nodes), "--processes", str(processes), "--folder", "/a folder"]
     words += ["--gpus", str(gpus)] if gpus else []
+    words += ["--scorers", str(scorers)] if scorers else []
     job = yaml.safe_load(printed(words, capsys))
     program, verb, *rest = shlex.split(job["spec"]["entrypoint"])
     assert (program, verb) == ("tutelage", "run") and rest[rest.index("--out") + 1] == "/a folder/runs/cluster"
     rest[0] = rest[0].replace(template.SOURCE, str(DOCS.parent))  # where the image has this checkout
     recipes.main(verb, [*rest, "--dry-run"])
     shown = capsys.readouterr().out
-    assert "# ppo: 1 trainer and the samplers" in shown
+    assert f"# ppo: 1 trainer{', the scorers' if scorers else ''} and the samplers" in shown
     dotted, _ = recipes.split_dotted(rest)
     block = load_recipe(Path(rest[0]), stage_options=dotted).cluster
+    assert block.scorers == scorers
     cluster = job["spec"]["rayClusterSpec"]
     (workers,) = cluster["workerGroupSpecs"]
     groups = [cluster["headGroupSpec"], *[workers] * workers["replicas"]]
@@ -193,7 +199,9 @@ def test_a_unit_is_verified_by_systemd(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"nodes": 0}, {"command": "sfft --out x"}, {"folder": "here"}, {"command": ""}], ids=str
+    "options",
+    [{"nodes": 0}, {"command": "sfft --out x"}, {"folder": "here"}, {"command": ""}, {"processes": 4, "scorers": 4}],
+    ids=str,
 )
 def test_what_cannot_work_is_refused(options):
     with pytest.raises(UserError):

@@ -35,13 +35,24 @@ def test_samplers_that_may_join_have_no_place_kept(tmp_path, capsys):
     assert "# sampler 1: 1 CPU\n" in shown and "# sampler 2: 1 CPU, when there is room\n" in shown
 
 
+def test_scorers_stand_between_trainer_and_samplers_and_keep_their_places(tmp_path, capsys):
+    block = {"samplers": 2, "least_samplers": 1, "scorers": 2, "scorer_cpus": 3, "scorer_gpus": 1}
+    each = {"CPU": 3, "GPU": 1}
+    assert bundles(ClusterConfig(**block)) == [{"CPU": 1.0}, each, each, {"CPU": 1.0}, {"CPU": 1.0}]
+    assert reserved(ClusterConfig(**block)) == [{"CPU": 1.0}, each, each, {"CPU": 1.0}]
+    recipes.main("run", [str(recipe(tmp_path, block)), "--dry-run"])
+    shown = capsys.readouterr().out.split("# placement\n")[1].splitlines()
+    assert "# ppo: 1 trainer, the scorers and the samplers" in shown and "# scorer 2: 3 CPU + 1 GPU" in shown
+    assert shown[-2:] == ["# sampler 2: 1 CPU, when there is room", "# in all: 9 CPU + 2 GPU"]
+
+
 def test_dry_run_prints_the_placement(tmp_path, capsys):
-    path = recipe(tmp_path, {"samplers": 3, "sampler_gpus": 1, "mode": "one-step-off"})
+    path = recipe(tmp_path, {"samplers": 3, "sampler_gpus": 1, "mode": "one-step-off", "backend": "vllm"})
     recipes.main("run", [str(path), "--dry-run"])
     shown = capsys.readouterr().out.split("# placement\n")[1].splitlines()
     assert "# ppo: 1 trainer and the samplers" in shown and "# sft: this process" in shown
     assert "# sampler 3: 1 CPU + 1 GPU" in shown and shown[-1] == "# in all: 4 CPU + 3 GPU"
-    assert "one-step-off" in shown[0]
+    assert "one-step-off" in shown[0] and shown[1] == "# samplers use vLLM"
 
 
 @pytest.mark.parametrize(
@@ -49,8 +60,10 @@ def test_dry_run_prints_the_placement(tmp_path, capsys):
     [
         ({"sampler": 2}, STAGES, "did you mean samplers"),
         ({"samplers": 0}, STAGES, "key samplers"),
+        ({"scorers": -1}, STAGES, "key scorers"),
         ({"samplers": 2, "least_samplers": 3}, STAGES, "from 1 to 2"),
         ({"mode": "async"}, STAGES, "one-step-off"),
+        ({"backend": "hf"}, STAGES, "vllm"),
         ([2], STAGES, "no mapping"),
         ({}, [{"sft": {}}], "no stage samples"),
         ({"mode": "one-step-off"}, [*STAGES[:-1], {"rloo": {}}], "importance weights"),

@@ -6,35 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tutelage.cluster.samplers import FAILURES, Pool, Request
+from pretended_ray import Died, Ray
+from tutelage.cluster.samplers import Pool, Request
+from tutelage.cluster.workers import FAILURES
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.engine.sampling import SamplingParams
-
-
-class Died(Exception):
-    pass
-
-
-class Ray:
-    """Futures that are ready in random order; a future of a worker that died raises."""
-
-    exceptions = SimpleNamespace(RayActorError=Died)
-
-    def __init__(self, seed):
-        self.draw = random.Random(seed)
-
-    def put(self, value):
-        return value
-
-    def wait(self, futures, num_returns, timeout):
-        chosen = self.draw.choice(futures)
-        return [chosen], [f for f in futures if f is not chosen]
-
-    def get(self, future):
-        return future()
-
-    def kill(self, worker):
-        assert worker.dead
 
 
 class Worker:
@@ -71,7 +47,7 @@ class Worker:
 
 
 def policy(value):
-    return SimpleNamespace(model=SimpleNamespace(named_parameters=lambda: [("w", torch.tensor(value))]))
+    return SimpleNamespace(plain_weights=lambda: {"w": torch.tensor(value)})
 
 
 def request(count, seed):
@@ -92,7 +68,8 @@ def test_no_answer_is_lost_or_doubled_when_workers_die(seed):
         count = draw.randint(1, 23)
         assert pool.draw(policy(float(step)), request(count, step), None) == answers(count, step, float(step))
     assert Worker.started > 2  # others took the places of those that died
-    seats = [one.seat for one in (*pool.idle, *pool.starting.values(), *(one for one, _ in pool.busy.values()))]
+    workers = pool.workers
+    seats = [o.seat for o in (*workers.idle, *workers.starting.values(), *(o for o, _ in workers.busy.values()))]
     assert sorted(seats) == [0, 1]
 
 

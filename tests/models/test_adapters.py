@@ -106,6 +106,19 @@ def test_the_sampler_folds_the_adapter_in(nano):
         assert one.logprobs == pytest.approx(truth.tolist(), abs=1e-4)
 
 
+def test_the_weights_for_a_sampler_elsewhere_have_the_adapter_in_them(nano, tmp_path):
+    policy, plain = shaken(load_policy(nano, "float32", LORA)), load_policy(nano, "float32")
+    save_model(tmp_path, policy, {}, verify=False)
+    merged = load_policy(tmp_path, "float32")
+    found = policy.plain_weights()
+    assert found.keys() == dict(plain.model.named_parameters()).keys()
+    for name, parameter in merged.model.named_parameters():
+        assert torch.allclose(found[name], parameter, atol=1e-6), name
+    same = plain.plain_weights()
+    for name, parameter in plain.model.named_parameters():
+        assert torch.equal(same[name], parameter) and same[name].data_ptr() != parameter.data_ptr()
+
+
 def test_a_saved_policy_loads_in_plain_peft_and_merges(nano, tmp_path):
     policy = shaken(load_policy(nano, "float32", LORA))
     save_model(tmp_path / "adapter", policy, {"role": "policy"}, verify=True)

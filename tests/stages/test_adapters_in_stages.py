@@ -54,8 +54,9 @@ def test_ppo_has_four_models_on_one_body(trained, nano, tmp_path, sft_first):
         model=source, reward_model=str(trained / "reward"), out=str(out), max_steps=2, **ONLINE, **COMMON
     )
     models = loading.on_policy_models(config, *(ppo.resolve(x) for x in (source, config.reward_model)))
-    assert len({id(m.model.base_model) for m in vars(models).values()}) == 1
-    assert len({m.lora.name for m in vars(models).values()}) == 4
+    four = (models.policy, models.reference, models.reward, models.value)
+    assert len({id(m.model.base_model) for m in four}) == 1
+    assert len({m.lora.name for m in four}) == 4
     ppo.run(config)
     first, last = rows(out)
     assert abs(first["objective/kl"]) < 1e-4 and last["objective/kl"] != 0

@@ -38,6 +38,8 @@ class TemplateOptions:
     """Processes on each machine: one for each GPU, or each socket of processors."""
     gpus: int = 0
     """GPUs on each machine: one process of slurm on each, one sampler of rayjob on each and its trainer on one more."""
+    scorers: int = 0
+    """Samplers of rayjob that hold the frozen models and score instead; 0: its trainer does that too."""
     hours: int = 24
     """Longest time, in hours."""
     folder: str = "/srv/tutelage"
@@ -46,10 +48,14 @@ class TemplateOptions:
     """The container's image: rayjob and compose."""
 
     def __post_init__(self) -> None:
-        for name, least in (("nodes", 1), ("processes", 1), ("hours", 1), ("gpus", 0)):
+        for name, least in (("nodes", 1), ("processes", 1), ("hours", 1), ("gpus", 0), ("scorers", 0)):
             if getattr(self, name) < least:
                 what = f"{getattr(self, name)} cannot be used"
                 raise UserError(what, where=f"option --{name}", mend=f"give {least} or more")
+        places = self.nodes * (self.gpus or self.processes)
+        if self.scorers >= places:
+            what = f"of {places} places for workers {self.scorers} leave none to sample"
+            raise UserError(what, where="option --scorers", mend=f"give at most {places - 1}, or more --nodes")
         if not PurePosixPath(self.folder).is_absolute():
             raise UserError(f"{self.folder!r} is not absolute", where="option --folder", mend="begin it with /")
         if self.command is not None:
@@ -119,16 +125,19 @@ exit "${{status:-0}}"
 
 
 def placed_command(options: TemplateOptions) -> str:
-    """The recipe with a `cluster:` block on all pods: the trainer has one whole, the samplers a core each of the others,
-    or a GPU each with its share of the cores.
+    """The recipe with a `cluster:` block on all pods: the trainer has one whole, samplers and scorers a core each of the
+    others, or a GPU each with its share of the cores.
 
     Paths are whole: where a job's command starts is Ray's business.
     """
     out = f"{options.folder.rstrip('/')}/runs/cluster"
-    block = f"--cluster.trainer-cpus {options.processes} --cluster.samplers {options.nodes * (options.gpus or options.processes)}"
+    samplers = options.nodes * (options.gpus or options.processes) - options.scorers
+    block = f"--cluster.trainer-cpus {options.processes} --cluster.samplers {samplers}"
+    block += f" --cluster.scorers {options.scorers}" if options.scorers else ""
     if options.gpus:
-        share = options.processes / options.gpus
-        block += f" --cluster.trainer-gpus 1 --cluster.sampler-gpus 1 --cluster.sampler-cpus {share:g}"
+        block += " --cluster.trainer-gpus 1"
+        for role in ("sampler", "scorer") if options.scorers else ("sampler",):
+            block += f" --cluster.{role}-gpus 1 --cluster.{role}-cpus {options.processes / options.gpus:g}"
     return f"run {SOURCE}/recipes/cluster.yaml --out {shlex.quote(out)} --resume {block}"
 
 

@@ -20,18 +20,25 @@ def address(cluster: ClusterConfig) -> str:
     return cluster.address or os.environ.get("RAY_ADDRESS") or HERE
 
 
+def resources(cluster: ClusterConfig, role: str) -> dict[str, float]:
+    """What one actor of a role (trainer, scorer or sampler) is given; what is zero is not asked for."""
+    asked = {name: getattr(cluster, f"{role}_{name.lower()}s") for name in ("CPU", "GPU")}
+    return {name: amount for name, amount in asked.items() if amount}
+
+
+def roles(cluster: ClusterConfig) -> list[str]:
+    """The role of each bundle: the trainer, the scorers, and last the samplers, some of which may have no place kept."""
+    return ["trainer", *["scorer"] * cluster.scorers, *["sampler"] * cluster.samplers]
+
+
 def bundles(cluster: ClusterConfig) -> list[dict[str, float]]:
-    """The trainer's resources, then each sampler's."""
-    trainer = {"CPU": cluster.trainer_cpus, "GPU": cluster.trainer_gpus}
-    sampler = {"CPU": cluster.sampler_cpus, "GPU": cluster.sampler_gpus}
-    return [
-        {name: amount for name, amount in one.items() if amount} for one in [trainer, *[sampler] * cluster.samplers]
-    ]
+    """Each actor's resources."""
+    return [resources(cluster, role) for role in roles(cluster)]
 
 
 def reserved(cluster: ClusterConfig) -> list[dict[str, float]]:
-    """Those of the bundles that must be there before a stage begins: the trainer's, and the least samplers'."""
-    return bundles(cluster)[: 1 + cluster.sure]
+    """Those of the bundles that must be there before a stage begins: all but those of samplers beyond the least."""
+    return bundles(cluster)[: 1 + cluster.scorers + cluster.sure]
 
 
 def check_placement(cluster: ClusterConfig, stages: list[tuple[str, str, StageConfig]]) -> None:
@@ -49,15 +56,20 @@ def check_placement(cluster: ClusterConfig, stages: list[tuple[str, str, StageCo
 
 def shown(cluster: ClusterConfig, stages: list[tuple[str, str, StageConfig]]) -> list[str]:
     """The placement in plain words, for --dry-run."""
-    trainer, *samplers = (" + ".join(f"{amount:g} {name}" for name, amount in one.items()) for one in bundles(cluster))
     where = address(cluster)
     lines = [f"Ray: {'started on this machine' if where == HERE else where}; {cluster.mode}"]
+    lines += ["samplers use vLLM"] if cluster.backend == "vllm" else []
+    apart = "1 trainer, the scorers and the samplers" if cluster.scorers else "1 trainer and the samplers"
     for stage, _, config in stages:
-        where = "1 trainer and the samplers" if is_placed(config) else "this process"
-        lines.append(f"{stage}: {where}")
-    lines.append(f"trainer: {trainer}; begun anew at most {cluster.restarts} times")
-    for number, resources in enumerate(samplers, 1):
-        lines.append(f"sampler {number}: {resources}{'' if number <= cluster.sure else ', when there is room'}")
+        lines.append(f"{stage}: {apart if is_placed(config) else 'this process'}")
+    for number, (role, one) in enumerate(zip(roles(cluster), bundles(cluster), strict=True)):
+        asked = " + ".join(f"{amount:g} {name}" for name, amount in one.items())
+        if role == "trainer":
+            lines.append(f"trainer: {asked}; begun anew at most {cluster.restarts} times")
+        else:
+            seat = number - roles(cluster).index(role) + 1
+            kept = number < len(reserved(cluster))
+            lines.append(f"{role} {seat}: {asked}{'' if kept else ', when there is room'}")
     total: dict[str, float] = {}
     for one in bundles(cluster):
         for name, amount in one.items():

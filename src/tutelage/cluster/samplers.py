@@ -1,29 +1,27 @@
 """Workers that sample with the trainer's weights, and the pool that divides prompts among them.
 
-A worker may die at any moment: its prompts go to another, a new worker takes its place, and since an answer hangs on
-its prompt's seed and the weights alone, it is the same whoever draws it. One that has no place in the cluster yet is
-waited for while the others work. Weights go through Ray's object store.
+An answer hangs on its prompt's seed and the weights alone, so that it is the same whoever draws it. Weights go through
+Ray's object store.
 """
 
-import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 
+from tutelage.cluster.workers import Part, Workers
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.engine.sampling import Sample, SamplingParams
-from tutelage.engine.watchdog import beat
+from tutelage.engine.vllm import VLLM
 from tutelage.models import Policy, load_policy
+from tutelage.models.checkpoint import load_vllm
 from tutelage.records import Prompt
 
 CHUNKS = 4  # parts of an iteration's prompts for each worker: a slow one gets fewer
-WAIT = 1.0  # seconds between looks at the workers
-FAILURES = 20  # deaths in one iteration after which something is wrong with all of them
 
 
 @dataclass
@@ -40,9 +38,9 @@ class Request:
 class Sampler:
     """What an actor does: hold the policy, take newer weights, draw."""
 
-    def __init__(self, model: str, dtype: str, device: str = "auto"):
-        torch.set_num_threads(1)
-        self.policy, self.version = load_policy(model, dtype, device=device), -1
+    def __init__(self, load: Callable[[], Policy], threads: int):
+        torch.set_num_threads(threads)
+        self.policy, self.version = load(), -1
 
     def ready(self) -> None:
         """Return once the model is loaded."""
@@ -52,18 +50,22 @@ class Sampler:
         from tutelage.stages.sample import draw
 
         if version != self.version:
-            for name, parameter in self.policy.model.named_parameters():
-                parameter.copy_(weights[name])
+            if isinstance(self.policy.model, VLLM):
+                self.policy.model.load(weights)
+            else:
+                for name, parameter in self.policy.model.named_parameters():
+                    parameter.copy_(weights[name])
             self.version = version
         return draw(self.policy, request.prompts, request.count, request.params, request.seed, request.max_length)
 
 
-@dataclass(frozen=True)
-class Seated:
-    """A worker, and which of the cluster's samplers it is."""
-
-    worker: Any
-    seat: int
+def loader(
+    cluster: ClusterConfig, model: str, dtype: str, device: str, max_length: int, params: SamplingParams
+) -> Callable[[], Policy]:
+    """What loads a sampler's model where it is called."""
+    if cluster.backend == "vllm":
+        return partial(load_vllm, model, dtype, max_length, params, device=device, gpus=cluster.sampler_gpus)
+    return partial(load_policy, model, dtype, device=device)
 
 
 class Pool:
@@ -71,86 +73,38 @@ class Pool:
 
     def __init__(self, ray: Any, start: Callable[[int], Any], cluster: ClusterConfig):
         """start: makes the worker of a seat, an actor that does what `Sampler` does."""
-        self.ray, self.start, self.cluster = ray, start, cluster
+        self.ray, self.cluster = ray, cluster
+        self.workers = Workers(ray, start, cluster.samplers, "sampler")
         self.version = 0
-        self.starting: dict[Any, Seated] = {}  # the answer of `ready` -> worker
-        self.idle: list[Seated] = []
-        self.busy: dict[Any, tuple[Seated, int]] = {}  # a future -> its worker, its part's number
-        self.waiting: deque[int] = deque()
-        self.parts: list[Request] = []
-        self.found: dict[int, list[list[Sample]]] = {}
-        self.weights: Any = None
-        self.deaths = 0
-        for seat in range(cluster.samplers):
-            self._start(seat)
-
-    def _start(self, seat: int) -> None:
-        worker = self.start(seat)
-        self.starting[worker.ready.remote()] = Seated(worker, seat)
 
     @property
     def off_policy(self) -> bool:
         return self.cluster.mode == "one-step-off"
 
+    @property
+    def corrected(self) -> bool:
+        """Whether what drew the answers may differ from the policy by more than our sampler's rounding."""
+        return self.off_policy or self.cluster.backend == "vllm"
+
     def draw(self, policy: Policy, request: Request, ahead: Request | None) -> list[list[Sample]]:
         """The answers of a request, which may have been begun as `ahead` before; those of `ahead` are begun now."""
-        if not self.parts:
+        if not self.workers.parts:
             self._begin(policy, request)
-        drawn = self._finish()
+        drawn = [row for rows in self.workers.finish() for row in rows]
         if ahead is not None:
             self._begin(policy, ahead)
         return drawn
 
     def _begin(self, policy: Policy, request: Request) -> None:
         self.version += 1
-        weights = {name: p.detach().cpu().clone() for name, p in policy.model.named_parameters()}
-        self.weights = self.ray.put(weights)
-        parts = min(len(request.prompts), CHUNKS * self.cluster.samplers)
-        edges = [number * len(request.prompts) // parts for number in range(parts + 1)]
-        self.parts = [
+        there = self.ray.put(policy.plain_weights())
+        count = min(len(request.prompts), CHUNKS * self.cluster.samplers)
+        edges = [number * len(request.prompts) // count for number in range(count + 1)]
+        parts = [
             Request(request.prompts[a:b], request.count, request.params, request.seed, request.max_length)
             for a, b in pairwise(edges)
         ]
-        self.waiting, self.found, self.deaths = deque(range(parts)), {}, 0
-        self._give()
-
-    def _give(self) -> None:
-        """Each idle worker gets one part."""
-        while self.idle and self.waiting:
-            one, number = self.idle.pop(), self.waiting.popleft()
-            self.busy[one.worker.draw.remote(self.weights, self.version, self.parts[number])] = (one, number)
-
-    def _finish(self) -> list[list[Sample]]:
-        while len(self.found) < len(self.parts):
-            futures = [*self.busy, *self.starting]
-            done, _ = self.ray.wait(futures, num_returns=1, timeout=WAIT)
-            for future in done:
-                self._take(future)
-            self._give()
-        drawn = [row for number in range(len(self.parts)) for row in self.found[number]]
-        self.parts = []
-        return drawn
-
-    def _take(self, future: Any) -> None:
-        """What a worker answered; if it died, its part waits again and another worker is started."""
-        starting = self.starting.pop(future, None)
-        one, number = (starting, None) if starting is not None else self.busy.pop(future)
-        try:
-            answer = self.ray.get(future)
-        except self.ray.exceptions.RayActorError as error:
-            self.deaths += 1
-            if self.deaths > FAILURES:
-                raise
-            print(f"a sampler died ({str(error).splitlines()[0]}); another takes its place", file=sys.stderr)
-            if number is not None:
-                self.waiting.appendleft(number)
-            self.ray.kill(one.worker)  # it may be out of reach only, and would keep its place
-            self._start(one.seat)
-            return
-        beat()
-        self.idle.append(one)
-        if number is not None:
-            self.found[number] = answer
+        self.workers.begin([Part("draw", (there, self.version, part)) for part in parts])
 
 
 _pool: Pool | None = None

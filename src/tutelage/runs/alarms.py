@@ -21,6 +21,10 @@ def on_policy_alarms(row: Mapping[str, float], step: int) -> list[str]:
         found.append(
             f"the KL is {row['objective/kl']:.3f}, clearly below zero: sampling and scoring differ (temperature, template)"
         )
+    if beyond("sampling/sampling_logp_difference/mean", 0.2):
+        found.append(
+            f"sampler and trainer differ by {row['sampling/sampling_logp_difference/mean']:.2f} nats a token: do the weights reach the sampler? one step off: lower learning_rate"
+        )
     if beyond("policy/clipfrac_avg", 0.4):
         found.append(
             f"{row['policy/clipfrac_avg']:.0%} of the tokens are clipped: lower learning_rate (in PPO also inner_epochs)"

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from tutelage.cluster import scorers
 from tutelage.configs import GroupConfig, PPOConfig, TrainingConfig
 from tutelage.data.batches import step_seed
 from tutelage.models import Policy, ScalarModel, is_step_model, load_policy, load_scalar, load_step_model
@@ -31,9 +32,14 @@ def on_policy_models(config: PPOConfig | GroupConfig, source: Path, reward_sourc
 
     With adapters the reference is the policy's weights with no adapter, or with the one that the policy starts from; the
     reward model shares them where it is an adapter of the same base, else it has its own, which serve the value model.
+    Where workers of a cluster hold the frozen models, they are not loaded here.
     """
     critic = isinstance(config, PPOConfig)
     policy = trained_policy(config, source)
+    if (apart := scorers.current()) is not None:
+        return Models(
+            policy, None, None, _value_alone(config, policy, source, reward_source) if critic else None, apart
+        )
     if policy.lora is None:
         reference = load_policy(source, config.dtype, device=config.device)
         if is_step_model(reward_source):  # its head has two labels: the value model begins as the policy
@@ -44,13 +50,24 @@ def on_policy_models(config: PPOConfig | GroupConfig, source: Path, reward_sourc
         return Models(policy, reference, reward, value)
     start = policy.beside() if is_adapter(source) else Lora(policy.lora.adapters, None)
     reference = Policy(policy.model, policy.tokenizer, start)
-    shared = is_adapter(reward_source) and base_path_of(reward_source) == base_path_of(source)
-    reward = (
-        load_scalar_beside(policy, reward_source)
-        if shared
-        else load_scalar(reward_source, config.dtype, device=config.device)
-    )
+    reward = _reward_beside(config, policy, source, reward_source)
     return Models(policy, reference, reward, _value_beside(reward, config) if critic else None)
+
+
+def _reward_beside(config: TrainingConfig, policy: Policy, source: Path, reward_source: Path) -> ScalarModel:
+    """The reward model on the policy's weights where it is an adapter of the same base, else on its own."""
+    if is_adapter(reward_source) and base_path_of(reward_source) == base_path_of(source):
+        return load_scalar_beside(policy, reward_source)
+    return load_scalar(reward_source, config.dtype, device=config.device)
+
+
+def _value_alone(config: TrainingConfig, policy: Policy, source: Path, reward_source: Path) -> ScalarModel:
+    """The value model as `on_policy_models` has it, where no reward model stays beside it."""
+    if policy.lora is not None:
+        return _value_beside(_reward_beside(config, policy, source, reward_source), config)
+    if is_step_model(reward_source):
+        return load_scalar(source, config.dtype, trained=False, device=config.device)
+    return load_scalar(reward_source, config.dtype, device=config.device)
 
 
 def _value_beside(reward: ScalarModel, config: TrainingConfig) -> ScalarModel:

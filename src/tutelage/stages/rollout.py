@@ -5,7 +5,7 @@ Suffixes: _T response tokens of all episodes end to end, _N episodes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,15 +15,18 @@ from tutelage.algorithms.rewards import terminal_scores
 from tutelage.cluster import samplers
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.data.batches import step_seed, token_budget_batches
-from tutelage.data.templates import Rendered, end_token_id, render_completion, render_prompt
+from tutelage.data.templates import end_token_id, render_completion, render_prompt
 from tutelage.engine import distributed
-from tutelage.engine.packing import offsets_of, pack, positions_in
+from tutelage.engine.packing import Packed, offsets_of, pack, positions_in
 from tutelage.engine.sampling import Sample, SamplingParams
 from tutelage.engine.sharding import whole
 from tutelage.models import Policy, ScalarModel, StepModel
 from tutelage.records import Prompt
 from tutelage.stages.sample import draw, text_of
 from tutelage.stages.step_scores import process_rewards
+
+if TYPE_CHECKING:
+    from tutelage.cluster.scorers import Scorers
 
 LISTS = ("prompts", "samples", "sequences", "starts")
 TENSORS = (
@@ -49,7 +52,7 @@ class Rollout:
     values: Tensor  # [T] of the state before each response token; zeros without a critic
     entropy: Tensor  # [T]
     sampled_logprobs: Tensor  # [T] as the sampler gave them
-    weights: Tensor  # [T] of answers that older weights drew; ones otherwise
+    weights: Tensor  # [T] of answers that older weights or vLLM drew; ones otherwise
     step_rewards: Tensor  # [T] of a process reward model, summing to 0 over each answer; zeros without one
 
     @classmethod
@@ -76,14 +79,44 @@ def response_indices(sequences: list[list[int]], starts: list[int]) -> tuple[Ten
     return begin.repeat_interleave(lengths) + positions_in(offsets), offsets
 
 
+@dataclass(frozen=True)
+class Pass:
+    """A micro-batch of episodes: what every model reads of it, and where its response tokens are on the [T] axis."""
+
+    episodes: list[int]
+    packed: Packed
+    targets: Tensor  # [M] packed indices of the response tokens
+    where: Tensor  # [M]
+
+
+def passes_of(sequences: list[list[int]], starts: list[int], offsets: Tensor, micro_tokens: int) -> list[Pass]:
+    """All episodes, micro-batch by micro-batch."""
+    found = []
+    for micro in token_budget_batches([len(s) for s in sequences], micro_tokens):
+        some = [sequences[i] for i in micro]
+        targets, _ = response_indices(some, [starts[i] for i in micro])
+        where = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in micro])
+        found.append(Pass(micro, pack(some, share=True), targets, where))
+    return found
+
+
 @dataclass
 class Models:
-    """The four models of PPO, three without a critic; the reference and the reward model are frozen."""
+    """The four models of PPO, three without a critic; the reference and the reward model are frozen.
+
+    scorers: workers that hold the frozen ones, which are then not here.
+    """
 
     policy: Policy
-    reference: Policy
-    reward: ScalarModel | StepModel
+    reference: Policy | None
+    reward: ScalarModel | StepModel | None
     value: ScalarModel | None
+    scorers: "Scorers | None" = None
+
+
+def rollout_params(config: PPOConfig | GroupConfig) -> SamplingParams:
+    """How answers are drawn: nothing is left out, so that log-probabilities are of the whole distribution."""
+    return SamplingParams(config.max_new_tokens, 0, config.temperature)
 
 
 def collect(
@@ -118,8 +151,8 @@ def _collect(
     group_size: int,
     prompts_of: Callable[[int], list[Prompt]] | None,
 ) -> Rollout:
-    policy, reference, reward, value = models.policy, models.reference, models.reward, models.value
-    params = SamplingParams(config.max_new_tokens, 0, config.temperature)
+    policy, value = models.policy, models.value
+    params = rollout_params(config)
     pool = samplers.current() if prompts_of else None
     if pool is None or prompts_of is None:
         drawn = draw(policy, asked, group_size, params, step_seed(seed, "rollout", step), config.max_length)
@@ -137,29 +170,68 @@ def _collect(
     starts = [len(ids) for ids in prompt_ids]
     _, offsets = response_indices(sequences, starts)
 
-    logprobs, reference_logprobs, values, entropy = (torch.zeros(int(offsets[-1])) for _ in range(4))
+    logprobs, values, entropy = (torch.zeros(int(offsets[-1])) for _ in range(3))
+    passes = passes_of(sequences, starts, offsets, config.micro_tokens)
+    finish = _begin_frozen(models, passes, asked, samples, config)
     with torch.no_grad():
-        for micro in token_budget_batches([len(s) for s in sequences], config.micro_tokens):
-            packed = pack([sequences[i] for i in micro], share=True)
-            targets, _ = response_indices([sequences[i] for i in micro], [starts[i] for i in micro])
-            where = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in micro])
-            logprobs[where], entropy[where] = policy.logprobs(packed, targets, params.temperature)
-            reference_logprobs[where], _ = reference.logprobs(packed, targets, params.temperature)
+        for one in passes:
+            logprobs[one.where], entropy[one.where] = policy.logprobs(one.packed, one.targets, params.temperature)
             if value is not None:
-                values[where] = value.per_token(packed)[targets - 1]
-    if isinstance(reward, StepModel):
-        raw, step_rewards = process_rewards(reward, policy, asked, samples, config.max_length)
-    else:
-        raw = score_answers(reward, policy, asked, samples, config.max_length, config.micro_tokens)
-        step_rewards = torch.zeros(int(offsets[-1]))
+                values[one.where] = value.per_token(one.packed)[one.targets - 1]
+    reference_logprobs, raw, step_rewards = finish()
     ended = torch.tensor([one.finish == "stop" for one in samples])
     scores = terminal_scores(raw, ended, config.missing_eos_penalty)
     sampled = torch.cat([torch.tensor(one.logprobs) for one in samples])
     weights = torch.ones_like(sampled)
-    if pool is not None and pool.off_policy:
+    if pool is not None and pool.corrected and isinstance(config, PPOConfig):
         weights = truncated_importance_weights(logprobs, sampled, pool.cluster.max_importance_weight)
     tokens = (logprobs, reference_logprobs, values, entropy, sampled, weights, step_rewards)
     return Rollout(asked, samples, sequences, starts, offsets, scores, raw, ended, *tokens)
+
+
+def _begin_frozen(
+    models: Models, passes: list[Pass], asked: list[Prompt], samples: list[Sample], config: PPOConfig | GroupConfig
+) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
+    """Ask what the frozen models say of all episodes: the reference's log-probs [T], scores [N], step rewards [T].
+
+    What is returned waits for it; scorers compute it in the meantime, and without them it is computed then.
+    """
+    policy, lengths = models.policy, (config.max_length, config.micro_tokens)
+    reference_logprobs, step_rewards = (torch.zeros(sum(len(one.tokens) for one in samples)) for _ in range(2))
+    if models.scorers is not None:
+        scorers, raw = models.scorers, torch.zeros(len(samples))
+        texts = [text_of(policy, one) for one in samples]
+        more: Any = dict(zip(("max_length", "micro_tokens"), lengths, strict=True))
+        scorers.begin(passes, asked, samples, texts, temperature=config.temperature, **more)
+
+        def finish() -> tuple[Tensor, Tensor, Tensor]:
+            scorers.finish(reference_logprobs, raw, step_rewards)
+            return reference_logprobs, raw, step_rewards
+
+        return finish
+
+    @torch.no_grad()
+    def compute() -> tuple[Tensor, Tensor, Tensor]:
+        assert models.reference is not None and models.reward is not None
+        for one in passes:
+            found, _ = models.reference.logprobs(one.packed, one.targets, config.temperature)
+            reference_logprobs[one.where] = found
+        if isinstance(models.reward, StepModel):
+            scored = process_rewards(models.reward, policy, asked, samples, config.max_length)
+            return reference_logprobs, *scored
+        return reference_logprobs, score_answers(models.reward, policy, asked, samples, *lengths), step_rewards
+
+    return compute
+
+
+def reward_passes(
+    tokenizer: Any, asked: list[Prompt], texts: list[str], max_length: int, micro_tokens: int
+) -> list[tuple[list[int], Packed]]:
+    """Micro-batches of answers for the reward model, rendered anew with its own template and tokenizer."""
+    rendered = [render_completion(tokenizer, p.messages, text) for p, text in zip(asked, texts, strict=True)]
+    sequences = [r.input_ids[-max_length:] for r in rendered]
+    micros = token_budget_batches([len(s) for s in sequences], micro_tokens)
+    return [(micro, pack([sequences[i] for i in micro], share=True)) for micro in micros]
 
 
 @torch.no_grad()
@@ -172,13 +244,10 @@ def score_answers(
     micro_tokens: int,
 ) -> Tensor:
     """[N] reward of each answer, rendered anew from its text with the reward model's own template and tokenizer."""
-    rendered: list[Rendered] = [
-        render_completion(reward.tokenizer, p.messages, text_of(policy, s)) for p, s in zip(asked, samples, strict=True)
-    ]
-    sequences = [r.input_ids[-max_length:] for r in rendered]
-    scores = torch.zeros(len(sequences))
-    for micro in token_budget_batches([len(s) for s in sequences], micro_tokens):
-        scores[micro] = reward.scores(pack([sequences[i] for i in micro], share=True))
+    texts = [text_of(policy, one) for one in samples]
+    scores = torch.zeros(len(samples))
+    for micro, packed in reward_passes(reward.tokenizer, asked, texts, max_length, micro_tokens):
+        scores[micro] = reward.scores(packed)
     return scores
 
 
