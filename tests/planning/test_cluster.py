@@ -90,6 +90,24 @@ def test_times_by_hand():
     assert ahead.seconds == pytest.approx(max(drawn, learned) + ahead.times["weights"])
 
 
+def test_gpus_that_score_by_hand():
+    fleet, models = Fleet(HUGE, 4, 1e9), Models(SMALL, 4, 1000, 2, 2, False)
+    without = plan_split(PPO, models, LOAD, fleet, Split(2, 1, "data", "synchronous"))
+    with_one = plan_split(PPO, models, LOAD, fleet, Split(2, 1, "data", "synchronous", 1))
+    # policy and value model here, reference and reward model there, at the same time
+    assert with_one.times["score"] == pytest.approx(without.times["score"] / 2)
+    assert {**with_one.times, "score": 0} == {**without.times, "score": 0}
+    for phase in ("load", "update"):  # two sets of weights are elsewhere
+        assert without.phases[phase] - with_one.phases[phase] == 2 * 2000
+    assert with_one.phases["sample"] == without.phases["sample"]
+    # one GPU's frozen models keep three that train waiting: 12 half passes there, 4 here
+    few = plan_split(PPO, models, LOAD, fleet, Split(1, 3, "data", "synchronous", 1))
+    assert few.times["score"] == pytest.approx(without.times["score"] / 2)
+    found = list(cluster.splits(PPO, 4, scoring=1))
+    apart = {(one.sampling, one.training) for one in found if one.mode != "shared"}
+    assert apart == {(1, 2), (2, 1)} and {one.scoring for one in found if one.mode == "shared"} == {0}
+
+
 def test_all_splits_are_looked_at_and_the_quickest_that_fits_wins():
     found = list(cluster.splits(PPO, 4))
     assert {(one.sampling, one.training) for one in found if one.mode != "shared"} == {(1, 3), (2, 2), (3, 1)}

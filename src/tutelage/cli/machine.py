@@ -1,5 +1,6 @@
 """`tutelage doctor` and `tutelage plan`: what the machine has, and what a run will need of it."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,9 +161,10 @@ def plan_gpus(
     gpu = gpu_of(options.gpu or "")
     network = 1e9 * options.network if options.network else float("inf")
     fleet = Fleet(gpu, options.count, network, options.price)
-    rows = []
+    rows, block = [], recipe.cluster
+    mode, scoring = (block.mode, math.ceil(block.scorers * block.scorer_gpus)) if block else (None, 0)
     for name, config in stages:
-        row = plan_on(config, fleet, recipe.model, recipe.cluster.mode if recipe.cluster else None)
+        row = plan_on(config, fleet, recipe.model, mode, scoring)
         if row is None:
             show(f"{name}: trains and samples no model of its own")
             continue
@@ -186,7 +188,8 @@ def _say_split(start: str, row: dict[str, Any], memory: float) -> None:
     split = row["split"]
     who = "one GPU" if split["training"] == 1 else f"all {split['training']} GPUs in turn"
     if split["mode"] != "shared":
-        who = f"{split['sampling']} GPUs sample, {split['training']} train, {split['mode']}"
+        score = f"{split['scoring']} score, " if split["scoring"] else ""
+        who = f"{split['sampling']} GPUs sample, {score}{split['training']} train, {split['mode']}"
     phases = ", ".join(f"{phase} {size / 1e9:.1f}" for phase, size in row["phases"].items())
     fits = "" if row["fits"] else f" DOES NOT FIT {memory / 1e9:.0f} GB"
     show(f"{start}{who}, --parallel {split['parallel']}; GB a GPU: {phases}{fits}")

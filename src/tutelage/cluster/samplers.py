@@ -40,10 +40,11 @@ class Sampler:
 
     def __init__(self, load: Callable[[], Policy], threads: int):
         torch.set_num_threads(threads)
-        self.policy, self.version = load(), -1
+        self.load, self.version = load, -1
 
     def ready(self) -> None:
-        """Return once the model is loaded."""
+        """Load the model. An error here is the user's to mend; one in __init__ would look like the actor's death."""
+        self.policy = self.load()
 
     @torch.no_grad()
     def draw(self, weights: dict[str, torch.Tensor], version: int, request: Request) -> list[list[Sample]]:

@@ -28,12 +28,13 @@ class Scorer:
 
     def __init__(self, model: str, reward_model: str, dtype: str, device: str, threads: int):
         torch.set_num_threads(threads)
-        load_reward = load_step_model if is_step_model(reward_model) else load_scalar
-        self.reference = load_policy(model, dtype, device=device)
-        self.reward = load_reward(reward_model, dtype, device=device)
+        self.model, self.reward_model, self.dtype, self.device = model, reward_model, dtype, device
 
     def ready(self) -> None:
-        """Return once the models are loaded."""
+        """Load the models (here, as a `Sampler` does)."""
+        load_reward = load_step_model if is_step_model(self.reward_model) else load_scalar
+        self.reference = load_policy(self.model, self.dtype, device=self.device)
+        self.reward = load_reward(self.reward_model, self.dtype, device=self.device)
 
     @torch.no_grad()
     def reference_logprobs(self, packed: Packed, targets: Tensor, temperature: float) -> Tensor:

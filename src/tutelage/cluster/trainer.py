@@ -123,7 +123,14 @@ def _begun_anew(ray: Any, group: Any, verb: str, config: Any, cluster: ClusterCo
             print(f"{verb}: the trainer died; it goes on from its last checkpoint", file=sys.stderr)
             config = replace(config, resume=True)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise error.cause from None
+            if (mistake := _mistake(error)) is not None:
+                raise mistake from None
             raise
     raise AssertionError("a last attempt returns or raises")
+
+
+def _mistake(error: BaseException) -> UserError | None:
+    """The user's mistake that ended a trainer, or a worker of it: Ray wraps an error each time it passes it on."""
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
+        error = cause
+    return error if isinstance(error, UserError) else None

@@ -19,17 +19,20 @@ from tutelage.planning.work import Load, load_of
 
 Parallel = Literal["data", "fsdp"]
 Mode = Literal["shared", "synchronous", "one-step-off"]
+FROZEN = 2  # reference and reward model
 GRADIENT = 4  # bytes of an element that is added up over the processes: float32
 
 
 @dataclass(frozen=True)
 class Split:
-    """Who does what. sampling, training: GPUs; shared: the same ones do both in turn."""
+    """Who does what. sampling, training: GPUs; shared: the same ones do both in turn. scoring: GPUs that hold the frozen
+    models instead of those that train."""
 
     sampling: int
     training: int
     parallel: Parallel
     mode: Mode
+    scoring: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def times_of(config: Planned, models: Models, load: Load, fleet: Fleet, split: S
     """Seconds of each phase of the whole stage, `update` with what is sent in it.
 
     Sharded passes fetch the next layer's weights while they compute, so that the longer of the two counts; gradients
-    of whole models are added up after the passes. Samplers apart get w P each step.
+    of whole models are added up after the passes. Samplers apart get w P each step. GPUs that score compute the frozen
+    models' half (without a critic: two thirds) of `score` while those that train compute the rest.
     """
     rates, network = fleet.gpu.rates, fleet.network
     drawn, mine = sampled_share(config, load, split.sampling, rows) if load.work.rows else load, load
@@ -109,6 +113,10 @@ def times_of(config: Planned, models: Models, load: Load, fleet: Fleet, split: S
     times = {name: (drawing if name == "sample" else learning)[name] for name in learning}
     if isinstance(config, SampleConfig):
         return times
+    if split.scoring and "score" in times:
+        frozen = FROZEN / (FROZEN + models.optimizers)
+        apart_score = frozen * times["score"] * min(split.training, examples_of(config)) / split.scoring
+        times["score"] = max((1 - frozen) * times["score"], apart_score)
     update, together = sent(config, models, mine, split.training, split.parallel)
     sending = update * updates_of(config) * load.steps / network
     parts = (times["update"], sending)
@@ -120,8 +128,10 @@ def times_of(config: Planned, models: Models, load: Load, fleet: Fleet, split: S
 
 
 def memory_of(config: Planned, models: Models, load: Load, split: Split, rows: int) -> dict[str, int]:
-    """Bytes of the fullest GPU in each phase; samplers apart hold the policy alone."""
+    """Bytes of the fullest GPU in each phase; samplers apart hold the policy alone, scorers the two frozen models."""
     mine = load
+    if split.scoring and not models.adapters:  # adapters' frozen models are the policy's weights
+        models = replace(models, copies=models.optimizers)
     if not isinstance(config, SampleConfig):
         mine = trained_share(load, min(split.training, examples_of(config)))
     if load.work.rows:
@@ -130,11 +140,19 @@ def memory_of(config: Planned, models: Models, load: Load, split: Split, rows: i
     if split.mode != "shared":
         own = memory.PROGRAM + memory.weights(models.shape, models.w)
         phases["sample"] = own + memory.sampling(models.shape, mine.work, models.w)
+    if split.scoring and isinstance(config, OnPolicy):
+        passes = replace(mine.work, tokens=min(config.micro_tokens, mine.work.rows * mine.work.context))
+        frozen = FROZEN * memory.weights(models.shape, models.w)
+        scorer = memory.PROGRAM + frozen + memory.inference(models.shape, passes, models.w)
+        phases["score"] = max(phases["score"], scorer)
     return phases
 
 
-def splits(config: Planned, count: int) -> Iterator[Split]:
-    """All of them: the same GPUs for both, or every number of samplers apart, with whole or with sharded models."""
+def splits(config: Planned, count: int, scoring: int = 0) -> Iterator[Split]:
+    """All of them: the same GPUs for both, or every number of samplers apart, with whole or with sharded models.
+
+    scoring: GPUs of the recipe's scorers, where samplers are apart.
+    """
     if isinstance(config, SampleConfig):  # the main process does it
         yield Split(1, 1, "data", "shared")
         return
@@ -146,9 +164,12 @@ def splits(config: Planned, count: int) -> Iterator[Split]:
             if training == count:
                 yield Split(count, count, parallel, "shared")
                 continue
-            yield Split(count - training, training, parallel, "synchronous")
+            sampling = count - training - scoring
+            if sampling < 1:
+                continue
+            yield Split(sampling, training, parallel, "synchronous", scoring)
             if isinstance(config, PPOConfig):
-                yield Split(count - training, training, parallel, "one-step-off")
+                yield Split(sampling, training, parallel, "one-step-off", scoring)
 
 
 def plan_split(config: Planned, models: Models, load: Load, fleet: Fleet, split: Split) -> SplitPlan:
@@ -174,12 +195,12 @@ def best(found: list[SplitPlan], fleet: Fleet) -> SplitPlan:
 
 
 def plan_on(
-    config: StageConfig, fleet: Fleet, instead: str | None = None, mode: str | None = None
+    config: StageConfig, fleet: Fleet, instead: str | None = None, mode: str | None = None, scoring: int = 0
 ) -> dict[str, Any] | None:
     """A stage on a fleet: the best split, and the best of each kind beside it. None where no model is run.
 
     instead: the model to measure where the stage's own does not exist yet. mode: of the recipe's `cluster:` block;
-    one-step-off changes what is computed, so that only a recipe that says so gets it.
+    one-step-off changes what is computed, so that only a recipe that says so gets it. scoring: GPUs of its scorers.
     """
     if not isinstance(config, TrainingConfig | SampleConfig):
         return None
@@ -187,12 +208,14 @@ def plan_on(
     path = resolve(named)
     load = load_of(config, load_tokenizer(path))
     models = models_of(config, read_shape(base_path_of(path)), 4 if config.dtype == "float32" else 2)
-    return found_best(config, models, load, fleet, mode) | {"stage": config.verb, "model": str(path)}
+    return found_best(config, models, load, fleet, mode, scoring) | {"stage": config.verb, "model": str(path)}
 
 
-def found_best(config: Planned, models: Models, load: Load, fleet: Fleet, mode: str | None = None) -> dict[str, Any]:
+def found_best(
+    config: Planned, models: Models, load: Load, fleet: Fleet, mode: str | None = None, scoring: int = 0
+) -> dict[str, Any]:
     """The search itself, of sizes that are known."""
-    found = [plan_split(config, models, load, fleet, split) for split in splits(config, fleet.count)]
+    found = [plan_split(config, models, load, fleet, split) for split in splits(config, fleet.count, scoring)]
     allowed = [one for one in found if one.split.mode != "one-step-off" or mode == "one-step-off"]
     kinds = {
         kind: [one for one in found if one.split.mode == kind] for kind in ("shared", "synchronous", "one-step-off")
@@ -209,7 +232,7 @@ def _row(one: SplitPlan, load: Load, fleet: Fleet) -> dict[str, Any]:
     hours = one.seconds * fleet.count / 3600
     known = load.steps > 0
     return {
-        "split": {name: getattr(one.split, name) for name in ("mode", "sampling", "training", "parallel")},
+        "split": {name: getattr(one.split, name) for name in ("mode", "sampling", "scoring", "training", "parallel")},
         "rows": one.rows,
         "phases": one.phases,
         "peak_bytes": one.peak,
