@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.configs import PPOConfig, RewardConfig, SFTConfig
-from tutelage.recipe import stage_function
+from tutelage.verbs import stage_function
 
 COMPARED = {"sft": ["loss"], "reward": ["loss"], "ppo": ["objective/scores", "loss/value_avg"]}
 NONE, ONE = "none", "one command"

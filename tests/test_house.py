@@ -10,7 +10,7 @@ MAY_IMPORT = {
     "algorithms": set(),
     "configs": {"errors"},
     "constitutions": {"errors", "records"},
-    "cluster": {"errors", "configs", "engine", "models", "processes", "recipe", "records", "stages"},
+    "cluster": {"errors", "configs", "engine", "models", "processes", "records", "stages", "verbs"},
     "runs": {"errors", "records"},
     "data": {"errors", "processes", "records", "runs", "solutions", "world"},
     "world": {"constitutions", "errors", "records", "solutions", "configs", "models", "engine", "stages"},

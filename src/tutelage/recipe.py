@@ -4,30 +4,25 @@ A stage's name may stand wherever a checkpoint or a data file is expected (`mode
 by what that stage writes. Torch-free: a recipe can be checked without loading anything.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tutelage.cluster.placement import check_placement, is_placed
+from tutelage.cluster.placement import check_placement
 from tutelage.configs import STAGES, EvalConfig, StageConfig, TrainingConfig, from_mapping
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError, did_you_mean
 from tutelage.named_data import local_data
-from tutelage.runs.rollback import going_on
+from tutelage.verbs import FAMILY, GROUP
 
 TOP_KEYS = ("version", "name", "seed", "model", "data", "out", "cluster", "stages")
-FAMILY = ("dpo", "ipo", "kto", "orpo", "simpo")  # one loop: stages/preference.py
-GROUP = ("rloo", "grpo", "online-dpo")  # one loop: stages/group_policy.py
 AGAINST_REWARD = ("ppo", *GROUP, "rejection")
 POLICIES = ("sft", *AGAINST_REWARD, *FAMILY, "cai")
 FROM_SFT = ("sample", *AGAINST_REWARD, *FAMILY)  # start from the SFT model, if there is one
 FROM_LABELS = ("reward", *FAMILY)
-# Where the module of a stage's function is not called like its verb.
-MODULES = {"eval": "evaluate", **dict.fromkeys(FAMILY, "preference"), **dict.fromkeys(GROUP, "group_policy")}
-MODULES |= {"cai-label": "cai_label", "step-label": "step_label"}
 OUTPUT_FILES = {
     "sample": "completions.jsonl",
     "label": "comparisons.jsonl",
@@ -250,23 +245,3 @@ def _member(one: str, base: str, produced: dict[str, str]) -> str:
 def skips(recipe: Recipe) -> set[str]:
     """Stages that the data makes needless: with comparisons of one's own nothing is sampled for labeling."""
     return set() if recipe.data == "world" else {stage for stage, verb, _ in recipe.stages if verb in OUTPUT_FILES}
-
-
-def placed_function(verb: str, config: StageConfig, cluster: ClusterConfig | None) -> Callable[[Any], dict[str, Any]]:
-    """The function that runs a recipe's stage: on the cluster, if there is one and the stage belongs there."""
-    if cluster is None or not is_placed(config):
-        return stage_function(verb)
-    from tutelage.cluster.trainer import run_placed
-
-    return lambda config: run_placed(verb, config, cluster)
-
-
-def stage_function(verb: str) -> Callable[[Any], dict[str, Any]]:
-    """The function that runs a stage, rollbacks included; torch is loaded here and not before."""
-    from importlib import import_module
-
-    run = import_module(f"tutelage.stages.{MODULES.get(verb, verb)}").run
-    return lambda config: going_on(run, config, lambda broken: replace(broken, resume=True))
-
-
-__all__ = ["EvalConfig", "Recipe", "load_recipe", "read_yaml", "skips", "stage_function"]

@@ -23,10 +23,10 @@ from tutelage.engine.sampling import SamplingParams, row_seed, sample, stream
 from tutelage.engine.sharding import read_state
 from tutelage.judges.cache import Reply
 from tutelage.models import Policy, load_policy, load_scalar, load_step_model
-from tutelage.recipe import stage_function
 from tutelage.records import Completion
 from tutelage.stages import cai, evaluate, label, language_modeling, rerank, sft, step_label
 from tutelage.stages import sample as sampling_stage
+from tutelage.verbs import stage_function
 from tutelage.world import reasoning
 
 PROMPTS = [[2, 50, 60, 1, 3], [2, 51, 61, 62, 63, 64, 1, 3], [2, 51, 61, 62, 63, 64, 70, 1, 3]]

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from tutelage.configs import LabelConfig, PPOConfig, PretrainConfig, RewardConfig, SampleConfig, SFTConfig
-from tutelage.recipe import load_recipe, stage_function
+from tutelage.recipe import load_recipe
 from tutelage.runs import finished
 from tutelage.runs.metrics import registered
 from tutelage.stages.recipe_run import run_recipe
+from tutelage.verbs import stage_function
 
 TIMES = {"seconds", "wall_seconds", "time/rollout", "time/update", "peak_rss_bytes", "created", "command", "out"}
 COMMON = {"seed": 3, "max_length": 96, "dtype": "float32", "learning_rate": 1e-3}

@@ -8,10 +8,10 @@ import pytest
 
 from forked import run_on
 from tutelage.configs import DPOConfig, LabelConfig, PPOConfig, RewardConfig, SampleConfig, SFTConfig, TrainingConfig
-from tutelage.recipe import stage_function
 from tutelage.runs import Interrupted
 from tutelage.stages import label, reward, sample
 from tutelage.stages.session import Session
+from tutelage.verbs import stage_function
 
 STEPS = 20
 COMMON = {"seed": 5, "max_length": 64, "dtype": "float32", "batch_size": 4, "micro_tokens": 256, "learning_rate": 3e-4}

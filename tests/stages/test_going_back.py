@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tutelage.configs import SFTConfig
-from tutelage.recipe import stage_function
 from tutelage.runs.rollback import rollbacks
 from tutelage.stages import sft
+from tutelage.verbs import stage_function
 
 
 def config(nano, out, **changes):

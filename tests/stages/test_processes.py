@@ -13,10 +13,10 @@ from small_stages import make_inputs, rows, stages
 from tutelage.configs import (
     SFTConfig,
 )
-from tutelage.recipe import stage_function
 from tutelage.runs import Interrupted
 from tutelage.stages import sft
 from tutelage.stages.session import Session
+from tutelage.verbs import stage_function
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from tutelage.cli.options import as_yaml, parse, show
 from tutelage.configs import STAGES, TrainingConfig, to_mapping
 from tutelage.named_data import local_data
 from tutelage.processes import is_main
-from tutelage.recipe import stage_function
 from tutelage.runs import check_out
+from tutelage.verbs import stage_function
 
 
 def main(verb: str, arguments: list[str]) -> dict[str, Any] | None:

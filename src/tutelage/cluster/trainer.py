@@ -25,9 +25,9 @@ class Trainer:
 
         from tutelage.cluster import samplers, scorers
         from tutelage.models import resolve
-        from tutelage.recipe import stage_function
         from tutelage.stages.gate import gated_reward_model
         from tutelage.stages.rollout import rollout_params
+        from tutelage.verbs import stage_function
 
         os.chdir(folder)
         model = str(resolve(config.model))

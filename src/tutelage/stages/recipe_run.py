@@ -4,11 +4,13 @@ import datetime
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tutelage import __version__
 from tutelage.algorithms.best_of_n import kl_upper_bound
+from tutelage.cluster.placement import is_placed
 from tutelage.configs import PPOConfig, StageConfig, TrainingConfig, to_mapping
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.engine.distributed import from_main
@@ -17,12 +19,13 @@ from tutelage.errors import UserError
 from tutelage.evaluation.hacking import RunCurve, run_curve, summarize
 from tutelage.evaluation.overoptimization import curve, exploited
 from tutelage.processes import is_main
-from tutelage.recipe import Recipe, placed_function, skips
+from tutelage.recipe import Recipe, skips
 from tutelage.report import write_report
 from tutelage.runs import check_same, finished, write_config, write_json, write_text
 from tutelage.runs.folder import HARMLESS
 from tutelage.runs.lineage import environment
 from tutelage.stages.evaluated import CARRIED
+from tutelage.verbs import stage_function
 
 # What stages count of what they were fed, for the picture of the pipeline.
 FED = ("demonstrations", "completions", "comparisons", "labelers", "episodes")
@@ -87,6 +90,15 @@ def run_stage(
     if is_main():
         write_json(folder / "summary.json", done)
     return done
+
+
+def placed_function(verb: str, config: StageConfig, cluster: ClusterConfig | None) -> Callable[[Any], dict[str, Any]]:
+    """The function that runs a recipe's stage: on the cluster, if there is one and the stage belongs there."""
+    if cluster is None or not is_placed(config):
+        return stage_function(verb)
+    from tutelage.cluster.trainer import run_placed
+
+    return lambda config: run_placed(verb, config, cluster)
 
 
 def _leave_nothing(out: Path, folder: Path) -> None:
