@@ -43,6 +43,7 @@ FIELDS = [
     "instructions",
     "screening",
     "template",
+    "rating",
     "max_tokens",
     "paused",
     "tasks",

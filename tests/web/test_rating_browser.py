@@ -31,6 +31,10 @@ def test_rate_then_rank_begins_with_the_order_by_quality(page, asking):
     assert page.ranking() == "B > A = C > D" and here(page) == "A"
     assert page.status() == "Ordered by quality: B > A = C > D. Now part the ties, or keep them."
     assert page.find(".row .by-quality").text == "equal quality" and not violations(page.driver)
+    page.until(lambda: page.find("#saved").text.startswith("Saved"))
+    page.run("localStorage.clear()")
+    page.open(f"/t/{task}")
+    assert page.find(".row .by-quality").text == "equal quality"  # the draft knows it too
     page.press("d", "1")  # digits rank now
     assert page.ranking() == "D > B > A = C"
     page.press(Keys.ENTER)

@@ -63,6 +63,18 @@ def test_a_swipe_goes_to_the_next_card_and_back(phone):
     assert phone.ranking() == ""
 
 
+def test_who_cannot_see_the_warning_is_told_above_the_bar(phone):
+    for letter in "ABCD":
+        phone.find(f"[data-tab={letter}]").click()
+        phone.find("[data-rank-here]").click()
+    phone.find("[data-tab=A]").click()
+    phone.run("scrollTo(0, 0)")
+    phone.find("#phone-tabs [data-send]").click()
+    assert "was not on screen" in phone.find("#toast").text
+    inside = "const a = document.querySelector('#toast').getBoundingClientRect(), b = document.querySelector('#phone-tabs').getBoundingClientRect(); return a.bottom <= b.top"
+    assert phone.run(inside)
+
+
 def test_up_and_down_a_finger_scrolls(phone):
     longest = "return [...document.querySelectorAll('.card')].find(x => x.querySelector('.text').textContent.length > 99).dataset.letter"
     letter = phone.run(longest)

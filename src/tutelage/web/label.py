@@ -45,6 +45,8 @@ EMPTY: dict[str, Any] = {  # what a form begins with, and of which types
     "labels": [],
     "sensitive": "",
     "piles": {},
+    "prefilled": 0,
+    "tied": [],
 }
 TITLES = {"rank": "Rank", "demonstrate": "Write", "steps": "Steps", "flag": "Sensitive?"}
 

@@ -11,7 +11,7 @@ export class Cards {
     Object.assign(this, { main, drawn, seen: new Set(), visits: [] });
     this.letters = $$(".card", main).map((card) => card.dataset.letter);
     this.here = this.letters[0];
-    $("#cards").classList.add("measured"); // a small screen's hidden cards too
+    $("#cards").classList.add("measured"); // each by itself, a small screen's hidden ones too
     this.long = $$(".card", main).filter((card) => $(".body", card).scrollHeight > 360);
     $("#cards").classList.remove("measured");
     this.long.forEach((card) => card.classList.add("long"));

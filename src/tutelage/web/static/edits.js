@@ -34,7 +34,8 @@ export class Edits {
   }
 
   // What is no edit: the page begins with it, or another version is shown.
-  set(line) {
+  set(line, tied = []) {
+    this.tied = tied;
     try {
       this.groups = parse(line || "", this.letters.join(""));
     } catch {

@@ -84,8 +84,9 @@ form.addEventListener("submit", (event) => {
   for (const field of fields()) field.removeAttribute("aria-invalid");
   if (wrong) {
     wrong.field.setAttribute("aria-invalid", "true");
-    wrong.field.focus();
-    return tell(wrong.why, "red");
+    wrong.field.closest("label").after($("#own-keys-fault"));
+    tell(wrong.why, "red");
+    return wrong.field.focus();
   }
   const pairs = fields().flatMap((field) => [...field.dataset.usual].map((key, i) => [key, keysOf(field.value)[i]]));
   localStorage.setItem(place(), JSON.stringify(Object.fromEntries(pairs.filter(([key, to]) => key !== to))));

@@ -55,6 +55,13 @@ export function toast(text) {
   toastTimer = setTimeout(() => (line.hidden = true), 3500);
 }
 
+// Words that stand at this line already, said once more where the line is not on screen.
+export function heard(line) {
+  const { top, bottom } = line.getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) toast(line.textContent);
+  else announce(line.textContent);
+}
+
 // Sign in over the work: resolves when a new session's token is there.
 let waiting = null;
 export function signIn() {

@@ -7,7 +7,7 @@ import { drag } from "./drag.js";
 import { Edits } from "./edits.js";
 import { Judged } from "./judged.js";
 import { own } from "./keys.js";
-import { $, $$, announce } from "./net.js";
+import { $, $$, announce, heard } from "./net.js";
 import { draw as drawPage } from "./tray.js";
 import { Work } from "./work.js";
 
@@ -34,9 +34,11 @@ export function openRank(main) {
     category: $("#category").value.trim() && $("#category").selectedIndex ? $("#category").value : "",
     note: $("#note").value,
     ...(Object.keys(piles.of).length ? { piles: piles.of } : {}),
+    ...(prefilled ? { prefilled, tied: edits.tied } : {}),
   });
   const show = (payload) => {
-    edits.set(payload.ranking);
+    edits.set(payload.ranking, payload.tied);
+    prefilled = payload.prefilled || 0;
     piles.set(payload.piles);
     flag("rest_below").checked = Boolean(payload.rest_below);
     flag("all_bad").checked = Boolean(payload.all_bad);
@@ -133,7 +135,8 @@ export function openRank(main) {
     const missing = askQuality();
     if (missing.length) {
       work.faults({ ratings: `Rate the quality, 1 to 7, of ${missing.join(", ")}.` });
-      return $(`#card-${missing[0]} .quality`).scrollIntoView({ block: "nearest" });
+      $(`#card-${missing[0]} .quality`).scrollIntoView({ block: "nearest" });
+      return heard($("#fault-ratings"));
     }
     const hidden = cards.unseen();
     if (edits.count && hidden && !warned.has("seen")) {
@@ -155,7 +158,7 @@ export function openRank(main) {
     const line = $("#fault-ranking");
     line.textContent = words;
     line.hidden = false;
-    announce(words);
+    heard(line);
   };
 
   const acts = {
@@ -166,7 +169,9 @@ export function openRank(main) {
     down: () => edits.move(cards.here, 1),
     join: () => edits.tieAbove(cards.here),
     byQuality() {
-      if (edits.prefill(byQuality(letters, judged.ratings))) prefilled++;
+      if (!edits.prefill(byQuality(letters, judged.ratings))) return;
+      prefilled++;
+      work.keep();
     },
     open: () => cards.openAll(),
     prompt() {
