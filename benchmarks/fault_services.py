@@ -159,8 +159,9 @@ class Labelers:
     """Three people who answer item after item; one that was not saved is sent again with its number."""
 
     def __init__(self, url: str):
+        from tutelage.feedback.imports import import_records
         from tutelage.feedback.people import add_person
-        from tutelage.feedback.projects import create_project, import_records
+        from tutelage.feedback.projects import create_project
         from tutelage.feedback.store import Store
         from tutelage.records import Completion, Prompt
 

@@ -21,7 +21,8 @@ import torch
 from tutelage.configs import RewardConfig, SampleConfig
 from tutelage.feedback import Store, people, queue
 from tutelage.feedback.export import export_folder
-from tutelage.feedback.projects import create_project, find_project, import_records, read_samples
+from tutelage.feedback.imports import import_records, read_samples
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.quality import project_weights, read_rankings, soft_labels
 from tutelage.judges.reward import reward_judge
 from tutelage.records import Completion, Prompt

@@ -28,7 +28,8 @@ import numpy as np
 from sqlalchemy import func, select, text
 
 from tutelage.feedback import Store, people
-from tutelage.feedback.projects import create_project, find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.schema import Answer, Task
 from tutelage.records import Completion, Prompt
 

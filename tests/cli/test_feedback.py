@@ -6,8 +6,9 @@ from sqlalchemy import select
 from tutelage.cli.main import main
 from tutelage.data.formats import write_jsonl
 from tutelage.feedback import Store
+from tutelage.feedback.imports import import_records
 from tutelage.feedback.people import add_person
-from tutelage.feedback.projects import create_project, import_records
+from tutelage.feedback.projects import create_project
 from tutelage.feedback.queue import lease_next, submit
 from tutelage.feedback.schema import Audit
 from tutelage.records import Completion, Prompt

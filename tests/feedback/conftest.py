@@ -2,7 +2,8 @@
 
 import pytest
 
-from tutelage.feedback.projects import create_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project
 from tutelage.records import Completion, Prompt
 
 

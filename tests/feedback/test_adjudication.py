@@ -9,7 +9,8 @@ import pytest
 
 from tutelage.feedback import adjudication, people, queue
 from tutelage.feedback.export import export_records, soften
-from tutelage.feedback.projects import create_project, find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.quality import Ranked, accuracies_of, orders, read_rankings, soft_labels
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.reliability import soft_label

@@ -13,7 +13,7 @@ CARDS = [[2], [0, 3], [1]]
 def work():
     prompt = SimpleNamespace(messages=[{"role": "user", "content": "Why?"}])
     task = SimpleNamespace(steps=["one", "two", "three"])
-    return SimpleNamespace(cards=CARDS, letters="ABC", prompt=prompt, task=task)
+    return SimpleNamespace(cards=CARDS, letters="ABC", prompt=prompt, task=task, rating="optional")
 
 
 def test_a_ranking_becomes_ranks_by_completion(work):

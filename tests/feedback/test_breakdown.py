@@ -6,7 +6,8 @@ import pytest
 
 from tutelage.feedback import people, queue
 from tutelage.feedback.breakdown import by_category, categories, over_time
-from tutelage.feedback.projects import create_project, find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.quality import Ranked, compare_all, read_rankings
 from tutelage.feedback.statistics import quality
 from tutelage.records import Completion, Prompt

@@ -12,7 +12,8 @@ from sqlalchemy import create_engine, text
 from tutelage.errors import UserError
 from tutelage.feedback import people, queue
 from tutelage.feedback.copies import backup, restore
-from tutelage.feedback.projects import create_project, find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.schema import Answer, Audit
 from tutelage.feedback.store import Store
 

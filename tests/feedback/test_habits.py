@@ -7,7 +7,8 @@ import pytest
 
 from tutelage.feedback import people, queue
 from tutelage.feedback.habits import contradictions, first_shown, habits, has_circle, longer_preferred
-from tutelage.feedback.projects import create_project, find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.records import Completion, Prompt
 
 

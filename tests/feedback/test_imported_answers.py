@@ -8,7 +8,8 @@ from sqlalchemy import select
 from tutelage.errors import UserError
 from tutelage.feedback import people, queue
 from tutelage.feedback.export import current_answers, export_records
-from tutelage.feedback.projects import create_project, find_project, import_file
+from tutelage.feedback.imports import import_file
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.quality import agreement, read_rankings
 from tutelage.feedback.schema import Answer, Person, Task
 from tutelage.feedback.statistics import quality

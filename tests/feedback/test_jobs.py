@@ -10,9 +10,10 @@ import pytest
 
 from tutelage.errors import UserError
 from tutelage.feedback import jobs, jobs_run, lease, people
+from tutelage.feedback.imports import import_records
 from tutelage.feedback.jobs import Lost
 from tutelage.feedback.lease import Lease
-from tutelage.feedback.projects import find_project, import_records
+from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.schema import Answer, Audit, Completion, Job, Task
 from tutelage.feedback.steps import StepFailed

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from tutelage.feedback import people, queue
-from tutelage.feedback.projects import create_project, find_project, import_gold, import_records
+from tutelage.feedback.imports import import_gold, import_records
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.judges.verdict import ScoringJudge
 from tutelage.records import Comparison, Completion, Prompt
 from tutelage.stages import prioritize

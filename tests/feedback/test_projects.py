@@ -7,7 +7,8 @@ from sqlalchemy import func, select
 from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
 from tutelage.feedback import schema
-from tutelage.feedback.projects import change_project, create_project, find_project, import_file, import_records
+from tutelage.feedback.imports import import_file, import_records
+from tutelage.feedback.projects import change_project, create_project, find_project
 from tutelage.feedback.reading import BadRows
 from tutelage.records import Completion, Prompt
 

@@ -118,8 +118,9 @@ def test_agreement_of_each_labeler_with_the_others():
 
 
 def test_gold_kappa_and_accuracy_by_hand(store, project):
+    from tutelage.feedback.imports import import_gold
     from tutelage.feedback.people import add_person
-    from tutelage.feedback.projects import change_project, find_project, import_gold
+    from tutelage.feedback.projects import change_project, find_project
     from tutelage.feedback.quality import gold_accuracy, gold_kappas
     from tutelage.feedback.queue import lease_next, submit
     from tutelage.records import Comparison

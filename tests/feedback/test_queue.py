@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DatabaseError
 
+from tutelage.feedback.imports import import_gold, import_records
 from tutelage.feedback.people import add_person
-from tutelage.feedback.projects import change_project, find_project, import_gold, import_records
+from tutelage.feedback.projects import change_project, find_project
 from tutelage.feedback.queue import (
     Refused,
     history,

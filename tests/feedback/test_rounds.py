@@ -12,16 +12,10 @@ from tutelage.data.formats import write_jsonl
 from tutelage.data.sources import prompts
 from tutelage.errors import UserError
 from tutelage.feedback import jobs, people, queue, rounds, rounds_run
+from tutelage.feedback.imports import import_gold, import_records
+from tutelage.feedback.intake import Imported, add_tasks, task_row
 from tutelage.feedback.lease import Lease
-from tutelage.feedback.projects import (
-    Imported,
-    add_tasks,
-    create_project,
-    find_project,
-    import_gold,
-    import_records,
-    task_row,
-)
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.round_prompts import chosen_prompts, own_prompts
 from tutelage.feedback.rounds import RoundSettings

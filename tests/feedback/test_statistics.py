@@ -1,7 +1,8 @@
 """The queue's counts and how long it may take yet."""
 
 from tutelage.feedback import people, queue
-from tutelage.feedback.projects import create_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project
 from tutelage.feedback.statistics import progress
 
 DAY = 86_400.0

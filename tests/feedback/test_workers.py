@@ -17,7 +17,8 @@ from sqlalchemy import func, select
 
 from tutelage.errors import UserError
 from tutelage.feedback import people
-from tutelage.feedback.projects import create_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project
 from tutelage.feedback.schema import Answer, Assignment, Task
 from tutelage.feedback.steps import environment
 from tutelage.web.workers import Workers

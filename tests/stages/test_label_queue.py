@@ -7,7 +7,8 @@ import pytest
 from tutelage.configs import LabelConfig
 from tutelage.errors import UserError
 from tutelage.feedback import Store
-from tutelage.feedback.projects import create_project, find_project, import_gold, import_records
+from tutelage.feedback.imports import import_gold, import_records
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.feedback.schema import Answer, Assignment, Person, Task
 from tutelage.feedback.screening import import_screening, results
 from tutelage.judges.cache import Cache, Reply

@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import delete, event
 
 from tutelage.feedback import Store, people
-from tutelage.feedback.projects import find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import set_priorities
 from tutelage.feedback.schema import Assignment, Draft
 from tutelage.records import Completion, Prompt

@@ -5,7 +5,8 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 
-from tutelage.feedback.projects import create_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project
 from tutelage.records import Completion, Prompt
 
 PASSWORD = "a long password"

@@ -3,7 +3,9 @@
 from sqlalchemy import select
 
 from tutelage.feedback import people, queue
-from tutelage.feedback.projects import Imported, add_tasks, create_project, import_records, task_row
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.intake import Imported, add_tasks, task_row
+from tutelage.feedback.projects import create_project
 from tutelage.feedback.schema import Settlement
 from tutelage.records import Completion, Prompt
 

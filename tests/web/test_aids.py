@@ -5,7 +5,8 @@ import time
 import pytest
 from sqlalchemy import select
 
-from tutelage.feedback.projects import find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import set_priorities
 from tutelage.feedback.schema import Answer, Draft
 from tutelage.records import Completion, Prompt

@@ -8,7 +8,8 @@ import time
 from sqlalchemy import select
 
 from tutelage.feedback import passwords, people, queue
-from tutelage.feedback.projects import create_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import create_project
 from tutelage.feedback.ranking import LETTERS, parse_ranking
 from tutelage.feedback.schema import Answer, Draft
 from tutelage.feedback.store import COMMAND_LINE

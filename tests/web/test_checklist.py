@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from tutelage.feedback import Store, people, queue
-from tutelage.feedback.projects import find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import set_priorities
 from tutelage.feedback.schema import Answer
 from tutelage.records import Completion, Prompt

@@ -8,7 +8,8 @@ from tutelage.data.formats import write_jsonl
 from tutelage.data.sources import comparisons, demonstrations
 from tutelage.feedback import people
 from tutelage.feedback.export import export_folder
-from tutelage.feedback.projects import create_project, find_project, import_file, import_records
+from tutelage.feedback.imports import import_file, import_records
+from tutelage.feedback.projects import create_project, find_project
 from tutelage.records import Comparison, Completion, Demonstration
 from tutelage.web import create_app
 

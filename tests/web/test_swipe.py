@@ -2,7 +2,8 @@
 
 import pytest
 
-from tutelage.feedback.projects import find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import set_priorities
 from tutelage.records import Completion, Prompt
 

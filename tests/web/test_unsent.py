@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from sqlalchemy import event, select
 
 from tutelage.feedback import people, queue
-from tutelage.feedback.projects import find_project, import_records
+from tutelage.feedback.imports import import_records
+from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import set_priorities
 from tutelage.feedback.schema import Answer, Draft
 from tutelage.records import Completion, Prompt

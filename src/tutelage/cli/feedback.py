@@ -304,7 +304,8 @@ def new(options: NewOptions) -> dict[str, Any]:
 
 
 def import_(options: ImportOptions) -> dict[str, Any]:
-    from tutelage.feedback.projects import find_project, import_file
+    from tutelage.feedback.imports import import_file
+    from tutelage.feedback.projects import find_project
     from tutelage.feedback.screening import import_screening
 
     if options.gold + options.answers + bool(options.screening) > 1:

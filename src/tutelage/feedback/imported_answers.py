@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session as Db
 
 from tutelage.errors import UserError
 from tutelage.feedback import people
-from tutelage.feedback.projects import MOST, Imported, add_completions, add_prompts, add_tasks, task_row
+from tutelage.feedback.intake import MOST, Imported, add_completions, add_prompts, add_tasks, task_row
 from tutelage.feedback.ranking import CATEGORIES, shown_cards
 from tutelage.feedback.reading import refuse
 from tutelage.feedback.schema import Answer, Assignment, Project, Task

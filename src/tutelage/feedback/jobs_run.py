@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session as Db
 from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
 from tutelage.feedback import figures, jobs, rounds
+from tutelage.feedback.imports import import_records, read_samples
 from tutelage.feedback.jobs import Lost
 from tutelage.feedback.lease import Ending, Lease, patiently, worker_name
-from tutelage.feedback.projects import find_project, import_records, read_samples
+from tutelage.feedback.projects import find_project
 from tutelage.feedback.round_prompts import chosen_prompts
 from tutelage.feedback.rounds_run import do_round, storable
 from tutelage.feedback.steps import StepFailed, run_step

@@ -15,9 +15,10 @@ from tutelage.configs.rounds import PROJECT
 from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
 from tutelage.feedback import jobs
+from tutelage.feedback.imports import import_records, read_samples
 from tutelage.feedback.jobs import Claim, Lost
 from tutelage.feedback.lease import POLL, Lease, patiently, worker_name
-from tutelage.feedback.projects import find_project, import_records, read_samples
+from tutelage.feedback.projects import find_project
 from tutelage.feedback.round_prompts import chosen_prompts
 from tutelage.feedback.rounds import (
     ACTIVE,

@@ -109,7 +109,7 @@ def decide(db: Db, project: Project, person_id: str, by: str, *, admit: bool, sc
 
 def import_screening(db: Db, project: Project, path: Path, part: str = "test") -> Any:
     """Rows with ranks (rank), with `sensitive` (flag), with a prompt alone (write); as examples: rows with ranks."""
-    from tutelage.feedback.projects import Imported, add_completions, add_prompts, add_tasks, task_row
+    from tutelage.feedback.intake import Imported, add_completions, add_prompts, add_tasks, task_row
 
     done, prompts, texts, rows = Imported(where=str(path)), [], [], []
     for number, row in read_rows(path, done.faults):

@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session as Db
 from tutelage.errors import UserError
 from tutelage.feedback.adjudication import causes
 from tutelage.feedback.export import export_folder
-from tutelage.feedback.projects import Imported, change_project, create_project, find_project, import_file
+from tutelage.feedback.imports import import_file
+from tutelage.feedback.intake import Imported
+from tutelage.feedback.projects import change_project, create_project, find_project
 from tutelage.feedback.quality import LEAST, project_weights, read_rankings, soft_labels
 from tutelage.feedback.reading import BadRows
 from tutelage.feedback.schema import RATINGS, Project
