@@ -16,7 +16,7 @@ from tutelage.configs.cluster import ClusterConfig
 from tutelage.engine.packing import pack
 from tutelage.models import load_policy, load_scalar, save_model
 from tutelage.stages import ppo
-from tutelage.stages.rollout import response_indices
+from tutelage.stages.passes import response_indices
 
 CAP = 1.05  # low, so that some weights are cut there
 

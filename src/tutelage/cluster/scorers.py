@@ -19,7 +19,7 @@ from tutelage.engine.sampling import Sample
 from tutelage.models import StepModel, is_step_model, load_policy, load_scalar, load_step_model
 from tutelage.models.checkpoint import load_tokenizer
 from tutelage.records import Prompt
-from tutelage.stages.rollout import Pass, reward_passes
+from tutelage.stages.passes import Pass, reward_passes
 from tutelage.stages.step_scores import process_rewards
 
 

@@ -36,7 +36,8 @@ from tutelage.runs.alarms import on_policy_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.loading import on_policy_models
 from tutelage.stages.on_policy import rollout_metrics, sample_held_out
-from tutelage.stages.rollout import Rollout, check_first_rollout, collect, response_indices
+from tutelage.stages.passes import response_indices
+from tutelage.stages.rollout import Rollout, check_first_rollout, collect
 from tutelage.stages.sample import fitting_prompts
 from tutelage.stages.session import Session
 

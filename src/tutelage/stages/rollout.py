@@ -14,14 +14,15 @@ from tutelage.algorithms.importance import truncated_importance_weights
 from tutelage.algorithms.rewards import terminal_scores
 from tutelage.cluster import samplers
 from tutelage.configs import GroupConfig, PPOConfig
-from tutelage.data.batches import step_seed, token_budget_batches
-from tutelage.data.templates import end_token_id, render_completion, render_prompt
+from tutelage.data.batches import step_seed
+from tutelage.data.templates import end_token_id, render_prompt
 from tutelage.engine import distributed
-from tutelage.engine.packing import Packed, offsets_of, pack, positions_in
+from tutelage.engine.packing import offsets_of
 from tutelage.engine.sampling import Sample, SamplingParams
 from tutelage.engine.sharding import whole
 from tutelage.models import Policy, ScalarModel, StepModel
 from tutelage.records import Prompt
+from tutelage.stages.passes import Pass, passes_of, response_indices, reward_passes
 from tutelage.stages.sample import draw, text_of
 from tutelage.stages.step_scores import process_rewards
 
@@ -68,36 +69,6 @@ class Rollout:
         """Sequences and starts of some episodes, and the indices of their response tokens on the [T] axis."""
         spans = [torch.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in episodes]
         return [self.sequences[i] for i in episodes], [self.starts[i] for i in episodes], torch.cat(spans)
-
-
-def response_indices(sequences: list[list[int]], starts: list[int]) -> tuple[Tensor, Tensor]:
-    """Packed index of each response token [T], and the offsets [N+1] of the responses."""
-    totals = torch.tensor([len(s) for s in sequences])
-    lengths = totals - torch.tensor(starts)
-    offsets = offsets_of(lengths)
-    begin = offsets_of(totals)[:-1] + torch.tensor(starts)
-    return begin.repeat_interleave(lengths) + positions_in(offsets), offsets
-
-
-@dataclass(frozen=True)
-class Pass:
-    """A micro-batch of episodes: what every model reads of it, and where its response tokens are on the [T] axis."""
-
-    episodes: list[int]
-    packed: Packed
-    targets: Tensor  # [M] packed indices of the response tokens
-    where: Tensor  # [M]
-
-
-def passes_of(sequences: list[list[int]], starts: list[int], offsets: Tensor, micro_tokens: int) -> list[Pass]:
-    """All episodes, micro-batch by micro-batch."""
-    found = []
-    for micro in token_budget_batches([len(s) for s in sequences], micro_tokens):
-        some = [sequences[i] for i in micro]
-        targets, _ = response_indices(some, [starts[i] for i in micro])
-        where = torch.cat([torch.arange(int(offsets[i]), int(offsets[i + 1])) for i in micro])
-        found.append(Pass(micro, pack(some, share=True), targets, where))
-    return found
 
 
 @dataclass
@@ -222,16 +193,6 @@ def _begin_frozen(
         return reference_logprobs, score_answers(models.reward, policy, asked, samples, *lengths), step_rewards
 
     return compute
-
-
-def reward_passes(
-    tokenizer: Any, asked: list[Prompt], texts: list[str], max_length: int, micro_tokens: int
-) -> list[tuple[list[int], Packed]]:
-    """Micro-batches of answers for the reward model, rendered anew with its own template and tokenizer."""
-    rendered = [render_completion(tokenizer, p.messages, text) for p, text in zip(asked, texts, strict=True)]
-    sequences = [r.input_ids[-max_length:] for r in rendered]
-    micros = token_budget_batches([len(s) for s in sequences], micro_tokens)
-    return [(micro, pack([sequences[i] for i in micro], share=True)) for micro in micros]
 
 
 @torch.no_grad()
