@@ -14,7 +14,7 @@ from tutelage.evaluation.truth import confidence_in_words, truthfulness
 from tutelage.models import Policy
 from tutelage.records import FLAGS, Prompt, Rating
 from tutelage.stages.capability import Tasks, is_harness, measure_tasks, own_tasks
-from tutelage.stages.harness import check_harness, run_harness
+from tutelage.stages.harness import check_harness, far, run_harness
 
 
 @dataclass
@@ -47,7 +47,9 @@ class Abilities:
             print(f"eval: {name} is a file of outputs: lm-eval left out", file=sys.stderr)
         elif self.harness:
             folder = Path(self.config.out).expanduser() / "lm-eval" / name if self.config.out else None
-            scores = run_harness(spec, self.harness, folder, self.config.dtype, self.config.device)
+            scores = run_harness(
+                spec, self.harness, folder, self.config.dtype, self.config.device, in_chat=bool(far(self.config.models))
+            )
             self._add(name, scores.rates, scores.outcomes)
 
     def say_how_sure(self, name: str, answer: Answer, items: Sequence[Item]) -> None:
@@ -101,5 +103,5 @@ class Abilities:
 def abilities(config: EvalConfig) -> Abilities:
     """What is to be measured; a UserError at once for a task that there is not, or lm-eval where it is not installed."""
     harness = [spec for spec in config.tasks if is_harness(spec)]
-    check_harness(harness)
+    check_harness(harness, config.models)
     return Abilities(config, own_tasks(config), harness)
