@@ -145,6 +145,10 @@ def report() -> dict:
             "gold": 0.2 + 0.2 * i,
             "proxy": -0.5 + i,
             "tokens": 20 + i,
+            "by_prefix": {
+                "pieces": ["An", " answer", " by", f" {s}", ". The mill", " stands", " on it.", ""],
+                "scores": [0.0, 0.1, 0.1, 0.9 + i, 0.9 + i, 0.2, 0.21, -0.5 + i],
+            },
             "facets": {"task": 0.9, "truth": 0.5},
         }
         for i, s in enumerate(STAGES)

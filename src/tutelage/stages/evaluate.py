@@ -31,7 +31,7 @@ from tutelage.models import Policy, load_policy, load_scalar, resolve
 from tutelage.records import Message, Prompt
 from tutelage.runs import Progress, check_folder
 from tutelage.stages.abilities import Abilities, abilities
-from tutelage.stages.evaluated import about, write_evaluation
+from tutelage.stages.evaluated import about, add_prefixes, write_evaluation
 from tutelage.stages.language_modeling import as_document
 from tutelage.stages.probing import items_for, measure
 from tutelage.stages.reference import frozen_logprobs
@@ -103,6 +103,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
         "corpus_loss": {name: sum(nll) / sum(tokens) for name, (nll, tokens) in losses.items()},
         **({"kl": kl} if kl else {}),
     }
+    if reward is not None:
+        add_prefixes(result["samples"], asked[:SHOWN], reward, config.max_length)
     _compare(result, list(models), asked, answers, config)
 
     # 4. Behaviors on prompts made for each, mean length on the common ones, and the loss on text of the corpus.
