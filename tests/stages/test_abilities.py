@@ -18,6 +18,7 @@ from tutelage.stages import capability, evaluate
 from tutelage.stages.capability import measure_tasks, own_tasks
 from tutelage.stages.evaluate import run
 from tutelage.stages.harness import read_scores, run_harness
+from tutelage.world.tasks import USE_CASES
 
 
 def write(path, rows):
@@ -56,6 +57,14 @@ def test_the_worlds_tasks_are_paired_and_the_base_can_do_them(small, tmp_path):
     assert sum(b["questions"] for b in table["bins"]) == table["prompts"] == 12
     assert by["b"]["calibration_error:facts"]["value"] == table["value"]
     assert any(r["behavior"] == "brier:facts" for r in found["changes"])
+    kinds = found["use_cases"]["b"]
+    assert {*kinds} <= set(USE_CASES) - {"chat", "open_qa"} and {*kinds} & {
+        "rewrite",
+        "closed_qa",
+        "summarization",
+        "extract",
+    }
+    assert all(e["ci95"][0] <= e["value"] <= e["ci95"][1] and e["prompts"] for e in kinds.values())
     for name in ("closed_domain_hallucination",):
         assert by["b"][name]["prompts"] == 4
     assert found["rubric"]["gold"]["b"]["likert"]["prompts"] == 8
@@ -311,4 +320,5 @@ def test_with_judges_too_a_checkpoint_does_the_tasks_and_gold_checks_its_stateme
     assert "f has no log-probabilities here: tasks sorting left out" in capsys.readouterr().err
     # A bare word is no statement on most prompts, and made up where the source lacks it.
     closed = found["behaviours"]["f"]["closed_domain_hallucination"]
+    assert found["use_cases"]["f"]["generation"]["value"] == 0
     assert closed["value"] > 0.5 and found["rubric"]["gold"]["f"]["likert"]["prompts"] == 30

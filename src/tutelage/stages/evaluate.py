@@ -144,7 +144,7 @@ def _check_and_rate(
     closed: list[Prompt],
     held: list[dict[str, Any]],
 ) -> None:
-    """In the world: what a model made up, and the judge's form for each of its answers."""
+    """In the world: what a model made up, where it follows instructions, and the judge's form for each of its answers."""
     from tutelage.world import rubric
 
     def texts(rows: list[dict[str, Any]]) -> list[str]:
@@ -152,6 +152,7 @@ def _check_and_rate(
 
     pairs = list(zip(closed, texts(held), strict=True)), list(zip(asked, texts(answers), strict=True))
     more.check_truth(name, *pairs)
+    more.check_instructions(name, [*asked, *closed], _judged([*asked, *closed], [*answers, *held]))
     more.add(name, "right", {p.id: float(rubric.is_right(a["facets"])) for p, a in zip(asked, answers, strict=True)})
     rated = {p.id: [rubric.rating(p, a["text"], a["finish"])] for p, a in zip(asked, answers, strict=True)}
     more.rate("gold", name, rated, rubric.KNOWN)

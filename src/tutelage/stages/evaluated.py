@@ -24,6 +24,7 @@ CARRIED = (
     "kl",
     "calibration",
     "rubric",
+    "use_cases",
     "answers",
     "judge_agreement",
     "cost",

@@ -321,9 +321,10 @@ def rate_one_by_one(
             if rated:
                 more.rate(judge.name, name, rated, counts={"unrated": len(asked) - len(rated)})
         elif judge.name == "gold":
-            from tutelage.world import rubric
+            from tutelage.world import gold, rubric
 
             more.check_truth(name, given, given)
+            more.check_instructions(name, [p for p, _ in given], [gold.behavior(p, a, a.finish) for p, a in given])
             more.rate("gold", name, {p.id: [rubric.rating(p, a, a.finish)] for p, a in given}, rubric.KNOWN)
         elif isinstance(judge, LLMJudge) and config.rubric:
             found, counts = rate_all(judge, [p for p, _ in given], [a for _, a in given])
