@@ -107,6 +107,7 @@ def test_tasks_truth_calibration_and_ratings_are_there(tmp_path):
 
 def test_instructions_followed_by_use_case(tmp_path):
     found = section(page(tmp_path), "behaviors")
+    found = found.replace("\u00a0", " ").replace("\u2060", "")
     assert "<td>closed qa</td><td>40</td><td>10 % (" in found and "use-cases.csv" in found
     assert "PPO, no KL follows instructions least in closed qa, 10 % (" in found and "in generation: add demon" in found
     value = report()

@@ -116,17 +116,22 @@ def use_cases(report: Report) -> str:
         "Share of prompts whose instruction can be checked and is followed, with 95 % intervals: the common prompts "
         "and those with a text, by the use cases of the InstructGPT paper."
     )
-    return figure(
-        "Instructions followed, by use case", sub, [shown], below, _weakest(stages[-1], found[stages[-1]]), wide=True
-    )
+    best = max(stages, key=lambda stage: _followed(found[stage]))
+    return figure("Instructions followed, by use case", sub, [shown], below, _weakest(best, found[best]), wide=True)
+
+
+def _followed(by: dict[str, dict[str, Any]]) -> float:
+    """The share over all use cases together."""
+    return sum(e["value"] * e["prompts"] for e in by.values()) / sum(e["prompts"] for e in by.values())
 
 
 def _share(entry: dict[str, Any] | None) -> str | None:
     if entry is None:
         return None
     low, high = ends(entry)
-    between = f" ({100 * low:.0f}–{100 * high:.0f})" if low is not None and high is not None else ""
-    return percent(entry["value"]) + between
+    joined = f"{100 * low:.0f}\u2060–\u2060{100 * high:.0f}" if low is not None and high is not None else ""
+    # Narrow columns may break between the two and nowhere else.
+    return percent(entry["value"]).replace(" ", "\u00a0") + (f" ({joined})" if joined else "")
 
 
 def _weakest(stage: str, by: dict[str, dict[str, Any]]) -> str:

@@ -14,7 +14,7 @@ NAMED = 2  # rises and falls that are said in words
 LONGEST = 4000  # characters of an answer
 HINT = "The reward model was trained on whole answers: what it says of a beginning is a hint."
 LEGEND = (
-    '<p class="sub rw">Each word is marked by how far the reward went there, from the prompt’s largest step: '
+    '<p class="sub rw">Each piece of an answer is marked by how far the reward went there, from the prompt’s largest step: '
     '<span class="p1">rose</span> <span class="p2">more</span> <span class="p3">most</span>, '
     '<span class="m1">fell</span> <span class="m2">more</span> <span class="m3">most</span> '
     f"(falls are underlined with dots). {HINT}</p>"
