@@ -178,6 +178,7 @@ def _progress(request: Request, one: Comparison) -> dict[str, Any]:
     filling = bench_of(request).fillings.get(one.id)
     counts = one.counts()
     waiting = counts["queued"] + counts["running"] + counts["failed"]
+    waiting += sum(len(one.to_judge(judge)) for judge in one.settings.judges)
     failure = filling.failure if filling else ""
     return {"counts": counts, "running": bool(filling and filling.running), "waiting": waiting, "failure": failure}
 
@@ -187,7 +188,7 @@ def _ratings(one: Comparison) -> dict[str, Any]:
     standings = one.standings()
     low = min((r["ci95"][0] for s in standings.values() for r in s["rows"]), default=900.0)
     high = max((r["ci95"][1] for s in standings.values() for r in s["rows"]), default=1100.0)
-    return {"standings": standings, "scale": (low, max(high, low + 1)), "unrated": one.unrated()}
+    return {"standings": standings, "scale": (low, max(high, low + 1)), "unrated": one.unrated(), "lost": one.lost()}
 
 
 def _row(request: Request, one: Comparison, p: int) -> dict[str, Any]:
