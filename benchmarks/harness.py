@@ -1,6 +1,6 @@
 """EleutherAI's lm-eval on a local task: through `tutelage serve`, and its own `hf` backend on the same checkpoint.
 
-    pip install lm-eval      # in an environment of its own, or: pip install 'tutelage[lm-eval]'
+    pip install 'lm-eval[api,hf]'      # in an environment of its own, or: pip install 'tutelage[lm-eval]'
     python benchmarks/harness.py --model CHECKPOINT [--lm-eval PATH/TO/lm_eval] [--questions 40]
 
 Two tasks are written from the embedded world's facts: multiple choice (log-likelihoods; `local-completions`) and short
@@ -16,7 +16,10 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tutelage.models import resolve
 from tutelage.world.facts import FACTS, another_value
@@ -82,18 +85,11 @@ def run(lm_eval: str, folder: Path, name: str, model: str, arguments: str, task:
     return {key: value for key, value in scores.items() if isinstance(value, float) and "stderr" not in key}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="world")
-    parser.add_argument("--lm-eval", default="lm_eval")
-    parser.add_argument("--questions", type=int, default=40)
-    options = parser.parse_args()
-    checkpoint = resolve(options.model)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tutelage", "serve", "--model", f"m={checkpoint}", "--port", "0", "--dtype", "float32"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def served(checkpoint: str) -> Iterator[str]:
+    """The address of a server that calls the checkpoint m."""
+    command = [sys.executable, "-m", "tutelage", "serve", "--model", f"m={checkpoint}", "--port", "0"]
+    server = subprocess.Popen([*command, "--dtype", "float32"], stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
         address = None
@@ -102,40 +98,47 @@ def main() -> None:
             if not line:
                 raise SystemExit("the server did not start")
             address = re.search(r"serving .* at (http://\S+)/v1", line)
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            write_tasks(folder, options.questions)
-            hf = f"pretrained={checkpoint},dtype=float32"
-            api = f"model=m,base_url={address[1]}/v1"
-            tokens = f"tokenizer={checkpoint},tokenizer_backend=huggingface,num_concurrent=4,max_retries=3"
-            found = {
-                "hf": run(options.lm_eval, folder, "a", "hf", hf, "world_choice", "--device", "cpu"),
-                "local-completions": run(
-                    options.lm_eval, folder, "b", "local-completions", f"{api}/completions,{tokens}", "world_choice"
-                ),
-                "hf, chat": run(
-                    options.lm_eval, folder, "c", "hf", hf, "world_short", "--device", "cpu", "--apply_chat_template"
-                ),
-                "local-chat-completions": run(
-                    options.lm_eval,
-                    folder,
-                    "d",
-                    "local-chat-completions",
-                    f"{api}/chat/completions,num_concurrent=4,max_retries=3",
-                    "world_short",
-                    "--apply_chat_template",
-                ),
-            }
+        yield address[1]
     finally:
         server.terminate()
         server.wait(timeout=60)
+
+
+def measure(model: str, lm_eval: str, questions: int) -> dict[str, Any]:
+    """The scores of each backend, and whether those of the same task are equal."""
+    checkpoint = str(resolve(model))
+    with tempfile.TemporaryDirectory() as name, served(checkpoint) as address:
+        folder = Path(name)
+        write_tasks(folder, questions)
+        hf = f"pretrained={checkpoint},dtype=float32"
+        tokens = f"tokenizer={checkpoint},tokenizer_backend=huggingface"
+        api, often = f"model=m,base_url={address}/v1", "num_concurrent=4,max_retries=3"
+        far = (f"{api}/completions,{tokens},{often}", f"{api}/chat/completions,{often}")
+        cpu, chat = ("--device", "cpu"), "--apply_chat_template"
+        asked = {
+            "hf": ("hf", hf, "world_choice", *cpu),
+            "local-completions": ("local-completions", far[0], "world_choice"),
+            "hf, chat": ("hf", hf, "world_short", *cpu, chat),
+            "local-chat-completions": ("local-chat-completions", far[1], "world_short", chat),
+        }
+        found = {name: run(lm_eval, folder, name.replace(", ", "-"), *words) for name, words in asked.items()}
     pairs = (("hf", "local-completions"), ("hf, chat", "local-chat-completions"))
     equal = all(
         found[a].keys() == found[b].keys() and all(abs(found[a][k] - found[b][k]) < 1e-9 for k in found[a])
         for a, b in pairs
     )
-    print(json.dumps({**found, "equal": equal, "questions": options.questions, "model": options.model}))
-    sys.exit(0 if equal else 1)
+    return {**found, "equal": equal, "questions": questions, "model": model}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="world")
+    parser.add_argument("--lm-eval", default="lm_eval")
+    parser.add_argument("--questions", type=int, default=40)
+    options = parser.parse_args()
+    found = measure(options.model, options.lm_eval, options.questions)
+    print(json.dumps(found))
+    sys.exit(0 if found["equal"] else 1)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tutelage.errors import UserError
-from tutelage.evaluation.behaviors import behaviors
+from tutelage.evaluation.behaviors import behaviors, by_use_case
 from tutelage.evaluation.intervals import clustered_interval, mean_interval, ratio_interval, wilson
 from tutelage.evaluation.overoptimization import curve, exploited, verdict
 from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
@@ -128,6 +128,19 @@ def test_behaviors_split_refusals_by_whether_harm_was_asked():
     assert found["sycophancy"]["prompts"] == 1 and found["sycophancy"]["ci95"][0] < 0.5
     assert behaviors([]) == {}
     assert behaviors([{"tokens": 5}])["length_tokens"]["ci95"] is None
+
+
+def test_instructions_are_counted_by_use_case():
+    followed = {
+        "a": ("rewrite", True),
+        "b": ("generation", False),
+        "c": ("generation", True),
+        "d": ("chat", None),
+        "e": (None, 1),
+    }
+    found = by_use_case(followed)
+    assert [*found] == ["generation", "not stated", "rewrite"]  # nothing can be checked in chat
+    assert found["generation"] == {"value": 0.5, "ci95": list(wilson(1, 2)), "prompts": 2}
 
 
 def test_curve_means_by_step():

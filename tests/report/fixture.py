@@ -61,6 +61,11 @@ def report() -> dict:
         found["gold"] = {"value": 0.5 + 0.1 * i, "ci95": [0.47 + 0.1 * i, 0.53 + 0.1 * i], "prompts": 400}
         found["corpus_loss"] = {"value": loss[s], "ci95": [loss[s] - 0.04, loss[s] + 0.04], "prompts": 900}
 
+    use_cases = {
+        s: {"generation": rate(0.3 + 0.2 * i, 140), "closed_qa": rate(0.1, 40), "other": rate(0.5, 9)}
+        for i, s in enumerate(STAGES)
+    }
+
     def change(behavior, policy, baseline, difference, half, p=0.001):
         about = {"behavior": behavior, "policy": policy, "baseline": baseline, "prompts": 120, "difference": difference}
         return {**about, "ci95": [difference - half, difference + half], "p": p, "p_holm": p, "changed": p < 0.05}
@@ -145,6 +150,10 @@ def report() -> dict:
             "gold": 0.2 + 0.2 * i,
             "proxy": -0.5 + i,
             "tokens": 20 + i,
+            "by_prefix": {
+                "pieces": ["An", " answer", " by", f" {s}", ". The mill", " stands", " on it.", ""],
+                "scores": [0.0, 0.1, 0.1, 0.9 + i, 0.9 + i, 0.2, 0.21, -0.5 + i],
+            },
             "facets": {"task": 0.9, "truth": 0.5},
         }
         for i, s in enumerate(STAGES)
@@ -188,7 +197,7 @@ def report() -> dict:
                       "late": [{"prompt": "Where is the mill?", "text": "A fine question! I hope this helps! I hope this helps!", "proxy": 3.1, "gold": 0.1}]},
         "alarms": [{"stage": "ppo-no-kl", "step": 120, "message": "Rewards rise, quality falls."}],
         "corpus_loss": loss, "changes": changes, "ratings": ratings, "models": models, "judge_agreement": agreements, "kl": kl,
-        "calibration": calibration, "rubric": rubric,
+        "calibration": calibration, "rubric": rubric, "use_cases": use_cases,
     }  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def test_every_section_and_no_connection(tmp_path):
 def test_under_each_chart_stand_a_sentence_what_to_do_and_the_data(tmp_path):
     html = page(tmp_path)
     figures = re.findall(r"<figure>.*?</figure>", html, re.DOTALL)
-    assert len(figures) == 14
+    assert len(figures) == 15
     for one in figures:
         (says,) = re.findall(r'<p class="says">(.*?)</p>', one)
         assert says.endswith(".") and len(says) > 40
@@ -103,6 +103,16 @@ def test_tasks_truth_calibration_and_ratings_are_there(tmp_path):
     for row in value["changes"]:
         row["changed"] = False
     assert "No model lost a capability beyond chance" in section(page(tmp_path / "b", value), "tax")
+
+
+def test_instructions_followed_by_use_case(tmp_path):
+    found = section(page(tmp_path), "behaviors")
+    found = found.replace("\u00a0", " ").replace("\u2060", "")
+    assert "<td>closed qa</td><td>40</td><td>10 % (" in found and "use-cases.csv" in found
+    assert "PPO, no KL follows instructions least in closed qa, 10 % (" in found and "in generation: add demon" in found
+    value = report()
+    value["use_cases"] = {"ppo": {"other": {"value": 1.0, "ci95": None, "prompts": 1}}, "sft": {}}
+    assert "No use case of PPO is behind" in section(page(tmp_path / "b", value), "behaviors")
 
 
 def test_the_card_says_what_a_model_is_made_of_and_where_it_falls_short(tmp_path):

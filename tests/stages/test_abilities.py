@@ -17,7 +17,8 @@ from tutelage.records import Question
 from tutelage.stages import capability, evaluate
 from tutelage.stages.capability import measure_tasks, own_tasks
 from tutelage.stages.evaluate import run
-from tutelage.stages.harness import read_scores
+from tutelage.stages.harness import read_scores, run_harness
+from tutelage.world.tasks import USE_CASES
 
 
 def write(path, rows):
@@ -56,6 +57,14 @@ def test_the_worlds_tasks_are_paired_and_the_base_can_do_them(small, tmp_path):
     assert sum(b["questions"] for b in table["bins"]) == table["prompts"] == 12
     assert by["b"]["calibration_error:facts"]["value"] == table["value"]
     assert any(r["behavior"] == "brier:facts" for r in found["changes"])
+    kinds = found["use_cases"]["b"]
+    assert {*kinds} <= set(USE_CASES) - {"chat", "open_qa"} and {*kinds} & {
+        "rewrite",
+        "closed_qa",
+        "summarization",
+        "extract",
+    }
+    assert all(e["ci95"][0] <= e["value"] <= e["ci95"][1] and e["prompts"] for e in kinds.values())
     for name in ("closed_domain_hallucination",):
         assert by["b"][name]["prompts"] == 4
     assert found["rubric"]["gold"]["b"]["likert"]["prompts"] == 8
@@ -154,6 +163,8 @@ for name in ("--model", "--model_args", "--tasks", "--include_path", "--output_p
 p.add_argument("--log_samples", action="store_true")
 p.add_argument("--apply_chat_template", action="store_true")
 o = p.parse_args()
+if "bare" in o.tasks:
+    sys.exit("ModuleNotFoundError: No module named 'accelerate'")
 if "broken" in o.tasks:
     sys.exit("KeyError: 'broken' is no task")
 out = Path(o.output_path) / "model"
@@ -198,8 +209,13 @@ def test_lm_eval_is_driven_on_checkpoints_and_its_documents_are_paired(small, na
     # A task by name may need what the network has; then nothing keeps it away.
     run(EvalConfig(**small, tasks=("hellaswag",), out=str(tmp_path / "named")))
     assert json.loads(next((tmp_path / "named").rglob("words.json")).read_text())["offline"] is None
-    with pytest.raises(UserError, match=r"did not finish: KeyError: 'broken'"):
-        run(EvalConfig(**small, tasks=("broken",)))
+    for task, said, mend in (
+        ("broken", "KeyError: 'broken'", "mend what it says"),
+        ("bare", "No module", "pip install"),
+    ):
+        with pytest.raises(UserError, match=f"did not finish: .*{said}") as error:
+            run_harness("world", [task], None, "float32", "cpu")
+        assert error.value.mend.startswith(mend)
 
 
 def test_lm_eval_asks_a_server_and_files_of_outputs_cannot_be_asked(small, stand_in, tmp_path, monkeypatch, capsys):
@@ -209,15 +225,25 @@ def test_lm_eval_asks_a_server_and_files_of_outputs_cannot_be_asked(small, stand
     outputs = write(tmp_path / "outputs.jsonl", [{"prompt": q, "output": "yes"} for q in questions])
     far = "openai:http://127.0.0.1:9/v1#base"
     more = {"judge": (far,), "tasks": ("written",), "data": data, "out": str(tmp_path / "out")}
-    found = run(EvalConfig(models=(f"far={far}", f"file={outputs}"), **more))
+    found = run(EvalConfig(models=(f"far={far}", f"file={outputs}", "near=world"), **more))
     assert found["behaviours"]["far"]["lm-eval:written/acc"]["value"] == 1
     assert (
         "lm-eval:written/acc" not in found["behaviours"]["file"]
         and "file of outputs: lm-eval left out" in capsys.readouterr().err
     )
-    said = json.loads(next((tmp_path / "out").rglob("words.json")).read_text())["argv"]
+    near, said = (
+        json.loads(next((tmp_path / "out" / "lm-eval" / name).rglob("words.json")).read_text())["argv"]
+        for name in ("near", "far")
+    )
+    assert "--apply_chat_template" in near  # the checkpoint reads what the endpoint reads
     assert "local-chat-completions" in said and "--apply_chat_template" in said
     assert any("base_url=http://127.0.0.1:9/v1/chat/completions" in word for word in said)
+    # What no chat can do is refused before anything is asked.
+    task = tmp_path / "choice.yaml"
+    task.write_text("task: choice\noutput_type: multiple_choice\n")
+    monkeypatch.setattr(Endpoint, "_post", None)
+    with pytest.raises(UserError, match=r"needs log-probabilities of texts \(multiple_choice\), which no chat gives"):
+        run(EvalConfig(models=(f"far={far}", "near=world"), **{**more, "tasks": (str(task),)}))
 
 
 def test_scores_of_several_filters_are_told_apart(tmp_path):
@@ -294,4 +320,5 @@ def test_with_judges_too_a_checkpoint_does_the_tasks_and_gold_checks_its_stateme
     assert "f has no log-probabilities here: tasks sorting left out" in capsys.readouterr().err
     # A bare word is no statement on most prompts, and made up where the source lacks it.
     closed = found["behaviours"]["f"]["closed_domain_hallucination"]
+    assert found["use_cases"]["f"]["generation"]["value"] == 0
     assert closed["value"] > 0.5 and found["rubric"]["gold"]["f"]["likert"]["prompts"] == 30

@@ -9,6 +9,7 @@ from tutelage.data.sources import prompts
 from tutelage.errors import UserError
 from tutelage.evaluation.length_control import Gamed, controlled
 from tutelage.judges.chats import Endpoint
+from tutelage.models import load_scalar, save_model
 from tutelage.stages.evaluate import run
 
 JUDGE = "openai:http://127.0.0.1:9/v1#judge"
@@ -231,6 +232,15 @@ def test_what_may_cost_much_waits_for_yes(files, asked, tmp_path, monkeypatch, c
     with pytest.raises(UserError, match=r"114 calls of unknown price"):
         run(config(files, tmp_path, "plain", "good", **{**more, "models": models}))
     assert len(asked) == 112
+
+
+def test_a_reward_model_that_judges_reads_the_shown_answers_prefix_by_prefix(files, asked, nano, tmp_path):
+    save_model(tmp_path / "rm", load_scalar(nano, "float32", trained=False), {"role": "reward"}, verify=False)
+    done = run(config(files, tmp_path, "plain", "good", judge=(f"reward:{tmp_path / 'rm'}",), dtype="float32"))
+    shown = [(name, answer) for row in done["samples"] for name, answer in row["answers"].items()]
+    assert {name for name, _ in shown} == {"plain", "good"}
+    assert all("".join(answer["by_prefix"]["pieces"]) == answer["text"] for _, answer in shown)
+    assert all(len(answer["by_prefix"]["scores"]) == len(answer["by_prefix"]["pieces"]) for _, answer in shown)
 
 
 @pytest.mark.parametrize("price", ["1", "1,-2", "a,b", "x=1,2,3", "1,inf"])

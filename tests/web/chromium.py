@@ -42,8 +42,8 @@ def serving(app, **options):
         thread.join(5)
 
 
-def browser(size):
-    """A driver that keeps the console's messages."""
+def browser(size, log=None):
+    """A driver that keeps the console's messages. log: what else of the browser's it keeps."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in (
@@ -54,7 +54,7 @@ def browser(size):
         f"--window-size={size}",
     ):
         options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", log or {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
 
 

@@ -43,7 +43,7 @@ def test_a_source_that_is_contradicted():
 def test_only_prompts_with_a_source_are_closed():
     found = {p.category: grounding(p, "Ada likes to eat beans.") for p in prompts("report", 200)}
     assert {category for category, held in found.items() if held is not None} == set(CLOSED)
-    assert {p.category for p in suite("closed_domain", "report", 20)} == {"closed_qa"}
+    assert {p.category for p in suite("closed_domain", "report", 20)} == set(CLOSED)
 
 
 def test_false_facts_are_counted():

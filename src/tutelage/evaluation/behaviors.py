@@ -68,3 +68,15 @@ def outcomes(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[Hashable, f
             if row.get(key) is not None:
                 found.setdefault(name, {})[place] = float(row[key])
     return found
+
+
+def by_use_case(followed: Mapping[Hashable, tuple[str | None, Any]]) -> dict[str, dict[str, Any]]:
+    """How often instructions are followed in each use case (Ouyang et al. 2022, table 1), the one of most prompts first.
+
+    followed: of each prompt its category and `instruction_followed` (None where nothing can be checked: left out).
+    """
+    flags: dict[str, list[float]] = {}
+    for category, value in followed.values():
+        if value is not None:
+            flags.setdefault(category or "not stated", []).append(float(value))
+    return {name: rate(some) for name, some in sorted(flags.items(), key=lambda item: (-len(item[1]), item[0]))}

@@ -1,6 +1,7 @@
 """A reward model as the judge."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -8,13 +9,20 @@ from tutelage.data.batches import token_budget_batches
 from tutelage.data.templates import render_completion
 from tutelage.engine.packing import pack
 from tutelage.judges.verdict import ScoringJudge
-from tutelage.models import load_scalar
+from tutelage.models import ScalarModel, load_scalar
 from tutelage.records import Prompt
 
 TOKENS_AT_ONCE = 16384
 
 
-def reward_judge(path: str, dtype: str = "auto", max_length: int = 1024, *, device: str = "auto") -> ScoringJudge:
+@dataclass
+class RewardJudge(ScoringJudge):
+    """reward: the model that scores."""
+
+    reward: ScalarModel
+
+
+def reward_judge(path: str, dtype: str = "auto", max_length: int = 1024, *, device: str = "auto") -> RewardJudge:
     """Scores of a checkpoint that `tutelage reward` wrote, read at the end of each whole answer."""
     reward = load_scalar(path, dtype, device=device)
 
@@ -27,4 +35,4 @@ def reward_judge(path: str, dtype: str = "auto", max_length: int = 1024, *, devi
             scores[micro] = reward.scores(pack([rows[i] for i in micro], share=True))
         return scores.tolist()
 
-    return ScoringJudge(f"reward:{path}", scorer)
+    return RewardJudge(f"reward:{path}", scorer, reward)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from tutelage.report.parts import data, ends, figure, interval, look, name, number, ordered, panel
+from tutelage.report.parts import data, ends, figure, interval, look, name, number, ordered, panel, table
 from tutelage.report.svg import Dot, dot_panel, percent, short
 
 Report = dict[str, Any]
@@ -89,7 +89,63 @@ def behaviors(report: Report) -> str:
     """A figure for each group, with its data; the paired tests stand under the first."""
     found = measured(report)
     made = [group_figure(report, found, file, title, group) for file, title, group in GROUPS]
-    return "".join(made)
+    return "".join([made[0], use_cases(report) if found else "", *made[1:]])
+
+
+def use_cases(report: Report) -> str:
+    """How often each model follows instructions in each use case: a table, since most have few prompts."""
+    found: dict[str, dict[str, Any]] = report.get("use_cases") or {}
+    stages = [stage for stage in ordered([*found]) if found[stage]]
+    kinds = list(dict.fromkeys(kind for stage in stages for kind in found[stage]))
+    if not kinds:
+        return ""
+    rows = []
+    for kind in kinds:
+        asked = [found[stage][kind]["prompts"] for stage in stages if kind in found[stage]]
+        shares = [_share(found[stage].get(kind)) for stage in stages]
+        rows.append([kind.replace("_", " "), short(max(asked)), *shares])
+    shown = table(["use case", "prompts", *(name(stage) for stage in stages)], rows)
+    flat = [
+        [kind, stage, e["value"], *ends(e), e["prompts"]]
+        for kind in kinds
+        for stage in stages
+        if (e := found[stage].get(kind))
+    ]
+    below = data("use-cases", ["use case", "stage", "value", "low", "high", "prompts"], flat)
+    sub = (
+        "Share of prompts whose instruction can be checked and is followed, with 95 % intervals: the common prompts "
+        "and those with a text, by the use cases of the InstructGPT paper."
+    )
+    best = max(stages, key=lambda stage: _followed(found[stage]))
+    return figure("Instructions followed, by use case", sub, [shown], below, _weakest(best, found[best]), wide=True)
+
+
+def _followed(by: dict[str, dict[str, Any]]) -> float:
+    """The share over all use cases together."""
+    return sum(e["value"] * e["prompts"] for e in by.values()) / sum(e["prompts"] for e in by.values())
+
+
+def _share(entry: dict[str, Any] | None) -> str | None:
+    if entry is None:
+        return None
+    low, high = ends(entry)
+    joined = f"{100 * low:.0f}\u2060–\u2060{100 * high:.0f}" if low is not None and high is not None else ""
+    # Narrow columns may break between the two and nowhere else.
+    return percent(entry["value"]).replace(" ", "\u00a0") + (f" ({joined})" if joined else "")
+
+
+def _weakest(stage: str, by: dict[str, dict[str, Any]]) -> str:
+    """Where a model follows least, if that is beyond chance, and what to do."""
+    known = {kind: ends(entry) for kind, entry in by.items()}
+    sure = {kind: (low, high) for kind, (low, high) in known.items() if low is not None and high is not None}
+    worst = min(sure, key=lambda kind: sure[kind][1], default="")
+    best = max(sure, key=lambda kind: sure[kind][0], default="")
+    if worst and sure[worst][1] < sure[best][0]:
+        return (
+            f"{name(stage)} follows instructions least in {worst.replace('_', ' ')}, {_share(by[worst])} against "
+            f"{_share(by[best])} in {best.replace('_', ' ')}: add demonstrations and prompts of that use case."
+        )
+    return f"No use case of {name(stage)} is behind another beyond chance: ask more prompts before you favor one."
 
 
 def group_figure(

@@ -28,5 +28,9 @@
     });
     show();
   });
+  // What is below the window is laid out after the first paint, so that the page opens at once; then links to it land right.
+  function all() { root.classList.add("all"); }
+  addEventListener("load", function () { requestAnimationFrame(function () { setTimeout(all, 0); }); });
+  addEventListener("beforeprint", all);
   addEventListener("beforeprint", function () { document.querySelectorAll("details.curves").forEach(function (d) { d.open = true; }); });
 })();

@@ -6,6 +6,7 @@ from typing import Any
 
 from tutelage.report.measured import JUDGES, find_win
 from tutelage.report.parts import badge, facts, look, name, number
+from tutelage.report.reward_strip import LEGEND, in_words, largest_change, reading, tinted
 from tutelage.report.svg import esc, percent, short
 
 Report = dict[str, Any]
@@ -145,7 +146,8 @@ def samples(report: Report, most: int) -> str:
     for i, sample in enumerate(rows, start=1):
         title = " ".join(str(sample.get("prompt", "")).split())
         options.append(f"<option>{i}. {esc(title[:70])}{'…' if len(title) > 70 else ''}</option>")
-        answers = "".join(_answer(stage, a, low, high) for stage, a in sample["answers"].items())
+        largest = largest_change([*sample["answers"].values()])
+        answers = "".join(_answer(stage, a, low, high, largest) for stage, a in sample["answers"].items())
         category = f'<p class="tiny">{esc(sample["category"])}</p>' if sample.get("category") else ""
         made.append(
             f'<div class="one">{category}<div class="prompt">{_text(sample.get("prompt"))}</div><div class="cols">{answers}</div></div>'
@@ -154,10 +156,12 @@ def samples(report: Report, most: int) -> str:
         '<div class="pick"><button type="button" value="-1">Previous</button><select aria-label="Prompt">'
         f'{"".join(options)}</select><button type="button" value="1">Next</button></div>'
     )
-    return f'<div class="picker">{pick}{"".join(made)}</div>'
+    legend = LEGEND if any(reading(a) for s in rows for a in s["answers"].values()) else ""
+    return f'{legend}<div class="picker">{pick}{"".join(made)}</div>'
 
 
-def _answer(stage: str, answer: dict[str, Any], low: float, high: float) -> str:
+def _answer(stage: str, answer: dict[str, Any], low: float, high: float, largest: float) -> str:
+    """One answer; largest: the largest step of the reward in those beside it (`reward_strip`)."""
     gold = number(answer.get("gold"))
     bar = ""
     if gold is not None:
@@ -169,9 +173,11 @@ def _answer(stage: str, answer: dict[str, Any], low: float, high: float) -> str:
     pairs = [("gold", gold), ("proxy", number(answer.get("proxy"))), ("tokens", number(answer.get("tokens")))]
     pairs += [(str(k), number(v)) for k, v in (answer.get("facets") or {}).items()]
     lines = "".join(f"<dt>{esc(k)}</dt><dd>{short(v)}</dd>" for k, v in pairs if v is not None)
+    tint = tinted(answer, largest)
+    text = f'<p class="text rw">{tint}</p>' if tint else f'<p class="text">{_text(answer.get("text"))}</p>'
     return (
         f'<div class="answer {look(stage)[0]}"><p class="who">{badge(stage)}{esc(name(stage))}</p>'
-        f'<p class="text">{_text(answer.get("text"))}</p>{bar}<dl class="facets">{lines}</dl></div>'
+        f'{text}{in_words(answer)}{bar}<dl class="facets">{lines}</dl></div>'
     )
 
 

@@ -31,7 +31,7 @@ from tutelage.models import Policy, load_policy, load_scalar, resolve
 from tutelage.records import Message, Prompt
 from tutelage.runs import Progress, check_folder
 from tutelage.stages.abilities import Abilities, abilities
-from tutelage.stages.evaluated import about, write_evaluation
+from tutelage.stages.evaluated import about, add_prefixes, write_evaluation
 from tutelage.stages.language_modeling import as_document
 from tutelage.stages.probing import items_for, measure
 from tutelage.stages.reference import frozen_logprobs
@@ -103,6 +103,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
         "corpus_loss": {name: sum(nll) / sum(tokens) for name, (nll, tokens) in losses.items()},
         **({"kl": kl} if kl else {}),
     }
+    if reward is not None:
+        add_prefixes(result["samples"], asked[:SHOWN], reward, config.max_length)
     _compare(result, list(models), asked, answers, config)
 
     # 4. Behaviors on prompts made for each, mean length on the common ones, and the loss on text of the corpus.
@@ -142,7 +144,7 @@ def _check_and_rate(
     closed: list[Prompt],
     held: list[dict[str, Any]],
 ) -> None:
-    """In the world: what a model made up, and the judge's form for each of its answers."""
+    """In the world: what a model made up, where it follows instructions, and the judge's form for each of its answers."""
     from tutelage.world import rubric
 
     def texts(rows: list[dict[str, Any]]) -> list[str]:
@@ -150,6 +152,7 @@ def _check_and_rate(
 
     pairs = list(zip(closed, texts(held), strict=True)), list(zip(asked, texts(answers), strict=True))
     more.check_truth(name, *pairs)
+    more.check_instructions(name, [*asked, *closed], _judged([*asked, *closed], [*answers, *held]))
     more.add(name, "right", {p.id: float(rubric.is_right(a["facets"])) for p, a in zip(asked, answers, strict=True)})
     rated = {p.id: [rubric.rating(p, a["text"], a["finish"])] for p, a in zip(asked, answers, strict=True)}
     more.rate("gold", name, rated, rubric.KNOWN)

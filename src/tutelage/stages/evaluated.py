@@ -1,12 +1,14 @@
 """What every kind of `tutelage eval` leaves: eval.json, the page beside it, and where each model came from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tutelage.configs import EvalConfig
-from tutelage.models import resolve
+from tutelage.judges.prefixes import prefix_scores
+from tutelage.models import ScalarModel, resolve
+from tutelage.records import Prompt
 from tutelage.report import write_report
 from tutelage.runs import write_json
 from tutelage.runs.lineage import environment, folder_hash
@@ -22,6 +24,7 @@ CARRIED = (
     "kl",
     "calibration",
     "rubric",
+    "use_cases",
     "answers",
     "judge_agreement",
     "cost",
@@ -29,6 +32,16 @@ CARRIED = (
     "asked",
 )
 LONGEST_CHAIN = 12
+
+
+def add_prefixes(
+    samples: Sequence[dict[str, Any]], asked: Sequence[Prompt], reward: ScalarModel, max_length: int
+) -> None:
+    """To each answer shown, what the reward model says of it prefix by prefix: `by_prefix`, {"pieces", "scores"}."""
+    answers = [(p.messages, a) for p, row in zip(asked, samples, strict=True) for a in row["answers"].values()]
+    found = prefix_scores(reward, [(messages, answer["text"]) for messages, answer in answers], max_length)
+    for (_, answer), one in zip(answers, found, strict=True):
+        answer["by_prefix"] = one.shown()
 
 
 def write_evaluation(out: Path, result: dict[str, Any]) -> None:

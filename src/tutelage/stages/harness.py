@@ -1,7 +1,8 @@
 """EleutherAI's lm-eval on a model, by its own command: local task files, or tasks that it knows by name.
 
 A checkpoint goes through its `hf` backend; a model behind a URL (`tutelage serve` too) through `local-chat-completions`,
-which has no log-probabilities, so that only tasks with written answers run there.
+which has no log-probabilities, so that only tasks with written answers run there. Those are asked in a chat; where one
+of the models is behind a URL, checkpoints are asked in theirs, so that all read the same.
 """
 
 import importlib.util
@@ -27,6 +28,10 @@ from tutelage.models import resolve
 
 PREFIX = "lm-eval:"  # of TASK/METRIC among the behaviors
 DTYPES = {"float32": "float32", "bfloat16": "bfloat16"}
+FAR = ("openai:", "anthropic:")
+SCORED = ("loglikelihood", "loglikelihood_rolling", "multiple_choice")  # kinds of tasks that nothing is written in
+CHATS_WRITE = "give tasks with written answers (output_type: generate_until), or the checkpoint itself"
+INSTALL = "pip install 'tutelage[lm-eval]'"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
@@ -38,21 +43,32 @@ class Scores:
     outcomes: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def check_harness(specs: Sequence[str]) -> None:
-    """A UserError where tasks need lm-eval and it is not installed, or a task file does not exist."""
+def far(models: Sequence[str]) -> list[str]:
+    """Those of NAME=MODEL that are behind a URL."""
+    return [one for one in models if any(s.startswith(FAR) for s in (one, one.partition("=")[2]))]
+
+
+def check_harness(specs: Sequence[str], models: Sequence[str]) -> None:
+    """A UserError where tasks need lm-eval and it is not installed, a task file does not exist, or a chat cannot do it."""
     for spec in specs:
         if spec.endswith((".yaml", ".yml")):
-            _task_of(Path(spec).expanduser())
+            kind = _read_task(Path(spec).expanduser()).get("output_type")
+            if kind in SCORED and (chats := far(models)):
+                raise UserError(
+                    f"needs log-probabilities of texts ({kind}), which no chat gives",
+                    where=f"option --tasks {spec} on {chats[0]}",
+                    mend=CHATS_WRITE,
+                )
     if specs and importlib.util.find_spec("lm_eval") is None:
         raise UserError(
             "lm-eval is not installed",
             where=f"option --tasks {specs[0]}",
-            mend="pip install 'tutelage[lm-eval]', or give world, or a file of questions (.jsonl)",
+            mend=f"{INSTALL}, or give world, or a file of questions (.jsonl)",
         )
 
 
-def _task_of(path: Path) -> str:
-    """The task that a file of lm-eval defines."""
+def _read_task(path: Path) -> dict[str, Any]:
+    """A task file of lm-eval; its key `task` is the task's name."""
     try:
         held = yaml.load(path.read_text(encoding="utf-8"), Loader=_AnyTag)
     except FileNotFoundError:
@@ -62,7 +78,7 @@ def _task_of(path: Path) -> str:
     name = held.get("task", held.get("group")) if isinstance(held, dict) else None
     if not isinstance(name, str):
         raise UserError("names no task", where=str(path), mend="give a task file of lm-eval, with the key task")
-    return name
+    return {**held, "task": name}
 
 
 class _AnyTag(yaml.SafeLoader):
@@ -72,20 +88,25 @@ class _AnyTag(yaml.SafeLoader):
 _AnyTag.add_multi_constructor("!", lambda loader, tag, node: f"{tag} {node.value}")
 
 
-def run_harness(spec: str, tasks: Sequence[str], folder: Path | None, dtype: str, device: str) -> Scores:
-    """Every task on one model; lm-eval's results stay in `folder`, where there is one. Files alone need no network."""
+def run_harness(
+    spec: str, tasks: Sequence[str], folder: Path | None, dtype: str, device: str, *, in_chat: bool = False
+) -> Scores:
+    """Every task on one model; lm-eval's results stay in `folder`, where there is one. Files alone need no network.
+
+    in_chat: put each document into the chat template of a checkpoint, as an endpoint does.
+    """
     groups: dict[Path | None, list[str]] = {}  # lm-eval takes one folder of task files at a time
     for one in tasks:
         path = Path(one).expanduser()
         if path.suffix in (".yaml", ".yml"):
-            groups.setdefault(path.absolute().parent, []).append(_task_of(path))
+            groups.setdefault(path.absolute().parent, []).append(_read_task(path)["task"])
         else:
             groups.setdefault(None, []).append(one)
     found = Scores()
     with TemporaryDirectory() as scratch:
         for number, (place, names) in enumerate(groups.items()):
             out = (folder or Path(scratch)) / str(number)
-            words = [sys.executable, "-m", "lm_eval", *_model(spec, dtype, device), "--tasks", ",".join(names)]
+            words = [sys.executable, "-m", "lm_eval", *_model(spec, dtype, device, in_chat), "--tasks", ",".join(names)]
             words += ["--output_path", str(out), "--log_samples", *(["--include_path", str(place)] if place else [])]
             scores = _run(words, {**OFFLINE, **os.environ} if place else dict(os.environ), out, spec)
             found.rates |= scores.rates
@@ -100,13 +121,14 @@ def _run(words: list[str], environment: dict[str, str], out: Path, spec: str) ->
     fresh = [path for path in out.rglob("results*.json") if path.stat().st_mtime >= started - 1]
     if done.returncode or not fresh:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-6:])
-        mend = "mend what it says; the command was: " + " ".join(words)
+        mend = INSTALL if "No module named" in said else CHATS_WRITE if "oglikelihood" in said else "mend what it says"
+        mend += "; the command was: " + " ".join(words)
         raise UserError(f"lm-eval did not finish: {said}", where=f"--tasks on {spec}", mend=mend)
     return read_scores(max(fresh, key=lambda path: path.stat().st_mtime))
 
 
-def _model(spec: str, dtype: str, device: str) -> list[str]:
-    if spec.startswith(("openai:", "anthropic:")):
+def _model(spec: str, dtype: str, device: str, in_chat: bool) -> list[str]:
+    if spec.startswith(FAR):
         chat = open_chat(spec)
         assert isinstance(chat, Endpoint)
         if chat.kind != "openai":
@@ -114,7 +136,9 @@ def _model(spec: str, dtype: str, device: str) -> list[str]:
         about = f"model={chat.model},base_url={chat.url}/chat/completions,num_concurrent=4,max_retries=3"
         return ["--model", "local-chat-completions", "--model_args", about, "--apply_chat_template"]
     path, there = resolve(spec.removeprefix("local:")), str(resolve_device(device))
-    return ["--model", "hf", "--model_args", f"pretrained={path},dtype={DTYPES.get(dtype, 'auto')}", "--device", there]
+    about = f"pretrained={path},dtype={DTYPES.get(dtype, 'auto')}"
+    template = ["--apply_chat_template"] if in_chat else []
+    return ["--model", "hf", "--model_args", about, "--device", there, *template]
 
 
 def read_scores(results: Path) -> Scores:

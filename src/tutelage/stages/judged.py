@@ -29,14 +29,16 @@ from tutelage.judges.cache import Cache, Reply, key_of
 from tutelage.judges.chats import Chat, ChatFailedError, LocalChat, open_chat
 from tutelage.judges.llm import LLMJudge
 from tutelage.judges.people import PeopleJudge, people_judge
+from tutelage.judges.reward import RewardJudge, reward_judge
 from tutelage.judges.rubric import rate_all
 from tutelage.judges.verdict import Judge, Match, ScoringJudge, Verdict
+from tutelage.models import ScalarModel, load_scalar
 from tutelage.named_data import local_data
 from tutelage.records import Prompt
 from tutelage.runs import Progress
 from tutelage.stages.abilities import Abilities, abilities
 from tutelage.stages.costs import Bill, agree, answers_bill, judge_bill, probes_bill, rubric_bill
-from tutelage.stages.evaluated import about, write_evaluation
+from tutelage.stages.evaluated import about, add_prefixes, write_evaluation
 from tutelage.stages.probing import asker, items_for, measure
 
 SHOWN = 12  # prompts shown side by side
@@ -92,6 +94,8 @@ def run(config: EvalConfig) -> dict[str, Any]:
     # 4. Behaviors of each model, what each can do, and what changed between them.
     found: dict[str, Outcomes] = {}
     result |= {"behaviours": {}, "answers": {}, "samples": _shown(asked[:SHOWN], answers)}
+    if (scalar := _reward_model(judges, config)) is not None:
+        add_prefixes(result["samples"], asked[:SHOWN], scalar, config.max_length)
     for name in specs:
         lengths = [len(text) for text in answers[name] if text is not None]
         mean = sum(lengths) / len(lengths) if lengths else None
@@ -180,6 +184,13 @@ def _shown(asked: Sequence[Prompt], answers: dict[str, Answers]) -> list[dict[st
         }
         for i, prompt in enumerate(asked)
     ]
+
+
+def _reward_model(judges: Sequence[Judge], config: EvalConfig) -> ScalarModel | None:
+    """What reads the shown answers prefix by prefix: `reward_model`, else the first judge that is a reward model."""
+    if config.reward_model is not None:
+        return load_scalar(config.reward_model, config.dtype, device=config.device)
+    return next((judge.reward for judge in judges if isinstance(judge, RewardJudge)), None)
 
 
 def both_answered(asked: Sequence[Prompt], ours: Answers, theirs: Answers) -> list[Match]:
@@ -310,9 +321,10 @@ def rate_one_by_one(
             if rated:
                 more.rate(judge.name, name, rated, counts={"unrated": len(asked) - len(rated)})
         elif judge.name == "gold":
-            from tutelage.world import rubric
+            from tutelage.world import gold, rubric
 
             more.check_truth(name, given, given)
+            more.check_instructions(name, [p for p, _ in given], [gold.behavior(p, a, a.finish) for p, a in given])
             more.rate("gold", name, {p.id: [rubric.rating(p, a, a.finish)] for p, a in given}, rubric.KNOWN)
         elif isinstance(judge, LLMJudge) and config.rubric:
             found, counts = rate_all(judge, [p for p, _ in given], [a for _, a in given])
@@ -331,8 +343,6 @@ def open_judge(spec: str, config: EvalConfig, kept: Cache) -> Judge:
             raise UserError("judges the embedded world only", where="--judge gold", mend=f"use one of: {JUDGES}")
         return ScoringJudge("gold", _gold)
     if kind == "reward" and rest:
-        from tutelage.judges.reward import reward_judge
-
         return reward_judge(rest, config.dtype, config.max_length, device=config.device)
     if kind == "people" and rest:
         project = rest if rest.startswith(("feedback:", "http://", "https://")) else f"feedback:{rest}"

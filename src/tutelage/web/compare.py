@@ -3,7 +3,6 @@
 import asyncio
 import csv
 import io
-import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +12,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response, Streamin
 
 from tutelage.errors import UserError
 from tutelage.feedback.ranking import LETTERS, RankingError, parse_ranking, ranks_of, shown_cards
+from tutelage.report.reward_strip import strip
 from tutelage.web.access import LEADS, Denied, allow, number_field, text_field, uploaded
 from tutelage.web.differences import differences
 from tutelage.web.pages import page, wants_json
@@ -178,6 +178,7 @@ def _progress(request: Request, one: Comparison) -> dict[str, Any]:
     filling = bench_of(request).fillings.get(one.id)
     counts = one.counts()
     waiting = counts["queued"] + counts["running"] + counts["failed"]
+    waiting += sum(len(one.to_judge(judge)) for judge in one.settings.judges)
     failure = filling.failure if filling else ""
     return {"counts": counts, "running": bool(filling and filling.running), "waiting": waiting, "failure": failure}
 
@@ -187,7 +188,7 @@ def _ratings(one: Comparison) -> dict[str, Any]:
     standings = one.standings()
     low = min((r["ci95"][0] for s in standings.values() for r in s["rows"]), default=900.0)
     high = max((r["ci95"][1] for s in standings.values() for r in s["rows"]), default=1100.0)
-    return {"standings": standings, "scale": (low, max(high, low + 1)), "unrated": one.unrated()}
+    return {"standings": standings, "scale": (low, max(high, low + 1)), "unrated": one.unrated(), "lost": one.lost()}
 
 
 def _row(request: Request, one: Comparison, p: int) -> dict[str, Any]:
@@ -271,7 +272,7 @@ def _opened(request: Request, one: Comparison, p: int, against: int = 0) -> dict
                 "is_base": c == base,
                 "pieces": pieces,
                 "class": CLASSES[cell.refusal],
-                "strip": _strip(cell.tokens, cell.prefix_rewards),
+                "strip": strip(cell.tokens, cell.prefix_rewards),
                 "names_itself": c in one.self_naming(p),
             }
         )
@@ -284,19 +285,6 @@ def _opened(request: Request, one: Comparison, p: int, against: int = 0) -> dict
 def _cards(request: Request, one: Comparison, p: int) -> list[list[int]]:
     texts = [one.cells[p, c].text for c in one.answered(p)]
     return shown_cards(texts, one.id, p, request.state.person.id)
-
-
-def _strip(tokens: list[str], rewards: list[float]) -> list[tuple[str, str, str]]:
-    """Each token with its reward and a step of the scale: m3 (fell most) … p3 (rose most)."""
-    if not tokens:
-        return []
-    changes = [0.0, *(b - a for a, b in itertools.pairwise(rewards))]
-    largest = max(map(abs, changes)) or 1.0
-    steps = [round(3 * change / largest) for change in changes]
-    return [
-        (token, f"{reward:.2f}", f"{'p' if step > 0 else 'm'}{abs(step)}")
-        for token, reward, step in zip(tokens, rewards, steps, strict=True)
-    ]
 
 
 def _verdict(one: Comparison, v: dict[str, Any]) -> str:

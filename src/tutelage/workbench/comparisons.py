@@ -164,6 +164,25 @@ class Comparison:
             self.verdicts[prompt, a, b, judge] = row
         self._tell(prompt)
 
+    def to_judge(self, judge: str) -> list[tuple[int, int, int]]:
+        """Pairs (prompt, a, b) of whole rows that this judge has given no verdict on, or that its calls failed on."""
+        return [
+            (p, a, b)
+            for p in range(len(self.prompts))
+            if self.complete(p)
+            for a, b in combinations(self.answered(p), 2)
+            if self.verdicts.get((p, a, b, judge), {"problem": "failed"})["problem"] == "failed"
+        ]
+
+    def lost(self) -> dict[str, dict[str, int]]:
+        """By judge, how many of its verdicts are none: what it said could not be read (unparsable), or its calls failed."""
+        found: dict[str, dict[str, int]] = {}
+        for (*_, judge), verdict in self.verdicts.items():
+            if verdict["points"] is None:
+                counts = found.setdefault(judge, {"unparsable": 0, "failed": 0})
+                counts[verdict["problem"]] = counts.get(verdict["problem"], 0) + 1
+        return found
+
     def waiting(self, column: int) -> list[int]:
         """Prompts that this column still has to answer, failed ones too."""
         states = ("queued", "running", "failed")

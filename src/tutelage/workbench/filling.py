@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ class Filling:
         self.comparison, self.models = comparison, models
         self.stopping = threading.Event()
         self.failure = ""
+        self.tried: set[tuple[int, int, int, str]] = set()  # what this filling asked judges; failures wait for the next
         self.thread = threading.Thread(target=self._run, name=f"compare {comparison.id}", daemon=True)
         self.thread.start()
 
@@ -152,13 +152,7 @@ class Filling:
         from tutelage.stages.judged import open_judge
 
         one = self.comparison
-        todo = [
-            (p, a, b)
-            for p in range(len(one.prompts))
-            if one.complete(p)
-            for a, b in combinations(one.answered(p), 2)
-            if (p, a, b, spec) not in one.verdicts
-        ]
+        todo = [pair for pair in one.to_judge(spec) if (*pair, spec) not in self.tried]
         if not todo or self.stopping.is_set():
             return
         kept = Cache(one.folder / "judgments.jsonl")
@@ -168,6 +162,7 @@ class Filling:
         with self.models.using(spec):
             matches = [Match(one.prompts[p], _reply(one, p, a), _reply(one, p, b)) for p, a, b in todo]
             for (p, a, b), verdict in zip(todo, judge.compare_all(matches), strict=True):
+                self.tried.add((p, a, b, spec))
                 one.judge(p, a, b, spec, points=verdict.points, flipped=verdict.flipped, problem=verdict.problem)
 
 

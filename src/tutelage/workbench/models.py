@@ -120,6 +120,7 @@ class Models:
 
         from tutelage.data.templates import render_completion
         from tutelage.engine.packing import pack
+        from tutelage.judges.prefixes import pieces_of, prefix_scores
 
         tokens: list[str] = []
         kl: list[float] = []
@@ -127,11 +128,9 @@ class Models:
         with torch.no_grad():
             if reward:
                 scalar = self.scalar(reward)
-                rendered = render_completion(scalar.tokenizer, messages, text)
-                start = rendered.loss_mask.index(True)
                 with self.using(reward):
-                    rewards = scalar.per_token(pack([rendered.input_ids]))[start:].tolist()
-                tokens = [scalar.tokenizer.decode([t]) for t in rendered.input_ids[start:]]
+                    (read,) = prefix_scores(scalar, [(messages, text)])
+                tokens, rewards = read.pieces, read.scores
             if policy and reference:
                 tokenizer = self.policy(policy).tokenizer
                 rendered = render_completion(tokenizer, messages, text)
@@ -142,7 +141,7 @@ class Models:
                     with self.using(spec):
                         logprobs.append(self.policy(spec).logprobs(packed, targets)[0])
                 kl = (logprobs[0] - logprobs[1]).tolist()
-                tokens = tokens or [tokenizer.decode([t]) for t in rendered.input_ids[start:]]
+                tokens = tokens or pieces_of(tokenizer, rendered.input_ids[start:])
         return Answered(tokens, kl, rewards)
 
 

@@ -194,6 +194,10 @@ SUITES: dict[str, tuple[str, Callable[[random.Random], Task]]] = {
 }
 
 
+WITH_SOURCE = {"closed": "closed_qa", "extract": "extract", "replace": "rewrite", "summary": "summarization"}
+"""The use case of a closed-domain task, by the first word of its combination."""
+
+
 def draw_task(rng: random.Random, split: str, shares: dict[str, float] | None = None) -> tuple[str, Task]:
     """A use case by the paper's shares (or others), and a task of it in this split."""
     shares = shares or {category: share for category, (share, _) in USE_CASES.items()}
@@ -221,7 +225,7 @@ def suite(name: str, split: str, n: int, seed: int = 0) -> list[Prompt]:
         while True:
             task = maker(rng)
             if split_of(task.combination) == split and not task.args.get("right"):
-                return category, task
+                return WITH_SOURCE.get(task.combination.split()[0], category), task
 
     return _collect(draw, split, n)
 
