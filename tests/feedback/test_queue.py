@@ -273,3 +273,30 @@ def test_people_who_take_at_once_never_share_more_places_than_there_are(store, p
         assert set(db.scalars(select(Task.filled))) == {2}
         assert not db.scalar(select(func.count()).select_from(Answer).where(Answer.extra))
         assert db.scalar(select(func.count()).select_from(Assignment)) == 26
+
+
+@pytest.mark.parametrize("ids", ["one-answer", "answer-{}"])
+def test_answers_of_one_person_that_come_at_once_count_once(store, project, ids):
+    """From several tabs, or one that was sent again before its reply came."""
+    people(store, "ana")
+    for _ in range(3):
+        task, start, failed = take(store, project, "ana"), threading.Barrier(6), []
+
+        def send(number, task=task, start=start, failed=failed):
+            start.wait()
+            try:
+                give(store, task, "ana", f"{task:05}-{ids.format(number)}")
+            except Exception as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=send, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+        with store.read() as db:
+            answers = list(db.scalars(select(Answer).filter_by(task_id=task).order_by(Answer.number)))
+            assert db.get_one(Task, task).filled == 1 and not any(one.extra for one in answers)
+        assert [one.supersedes for one in answers] == [None, *(one.id for one in answers[:-1])]
+        assert len(answers) == (6 if "{}" in ids else 1)

@@ -279,7 +279,9 @@ def submit(
     if work.task.part == "test" and getattr(admission_of(db, work.project.id, person_id), "state", "") != "open":
         raise Refused("Your screening was handed in.")
     db.refresh(work.task, with_for_update=True)  # on PostgreSQL others may count `filled` now
-    before, task = work.answer, work.task
+    before, task = last_answer(db, task_id, person_id), work.task  # not work's: another tab may have answered meanwhile
+    if before is not None and before.id == answer_id:
+        return before
     counted = before is not None and before.kind != "skip" and not before.extra
     extra = kind != "skip" and not counted and not task.is_gold and task.filled >= task.overlap
     answer = Answer(
