@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores
 os.environ["TUTELAGE_STRICT_METRICS"] = "1"  # a metric that is not registered is an error
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background ignores it
 
 
 @pytest.fixture(scope="session")
