@@ -52,7 +52,8 @@ def configs(nano, tmp_path_factory) -> dict[str, TrainingConfig]:
 
 def train(configs: dict[str, TrainingConfig], out: Path, parallel: str) -> None:
     for name, config in configs.items():
-        stage_function(config.verb)(replace(config, out=str(out / name), parallel=parallel))
+        config = replace(config, out=str(out / name), parallel=parallel, activation_checkpointing=parallel == "fsdp")
+        stage_function(config.verb)(config)
 
 
 def same(wanted: Path, found: Path, stage: str) -> None:

@@ -52,7 +52,7 @@ def _rank(sent: Mapping[str, Any], work: Work) -> dict[str, Any]:
     ranked = sum(len(group) for group in groups)
     rest = rest_below and 0 < ranked < len(work.letters)
     if not faults and ranked < 2 and not rest and not all_bad:
-        faults["ranking"] = "Rank two answers or more, or press x if all are bad."
+        faults["ranking"] = "Rank two answers or more, or say that all are bad."
     letters = list(work.letters)
     ratings, flags = sent.get("ratings") or {}, sent.get("flags") or {}
     if work.rating == "none":
