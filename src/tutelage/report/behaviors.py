@@ -114,7 +114,8 @@ def use_cases(report: Report) -> str:
     below = data("use-cases", ["use case", "stage", "value", "low", "high", "prompts"], flat)
     sub = (
         "Share of prompts whose instruction can be checked and is followed, with 95 % intervals: the common prompts "
-        "and those with a text, by the use cases of the InstructGPT paper."
+        "and those with a text, by the use cases of the InstructGPT paper. “Follows the instruction” above may ask one of "
+        "them alone (in the embedded world, writing)."
     )
     best = max(stages, key=lambda stage: _followed(found[stage]))
     return figure("Instructions followed, by use case", sub, [shown], below, _weakest(best, found[best]), wide=True)
