@@ -112,6 +112,11 @@ class Comparison(Record):
     )
     weight: float | None = None  # labeler weight in the reward loss; 1 when absent
 
+    @property
+    def share(self) -> float:
+        """What it counts for: its weight, 1 when absent."""
+        return 1.0 if self.weight is None else self.weight
+
     def filled_ranks(self) -> list[int | None]:
         """The ranks; with `rest_below` what is not ranked shares the last one."""
         if not self.rest_below:

@@ -63,13 +63,17 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float,
 
 
 def clustered_interval(
-    values: ArrayLike, clusters: Sequence[Hashable] | NDArray[Any], level: float = 0.95
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | NDArray[Any],
+    level: float = 0.95,
+    weights: ArrayLike | None = None,
 ) -> tuple[float, float, float]:
     """Mean of values that share clusters (answers to one prompt, votes of one labeler): (mean, low, high).
 
     The sandwich variance of a mean, with the CR1 correction G / (G - 1), and Student's t with G - 1
     degrees of freedom, G the number of clusters. A single cluster has no interval (NaN ends).
-    With one value in each cluster it equals `mean_interval`.
+    With one value in each cluster it equals `mean_interval`. With weights, of which not all may be zero, it is the
+    interval of the weighted mean.
     Source: Cameron & Miller (2015), "A practitioner's guide to cluster-robust inference", equations 11-12.
     """
     array = _finite(values, "values")
@@ -80,16 +84,17 @@ def clustered_interval(
             where="clustered_interval",
             mend="give one label to each value",
         )
-    if array.size == 0:
+    share = np.ones(array.size) if weights is None else _finite(weights, "weights")
+    if share.sum() == 0:
         return float("nan"), float("nan"), float("nan")
     number: dict[Hashable, int] = {}
     index = np.fromiter((number.setdefault(label, len(number)) for label in labels), dtype=np.int64, count=array.size)
-    mean = float(array.mean())
+    mean = float((share * array).sum() / share.sum())
     groups = len(number)
     if groups < 2:
         return mean, float("nan"), float("nan")
-    sums = np.bincount(index, weights=array - mean, minlength=groups)
-    error = float(np.sqrt(groups / (groups - 1) * np.square(sums).sum()) / array.size)
+    sums = np.bincount(index, weights=share * (array - mean), minlength=groups)
+    error = float(np.sqrt(groups / (groups - 1) * np.square(sums).sum()) / share.sum())
     half = float(stats.t.ppf(0.5 + level / 2, groups - 1)) * error
     return mean, mean - half, mean + half
 

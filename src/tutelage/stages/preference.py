@@ -148,8 +148,7 @@ def _from_comparisons(found: list[Comparison], config: PreferenceConfig, tokeniz
         ]
         tied = step_seed(config.seed, "tied", one.id)
         ranks = without_ties(one.ranks, tied) if whole else [rank or 0 for rank in one.ranks]
-        weight = 1.0 if one.weight is None else one.weight
-        examples.append(Example(one.prompt_id, answers, ranks, weight))
+        examples.append(Example(one.prompt_id, answers, ranks, one.share))
     if len(examples) < len(found):
         left_out = len(found) - len(examples)
         print(f"{config.verb}: {left_out} comparisons have ties only and are left out", file=sys.stderr)
@@ -214,11 +213,13 @@ def _backward(
     for micro in rank_batches(lengths, config.micro_tokens):
         some = [batch[i] for i in micro]
         answers, entropy_T = _answers(policy, some, baseline)
-        loss_P = preference_loss(config, answers) * torch.tensor([e.weight for e in some])
+        weights_P = torch.tensor([e.weight for e in some])
+        loss_P = preference_loss(config, answers) * weights_P
         (loss_P.sum() / len(batch)).backward()
         optimizer.collect()
         loss_sum += float(loss_P.detach().sum())
-        _add(totals, {**sums(answers, rewards(config, answers)), "entropy": (float(entropy_T.sum()), len(entropy_T))})
+        found = sums(answers, rewards(config, answers), weights_P)
+        _add(totals, {**found, "entropy": (float(entropy_T.sum()), len(entropy_T))})
     (loss_sum,), parts, totals = summed(loss_sum), gather(totals), Sums()
     for one in parts:
         _add(totals, one)
@@ -247,6 +248,7 @@ def _measure(policy: Policy, held_out: list[Example], config: PreferenceConfig) 
     prompts). Where there are thumbs only: the share of answers whose implicit reward has the thumb's sign."""
     right: list[float] = []
     cluster: list[str] = []
+    weight: list[float] = []
     totals = Sums()
     lengths = [sum(len(r.input_ids) for r in e.answers) for e in held_out]
     for micro in token_budget_batches(lengths, config.micro_tokens):
@@ -259,8 +261,9 @@ def _measure(policy: Policy, held_out: list[Example], config: PreferenceConfig) 
             gaps_M, owner = torch.where(answers.ranks_N == 1, rewards_N, -rewards_N), list(range(len(some)))
         right += torch.heaviside(gaps_M, torch.tensor(0.5)).tolist()
         cluster += [some[i].prompt_id for i in owner]
-        _add(totals, sums(answers, rewards_N))
-    accuracy, low, high = clustered_interval(right, cluster)
+        weight += [some[i].weight for i in owner]
+        _add(totals, sums(answers, rewards_N, torch.tensor([e.weight for e in some])))
+    accuracy, low, high = clustered_interval(right, cluster, weights=weight)
     found: dict[str, Any] = {**means(totals), "rewards/accuracies": accuracy}
     if low == low:  # one prompt alone has no interval
         found |= {"rewards/accuracies_low": low, "rewards/accuracies_high": high}

@@ -18,7 +18,7 @@ from tutelage.algorithms.shapes import sum_by
 from tutelage.algorithms.simpo import simpo_loss
 from tutelage.configs import DPOConfig, IPOConfig, KTOConfig, ORPOConfig, PreferenceConfig, SimPOConfig
 
-Sums = dict[str, tuple[float, int]]  # metric -> (sum, how many)
+Sums = dict[str, tuple[float, float]]  # metric -> (weighted sum, sum of weights)
 
 
 @dataclass
@@ -116,18 +116,27 @@ def rewards(config: PreferenceConfig, answers: Answers) -> Tensor:
 
 
 @torch.no_grad()
-def sums(answers: Answers, rewards_N: Tensor) -> Sums:
-    """What is logged, under TRL's names, as (sum, count) over pairs; of answers that stand alone, over each side."""
-    chosen, rejected = answers.better, answers.worse
+def sums(answers: Answers, rewards_N: Tensor, weights_P: Tensor) -> Sums:
+    """What is logged, under TRL's names, over pairs; of answers that stand alone, over each side.
+
+    weights_P: of the comparisons. A soft label stands in both orders, so without weights each mean would be of both alike.
+    """
+    chosen, rejected, share = answers.better, answers.worse, weights_P[answers.comparison]
+    shares = {"chosen": share, "rejected": share}
     if not len(chosen):
         chosen, rejected = (answers.ranks_N == 1).nonzero()[:, 0], (answers.ranks_N == 2).nonzero()[:, 0]
+        shares = {"chosen": weights_P[chosen], "rejected": weights_P[rejected]}
+
+    def over(values: Tensor, side: str) -> tuple[float, float]:
+        return float((values * shares[side]).sum()), float(shares[side].sum())
+
     found: Sums = {}
     for side, index in (("chosen", chosen), ("rejected", rejected)):
-        found[f"rewards/{side}"] = (float(rewards_N[index].sum()), len(index))
-        found[f"logps/{side}"] = (float(answers.logprobs_N[index].sum()), len(index))
-    found["nll_loss"] = (float(chosen_nll(answers.logprobs_N[chosen], answers.tokens_N[chosen]).sum()), len(chosen))
+        found[f"rewards/{side}"] = over(rewards_N[index], side)
+        found[f"logps/{side}"] = over(answers.logprobs_N[index], side)
+    found["nll_loss"] = over(chosen_nll(answers.logprobs_N[chosen], answers.tokens_N[chosen]), "chosen")
     if len(answers.better):
-        found["rewards/accuracies"] = (float(pair_accuracy(rewards_N, chosen, rejected).sum()), len(chosen))
+        found["rewards/accuracies"] = over(pair_accuracy(rewards_N, chosen, rejected), "chosen")
     return found
 
 

@@ -148,7 +148,7 @@ def _backward(
         scores = model.scores(pack([r.input_ids for i in micro for r in examples[i]], share=True))
         ranks = torch.tensor([rank or 0 for i in micro for rank in batch[i].ranks])
         offsets = offsets_of(torch.tensor([len(batch[i].ranks) for i in micro]))
-        weights = torch.tensor([1.0 if batch[i].weight is None else float(batch[i].weight or 0) for i in micro])
+        weights = torch.tensor([batch[i].share for i in micro])
         loss_P = LOSSES[config.ties](scores, ranks, offsets)
         loss_P = _with_soft_labels(loss_P, scores, offsets, [batch[i].probability for i in micro]) * weights
         (loss_P.sum() / len(batch)).backward()
@@ -158,8 +158,9 @@ def _backward(
         better = (ranks[:, None] > 0) & (ranks[None, :] > 0) & (ranks[:, None] < ranks[None, :])
         number = torch.arange(len(micro)).repeat_interleave(offsets.diff())
         better &= number[:, None] == number[None, :]
-        right += float((detached[:, None] > detached[None, :])[better].sum())
-        pairs += int(better.sum())
+        share = better * weights[number][:, None]
+        right += float(((detached[:, None] > detached[None, :]) * share).sum())
+        pairs += float(share.sum())
         everything += detached.tolist()
 
     run_fitting(rank_batches(lengths, config.micro_tokens), lengths, work, optimizer.drop)
@@ -167,7 +168,7 @@ def _backward(
     everything = joined(everything)
     return {
         "loss": loss_sum / len(batch),
-        "accuracy": right / max(pairs, 1),
+        "accuracy": right / pairs if pairs else 0.0,
         "min_reward": min(everything),
         "mean_reward": sum(everything) / len(everything),
         "max_reward": max(everything),
@@ -205,7 +206,7 @@ def score_groups(
 def _score(model: ScalarModel, held_out: list[Comparison], config: RewardConfig) -> list[Ranking]:
     scores = score_groups(model, [_render(model, c, config.max_length) for c in held_out])
     return [
-        Ranking(c.ranks, found, [len(t) for t in c.completions or []], c.category)
+        Ranking(c.prompt_id, c.ranks, found, [len(t) for t in c.completions or []], c.category, c.share)
         for c, found in zip(held_out, scores, strict=True)
     ]
 
