@@ -19,6 +19,7 @@ from tutelage.data.formats import read_rows
 from tutelage.errors import UserError
 from tutelage.feedback import schema
 from tutelage.feedback.ranking import LETTERS, shown_cards
+from tutelage.feedback.recent import recent
 from tutelage.feedback.schema import Answer, Assignment, Draft, Person, Project, Task
 from tutelage.feedback.screening import admission_of, must_screen, start_screening
 
@@ -344,8 +345,10 @@ def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
     mine = mine.where(Assignment.person_id == person_id, Assignment.state != "leased")
     mine = mine.where(Task.part == ("test" if screened else ""))
     done, done_and_open = db.execute(mine).one()
-    still_open = db.scalar(select(func.count()).select_from(Task).where(Task.project_id == project.id, plain)) or 0
-    return done, done + still_open - done_and_open
+    of_kind = select(func.count()).select_from(Task).where(Task.project_id == project.id, plain)
+    key = ("still open", project.id, "test" if screened else "")
+    still_open = recent(db).of(key, lambda: db.scalar(of_kind) or 0, int)
+    return done, done + max(still_open - done_and_open, 0)
 
 
 def set_priorities(db: Db, project: Project, priorities: dict[str, float]) -> int:

@@ -24,6 +24,7 @@ from tutelage.feedback.quality import (
     weights_of,
 )
 from tutelage.feedback.queue import my_count
+from tutelage.feedback.recent import recent
 from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
 from tutelage.feedback.screening import screening_state
 from tutelage.feedback.shares import Share
@@ -94,25 +95,29 @@ def my_projects(db: Db, person_id: str) -> list[Mine]:
 
 
 def progress(db: Db, project: Project, now: float) -> Progress:
-    tasks = select(func.sum(Task.filled), func.sum(Task.overlap), func.count()).where(
-        Task.project_id == project.id, ~Task.is_gold
-    )
-    filled, needed, items = db.execute(tasks).one()
+    kinds = recent(db).of(("kinds", project.id), lambda: _by_kind(db, project), lambda rows: sum(r[1] for r in rows))
+    items, answers, needed = (sum(row[i] for row in kinds) for i in (1, 2, 3))
     given, live = Assignment.state == "leased", Assignment.expires > now
     states = (and_(given, live), and_(given, ~live), Assignment.state == "skipped")
     counts = select(*[func.count(case((state, 1))) for state in states]).select_from(Assignment).join(Task)
     leased, expired, skipped = tuple(db.execute(counts.where(Task.project_id == project.id, Task.part == "")).one())
-    kinds = select(Task.kind, func.sum(Task.filled)).where(Task.project_id == project.id, ~Task.is_gold)
     return Progress(
-        answers=int(filled or 0),
-        needed=int(needed or 0),
+        answers=answers,
+        needed=needed,
         items=items,
         leased=leased,
         expired=expired,
         skipped=skipped,
-        seconds_left=_seconds_left(db, project, int((needed or 0) - (filled or 0)), now),
-        by_kind={kind: int(count or 0) for kind, count in db.execute(kinds.group_by(Task.kind))},
+        seconds_left=_seconds_left(db, project, needed - answers, now),
+        by_kind={kind: filled for kind, _, filled, _ in kinds},
     )
+
+
+def _by_kind(db: Db, project: Project) -> list[tuple[str, int, int, int]]:
+    """Of each kind of work: items, answers that count, and answers wanted."""
+    sums = select(Task.kind, func.count(), func.sum(Task.filled), func.sum(Task.overlap)).group_by(Task.kind)
+    found = db.execute(sums.where(Task.project_id == project.id, ~Task.is_gold))
+    return [(kind, int(items), int(filled), int(wanted)) for kind, items, filled, wanted in found]
 
 
 def _seconds_left(db: Db, project: Project, left: int, now: float) -> float | None:

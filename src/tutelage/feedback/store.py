@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session as DatabaseSession
 from sqlalchemy.orm import sessionmaker
 
 from tutelage.errors import UserError
+from tutelage.feedback.recent import Recent
 from tutelage.feedback.schema import Audit
 
 BUSY_SECONDS = 10
@@ -31,7 +32,7 @@ class Store:
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        self._sessions = sessionmaker(engine, expire_on_commit=False)
+        self._sessions = sessionmaker(engine, expire_on_commit=False, info={"recent": Recent()})
 
     @classmethod
     def open(cls, where: str | Path, *, create: bool = True) -> "Store":
