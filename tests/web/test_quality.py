@@ -5,9 +5,10 @@ import random
 import pytest
 
 from tutelage.feedback import figures as module
-from tutelage.feedback import jobs, people, queue
+from tutelage.feedback import jobs, jobs_run, people, queue
 from tutelage.feedback.jobs_run import Worker
 from tutelage.feedback.projects import find_project
+from tutelage.feedback.schema import Figures as Stored
 from tutelage.feedback.statistics import quality
 from tutelage.web import quality as page
 from tutelage.web.quality import Figures
@@ -31,6 +32,13 @@ def test_a_page_waits_for_quick_figures_and_not_for_slow_ones(store, asked, monk
     assert [figures.of("round-1")["count"] for _ in range(2)] == [1, 2]  # quick: anew each time
     monkeypatch.setattr(page, "AT_ONCE", 0.0)
     monkeypatch.setattr(page, "SHARE", 0)
+
+    def here(store, words, *_, name):
+        number, found, took = module.work_out(store, words[-1])
+        with store.write() as db:
+            module.keep(db, words[-1], number, found, took)
+
+    monkeypatch.setattr(jobs_run, "run_step", here)
     worker = Worker(store)
     assert [figures.of("round-1")["count"] for _ in range(3)] == [2, 2, 2]  # slow: the last ones, and one job
     with store.read() as db:
@@ -40,6 +48,18 @@ def test_a_page_waits_for_quick_figures_and_not_for_slow_ones(store, asked, monk
     assert worker.once(["quality"])
     with store.read() as db:
         assert len(jobs.listed(db)) == 1  # of jobs that come by themselves the last one is kept
+
+
+def test_a_job_works_figures_out_in_a_process_of_its_own(store, monkeypatch):
+    site.fill(store)
+    monkeypatch.setattr(module, "quality", None)  # not in this one
+    with store.write() as db:
+        jobs.put(db, "quality", "round-1", {})
+    assert Worker(store).once(["quality"])
+    with store.read() as db:
+        [job] = jobs.listed(db)
+        assert (job.state, job.said) == ("done", "")
+        assert db.get_one(Stored, "round-1").found["agreement"]["items"] == 0
 
 
 def test_slow_figures_are_made_so_often_that_they_take_a_small_share_of_the_time(store, asked, monkeypatch):

@@ -409,6 +409,7 @@ ACTIONS: dict[str, tuple[type[StoreOptions], Callable[[Any], dict[str, Any] | No
     "round": (RoundOptions, round_, "samples → labels → training, and again"),
     "jobs": (feedback_jobs.JobsOptions, feedback_jobs.jobs, "what goes on behind the pages; stop, try again"),
     "work": (feedback_jobs.WorkOptions, feedback_jobs.work, "do the jobs of a store, here"),
+    "figures": (feedback_jobs.FiguresOptions, feedback_jobs.figures, "work out what a project's pages tell of quality"),
     "export": (ExportOptions, export, "write the answers as records to train on"),
     "quality": (QualityOptions, quality, "agreement and reliability of the labelers"),
     "invite": (InviteOptions, invite, "a link that makes one account"),

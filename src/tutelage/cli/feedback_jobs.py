@@ -1,11 +1,14 @@
-"""`tutelage feedback jobs` and `work`: the queue of a store, and a process that does what is in it."""
+"""`tutelage feedback jobs`, `work` and `figures`: the queue of a store, and processes that do what is in it."""
 
+import os
 import signal
 from dataclasses import dataclass
 from typing import Any
 
 from tutelage.cli.feedback_store import StoreOptions, note, open_store
 from tutelage.errors import UserError
+
+YIELDING = 10  # how far a process stands back for those beside it
 
 
 @dataclass(kw_only=True)
@@ -27,6 +30,14 @@ class WorkOptions(StoreOptions):
 
     once: bool = False
     """End when nothing is left to do."""
+
+
+@dataclass(kw_only=True)
+class FiguresOptions(StoreOptions):
+    """Work out now the quality figures that a project's pages show. The server does it by itself, this way, in a process
+    that takes only the time that the pages leave."""
+
+    project: str
 
 
 def jobs(options: JobsOptions) -> dict[str, Any]:
@@ -58,6 +69,18 @@ def jobs(options: JobsOptions) -> dict[str, Any]:
 def _told(row: Any, standing: str) -> dict[str, Any]:
     told = {"job": row.id, "project": row.project_id, "kind": row.kind, "state": standing, "attempts": row.attempts}
     return {**told, **({"worker": row.worker} if row.worker else {}), **({"said": row.said} if row.said else {})}
+
+
+def figures(options: FiguresOptions) -> dict[str, Any]:
+    from tutelage.feedback import figures
+
+    if hasattr(os, "nice"):
+        os.nice(YIELDING)
+    store = open_store(options)
+    number, found, took = figures.work_out(store, options.project)
+    with store.write() as db:
+        figures.keep(db, options.project, number, found, took)
+    return {"project": options.project, "up_to_answer": number, "seconds": round(took, 2)}
 
 
 def work(options: WorkOptions) -> dict[str, Any] | None:

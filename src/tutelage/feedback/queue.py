@@ -23,6 +23,9 @@ from tutelage.feedback.recent import recent
 from tutelage.feedback.schema import Answer, Assignment, Draft, Person, Project, Task
 from tutelage.feedback.screening import admission_of, must_screen, start_screening
 
+# A task's row while its places are counted: others may still write what points to it (drafts, leases of their own).
+LOCKED = {"key_share": True}
+
 
 class Refused(Exception):
     """A request about a task that this person may not make."""
@@ -150,7 +153,7 @@ def _next_open(db: Db, project: Project, person_id: str, now: float, besides: Co
         .where(has_room)
         .order_by(Task.behind, Task.id)
         .limit(1)
-        .with_for_update(skip_locked=True, of=Task)
+        .with_for_update(skip_locked=True, of=Task, **LOCKED)
     )
     passed = list(besides)
     while (task := db.scalar(query.where(Task.id.not_in(passed)))) is not None:
@@ -224,7 +227,7 @@ def _renew(db: Db, task: Task, assignment: Assignment, project: Project, now: fl
         if assignment.state == "leased":
             assignment.expires = now + project.lease_seconds
         return "kept"
-    db.refresh(task, with_for_update=True)  # nobody takes a place meanwhile
+    db.refresh(task, with_for_update=LOCKED)  # nobody takes a place meanwhile
     if not task.is_gold and task.filled + _leased_by_others(db, assignment, now) >= task.overlap:
         return "filled"
     assignment.expires = now + project.lease_seconds
@@ -279,7 +282,7 @@ def submit(
         raise Refused(f"This item asks for {work.task.kind}.")
     if work.task.part == "test" and getattr(admission_of(db, work.project.id, person_id), "state", "") != "open":
         raise Refused("Your screening was handed in.")
-    db.refresh(work.task, with_for_update=True)  # on PostgreSQL others may count `filled` now
+    db.refresh(work.task, with_for_update=LOCKED)  # on PostgreSQL others may count `filled` now
     before, task = last_answer(db, task_id, person_id), work.task  # not work's: another tab may have answered meanwhile
     if before is not None and before.id == answer_id:
         return before

@@ -22,7 +22,7 @@ class Recent:
         until, value = self._known.get(key, (0.0, None))
         started = time.monotonic()
         if started < until:
-            return value  # type: ignore[no-any-return]
+            return value
         value = count()
         ended = time.monotonic()
         if size(value) >= MANY:
@@ -32,4 +32,5 @@ class Recent:
 
 def recent(db: Db) -> Recent:
     """That of the store whose session this is."""
-    return db.info["recent"]  # type: ignore[no-any-return]
+    found: Recent = db.info["recent"]
+    return found

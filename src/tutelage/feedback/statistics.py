@@ -96,7 +96,7 @@ def my_projects(db: Db, person_id: str) -> list[Mine]:
 
 def progress(db: Db, project: Project, now: float) -> Progress:
     kinds = recent(db).of(("kinds", project.id), lambda: _by_kind(db, project), lambda rows: sum(r[1] for r in rows))
-    items, answers, needed = (sum(row[i] for row in kinds) for i in (1, 2, 3))
+    items, answers, needed = sum(k[1] for k in kinds), sum(k[2] for k in kinds), sum(k[3] for k in kinds)
     given, live = Assignment.state == "leased", Assignment.expires > now
     states = (and_(given, live), and_(given, ~live), Assignment.state == "skipped")
     counts = select(*[func.count(case((state, 1))) for state in states]).select_from(Assignment).join(Task)

@@ -17,6 +17,7 @@ from tutelage.feedback.recent import Recent
 from tutelage.feedback.schema import Audit
 
 BUSY_SECONDS = 10
+CONNECTIONS = 15  # at most, and kept: a new one costs PostgreSQL a process, and each its prepared statements
 COMMAND_LINE = "command line"  # who acts without an account, where the audit log names a person
 
 
@@ -42,6 +43,8 @@ class Store:
             engine = create_engine(
                 url,
                 connect_args=_connect_args(url),
+                pool_size=CONNECTIONS,
+                max_overflow=0,
                 pool_pre_ping=not url.startswith("sqlite"),
                 hide_parameters=True,  # an error that is logged must not tell what was to be stored
             )

@@ -16,7 +16,6 @@ from tutelage.web.workers import Workers
 from tutelage.workbench.bench import Workbench
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-TURN = 0.0005  # seconds that a thread which computes keeps others waiting; Python's own are ten times that
 
 
 def serve(
@@ -53,8 +52,6 @@ def serve(
 def _answer(
     store: Store, listener: socket.socket, local: bool, workbench: Workbench | None, proxies: Sequence[str]
 ) -> None:
-    # A page waits for its turn after each of its queries while a job resamples in this process.
-    sys.setswitchinterval(TURN)
     app = create_app(store, local=local, workbench=workbench)
     # uvicorn raises the signal again once it has stopped; the jobs must get back into the queue first.
     signal.signal(signal.SIGTERM, lambda *_: None)
