@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session as DatabaseSession
 from sqlalchemy.orm import sessionmaker
 
@@ -17,6 +17,7 @@ from tutelage.feedback.recent import Recent
 from tutelage.feedback.schema import Audit
 
 BUSY_SECONDS = 10
+IDLE_SECONDS = 0.5  # after which a connection is asked whether it is still there
 CONNECTIONS = 15  # at most, and kept: a new one costs PostgreSQL a process, and each its prepared statements
 COMMAND_LINE = "command line"  # who acts without an account, where the audit log names a person
 
@@ -33,7 +34,11 @@ class Store:
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        self._sessions = sessionmaker(engine, expire_on_commit=False, info={"recent": Recent()})
+        info = {"recent": Recent()}
+        # PostgreSQL shows each statement what is committed by then, in a transaction or not: a read does without one.
+        reading = engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reads = sessionmaker(reading, expire_on_commit=False, info=info)
+        self._sessions = sessionmaker(engine, expire_on_commit=False, info=info)
 
     @classmethod
     def open(cls, where: str | Path, *, create: bool = True) -> "Store":
@@ -45,7 +50,6 @@ class Store:
                 connect_args=_connect_args(url),
                 pool_size=CONNECTIONS,
                 max_overflow=0,
-                pool_pre_ping=not url.startswith("sqlite"),
                 hide_parameters=True,  # an error that is logged must not tell what was to be stored
             )
         except ImportError as error:
@@ -57,6 +61,10 @@ class Store:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _set_up_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
+        else:
+            event.listen(engine, "connect", _set_up_postgresql)
+            event.listen(engine, "checkin", _note_use)
+            event.listen(engine, "checkout", _ask_whether_alive)
         try:
             _migrate(engine)
         except DatabaseError as error:
@@ -67,7 +75,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[DatabaseSession]:
-        with _naming_failures(), self._sessions() as db:
+        with _naming_failures(), self._reads() as db:
             db.connection(execution_options={"reading": True})
             yield db
 
@@ -128,6 +136,27 @@ def _begin_sqlite(connection: Any) -> None:
     # A transaction that reads first and writes later could fail halfway: writers take the lock at the start.
     reading = connection.get_execution_options().get("reading")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _set_up_postgresql(connection: Any, _: Any) -> None:
+    """A plan that was made while a table was small would read all of it long after it has grown."""
+    connection.execute("SET plan_cache_mode = force_custom_plan")
+    connection.commit()
+
+
+def _note_use(_: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ask_whether_alive(connection: Any, record: Any, _: Any) -> None:
+    """A connection that lay idle may have been cut, by a restart or a firewall: the pool then opens another one."""
+    if time.monotonic() - record.info.get("used", time.monotonic()) < IDLE_SECONDS:
+        return
+    try:
+        connection.execute("")
+        connection.rollback()
+    except connection.OperationalError as error:
+        raise InvalidatePoolError from error  # the others are no better
 
 
 def known_revisions() -> set[str]:

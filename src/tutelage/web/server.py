@@ -1,5 +1,6 @@
 """Listens and serves the pages until Ctrl-C."""
 
+import gc
 import signal
 import socket
 import sys
@@ -53,6 +54,8 @@ def _answer(
     store: Store, listener: socket.socket, local: bool, workbench: Workbench | None, proxies: Sequence[str]
 ) -> None:
     app = create_app(store, local=local, workbench=workbench)
+    gc.collect()
+    gc.freeze()  # what is there for good is not looked through again and again, while all pages wait
     # uvicorn raises the signal again once it has stopped; the jobs must get back into the queue first.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with working(store):
