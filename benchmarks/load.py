@@ -68,7 +68,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.where, self.count, self.process = where, workers, None
-        self.peak = 0.0
+        self.peak = self.together = 0.0
 
     async def start(self) -> None:
         words = [sys.executable, "-m", "tutelage", "feedback", "serve", "--accounts", "--port", str(self.port)]
@@ -98,11 +98,18 @@ class Server:
             peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
             total += int(peak.split()[1]) / 1024
         self.peak = max(self.peak, total)
+        self.together = max(self.together, sum(map(_share, (self.process.pid, *self.workers()))))
 
     def kill(self) -> None:
         self.measure()
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+
+def _share(pid: int) -> float:
+    """A process' memory now in MiB, of pages that several share its part."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
 
 
 class Load:
@@ -193,6 +200,7 @@ async def run(options: argparse.Namespace, where: str, sessions: list[tuple[str,
         "cut_off_by_kills": load.broken,
         "kills": kills,
         "server_peak_mib": round(server.peak),
+        "server_mib_shared_once": round(server.together),
         "acknowledged": load.acknowledged,
     }
 
