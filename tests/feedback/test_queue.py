@@ -14,11 +14,13 @@ from tutelage.feedback.queue import (
     lease_next,
     renew,
     save_draft,
+    set_overlap,
     set_priorities,
     submit,
     work_on,
 )
-from tutelage.feedback.schema import Answer, Assignment, Task
+from tutelage.feedback.schema import Answer, Assignment, Person, Task
+from tutelage.feedback.thumbs import feedback_project, give_feedback
 from tutelage.records import Comparison
 
 RANKS = {"ranks": [1, 2, 3, 4]}
@@ -52,6 +54,24 @@ def test_overlap_answers_and_no_item_twice_to_one_person(store, project):
     with store.read() as db:
         assert set(db.scalars(select(Task.filled))) == {2}
         assert not any(db.scalars(select(Task.open)))
+
+
+def test_more_people_may_answer_the_items_that_are_there(store, project):
+    people(store, "ana", "ben", "eve")
+    for person in ("ana", "ben"):
+        while (task := take(store, project, person)) is not None:
+            give(store, task, person, f"{person}-answer-{task}")
+    with store.write() as db:
+        eve = db.get_one(Person, "eve")
+        give_feedback(db, eve.id, [{"role": "user", "content": "Hm?"}], "So.", thumb=True, id="thumb-of-eve")
+        found = find_project(db, project)
+        assert set_overlap(db, found, 3) == 3 and set_overlap(db, found, 3) == 0
+        assert set_overlap(db, feedback_project(db), 3) == 0  # nobody is asked about a chat
+    assert take(store, project, "eve") is not None and take(store, project, "ana") is None
+    with store.write() as db:
+        set_overlap(db, find_project(db, project), 1)
+    people(store, "uma")
+    assert take(store, project, "uma") is None
 
 
 def test_a_lease_holds_a_place_until_it_ends(store, project):

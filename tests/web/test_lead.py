@@ -78,6 +78,17 @@ def test_an_import_tells_every_bad_row(signed_in, filled):
     assert many.count("<li>") == 1000 and "And 500 more." in many
 
 
+def test_overlap_of_the_items_that_are_there(signed_in, filled):
+    lead = signed_in["lead"]
+    same = {"gold_every": "0", "lease_minutes": "30"}
+    lead.form("/projects/proofs/settings", overlap="2", **same)
+    page = lead.get("/projects/proofs").text
+    assert "of 1 answers" in page and "those that are there too" in page and "also each of the 1 items" in page
+    lead.form("/projects/proofs/settings", overlap="2", overlap_all="1", **same)
+    page = lead.get("/projects/proofs").text
+    assert "of 2 answers" in page and "Give them time" in page
+
+
 @on_both
 def test_answers_that_were_given_elsewhere_are_taken_in(signed_in, filled):
     lead = signed_in["lead"]

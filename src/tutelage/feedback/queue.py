@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, select, update
+from sqlalchemy import and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session as Db
 from sqlalchemy.orm import aliased
 
@@ -346,6 +346,14 @@ def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
     done, done_and_open = db.execute(mine).one()
     still_open = db.scalar(select(func.count()).select_from(Task).where(Task.project_id == project.id, plain)) or 0
     return done, done + still_open - done_and_open
+
+
+def set_overlap(db: Db, project: Project, overlap: int) -> int:
+    """Let so many people answer each item that is there, too: finished ones open again, or close. How many changed."""
+    asked = or_(Task.filled == 0, exists().where(Assignment.task_id == Task.id))  # not what was said in a chat
+    items = (Task.project_id == project.id, Task.is_gold.is_(False), Task.overlap != overlap, asked)
+    changed = update(Task).where(*items).values(overlap=overlap, open=Task.filled < overlap)
+    return db.execute(changed, execution_options={"synchronize_session": False}).rowcount  # type: ignore[attr-defined]
 
 
 def set_priorities(db: Db, project: Project, priorities: dict[str, float]) -> int:
