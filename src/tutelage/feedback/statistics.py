@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session as Db
-from sqlalchemy.orm import aliased
 
 from tutelage.feedback.breakdown import by_category, categories, over_time
 from tutelage.feedback.export import current_answers
@@ -40,7 +39,7 @@ class Mine:
     answered: int
     left: int
     seconds: float | None
-    total: float  # active seconds, idle ones left out
+    total: float  # active seconds of all work here, idle ones left out
     screening: str  # "", or how far this person is with it
 
 
@@ -64,7 +63,8 @@ class Progress:
 class Labeler:
     """One person in a project. Every share comes with its interval and the numbers behind it.
 
-    seconds, total: the median item and all of them, in active seconds (input within two minutes, page in sight).
+    seconds, total: the median item, and all work in the project (gold items, skips, corrections and screening too), in
+    active seconds (input within two minutes, page in sight).
     """
 
     name: str
@@ -81,16 +81,43 @@ class Labeler:
 
 def my_projects(db: Db, person_id: str) -> list[Mine]:
     rows = []
-    later = aliased(Answer)
     for project in db.scalars(select(Project).order_by(Project.created)):
         done, total = my_count(db, project, person_id)
-        superseded = exists().where(later.supersedes == Answer.id)
-        mine = select(Answer.seconds).where(Answer.project_id == project.id, Answer.person_id == person_id)
-        found = db.scalars(mine.where(Answer.kind != "skip", ~superseded))
-        times = [seconds for seconds in found if seconds is not None]
+        times = spent(db, project, person_id).get(person_id, Spent())
         state = screening_state(db, project, person_id)
-        rows.append(Mine(project, done, total - done, median(times) if times else None, sum(times), state))
+        rows.append(Mine(project, done, total - done, times.median, times.total, state))
     return rows
+
+
+@dataclass
+class Spent:
+    """Active seconds of one person: of each item that was answered, with its corrections; and of everything."""
+
+    items: dict[int, float] = field(default_factory=dict)
+    total: float = 0.0
+
+    @property
+    def median(self) -> float | None:
+        return median(self.items.values()) if self.items else None
+
+
+def spent(db: Db, project: Project, person_id: str | None = None) -> dict[str, Spent]:
+    """By person. What a correction took is added to its item; a skip, a gold item and the screening are work too."""
+    query = select(Answer.person_id, Answer.task_id, Answer.kind, Answer.seconds, Task.part)
+    query = query.join(Task, Task.id == Answer.task_id).where(Answer.project_id == project.id)
+    if person_id is not None:
+        query = query.where(Answer.person_id == person_id)
+    found: dict[str, Spent] = defaultdict(Spent)
+    skipped: dict[tuple[str, int], bool] = {}
+    for person, task, kind, seconds, part in db.execute(query.order_by(Answer.number)):
+        one = found[person]
+        one.total += seconds or 0.0
+        skipped[person, task] = kind == "skip"  # the last answer says it
+        if seconds is not None and not part:
+            one.items[task] = one.items.get(task, 0.0) + seconds
+    for person, one in found.items():
+        one.items = {task: seconds for task, seconds in one.items.items() if not skipped[person, task]}
+    return found
 
 
 def progress(db: Db, project: Project, now: float) -> Progress:
@@ -128,7 +155,6 @@ def labelers(
     db: Db, project: Project, rankings: list[Ranked], compared: list[Compared], known: dict[str, Habits]
 ) -> list[Labeler]:
     """People who answered in this project, by name. known: habits by id."""
-    times: dict[str, list[float]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     skips: dict[str, int] = defaultdict(int)
     for answer, _ in current_answers(db, project):
@@ -136,11 +162,10 @@ def labelers(
             skips[answer.person_id] += 1
             continue
         counts[answer.person_id] += 1
-        if answer.seconds is not None:
-            times[answer.person_id].append(answer.seconds)
+    times = spent(db, project)
     agreed, gold, weights = labeler_agreement(compared), gold_accuracy(db, project), weights_of(rankings)
     names = {person.id: person.name for person in db.scalars(select(Person))}
-    medians = {name: median(values) for name, values in times.items() if values}
+    medians = {name: value for name, one in times.items() if (value := one.median) is not None}
     rows = []
     for person_id in sorted(counts.keys() | skips.keys(), key=lambda p: names[p].lower()):
         others = [value for name, value in medians.items() if name != person_id]
@@ -154,7 +179,7 @@ def labelers(
                 answers=counts[person_id],
                 skips=skips[person_id],
                 seconds=own,
-                total=sum(times[person_id]),
+                total=times[person_id].total,
                 agreement=agreed.get(person_id),
                 gold=gold.get(person_id),
                 weight=weights.get(person_id),
