@@ -1,5 +1,6 @@
 """Numbers about the work: how much is left, how long it takes, who does it. Medians over active seconds."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import median
@@ -18,8 +19,11 @@ from tutelage.feedback.quality import (
     agreement,
     compare_all,
     gold_accuracy,
+    kendall_tau,
     labeler_agreement,
+    labeler_figures,
     read_rankings,
+    shared_parts,
     weights_of,
 )
 from tutelage.feedback.queue import my_count
@@ -77,6 +81,7 @@ class Labeler:
     weight: float | None
     habits: Habits
     remark: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)  # agreement with others beyond chance, and intervals
 
 
 def my_projects(db: Db, person_id: str) -> list[Mine]:
@@ -163,6 +168,7 @@ def labelers(
             continue
         counts[answer.person_id] += 1
     times = spent(db, project)
+    beside = labeler_figures(rankings)
     agreed, gold, weights = labeler_agreement(compared), gold_accuracy(db, project), weights_of(rankings)
     names = {person.id: person.name for person in db.scalars(select(Person))}
     medians = {name: value for name, one in times.items() if (value := one.median) is not None}
@@ -184,6 +190,7 @@ def labelers(
                 gold=gold.get(person_id),
                 weight=weights.get(person_id),
                 habits=own_habits,
+                figures=beside.get(person_id, {}),
                 remark=", ".join(remarks),
             )
         )
@@ -197,9 +204,9 @@ def lowest_agreement(rankings: list[Ranked], most: int = 50) -> list[dict[str, A
         items[one.item].append(one)
     scored = []
     for item, group in items.items():
-        found = agreement(group, samples=0) if len(group) > 1 else None
-        if found and found["kendall_tau"] is not None:
-            scored.append({"item": item, "tau": found["kendall_tau"], "labelers": len(group)})
+        tau = kendall_tau([[one.ranks for one in group]])
+        if not math.isnan(tau):
+            scored.append({"item": item, "tau": round(tau, 4), "labelers": len(group)})
     return sorted(scored, key=lambda row: row["tau"])[:most]
 
 
@@ -213,10 +220,11 @@ def quality(db: Db, project: Project) -> dict[str, Any]:
     rankings = read_rankings(db, project)
     compared = compare_all(rankings)
     everybody, people = habits(db, project)
-    unit, periods = over_time(compared)
+    shared = shared_parts(rankings)
+    unit, periods = over_time(compared, shared)
     return {
         "agreement": agreement(rankings),
-        "categories": by_category(compared, categories(db, project, rankings)),
+        "categories": by_category(compared, categories(db, project, rankings), shared),
         "period": unit,
         "periods": periods,
         "habits": everybody,
