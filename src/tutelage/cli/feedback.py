@@ -26,7 +26,7 @@ class NewOptions(StoreOptions):
     overlap: int = 1
     """Answers an item, each by another person."""
     gold_every: int = 0
-    """Mix in a gold item after so many others; 0 is none."""
+    """Mix in a gold item with so many others; 0 is none."""
     instructions: str = ""
     """A text file that labelers see beside each item."""
 
@@ -237,6 +237,7 @@ def quality(options: QualityOptions) -> dict[str, Any]:
     from tutelage.feedback.habits import habits
     from tutelage.feedback.projects import find_project
     from tutelage.feedback.quality import agreement, compare_all, gold_kappas, read_rankings, shared_parts
+    from tutelage.feedback.step_agreement import step_agreement
 
     with open_store(options).read() as db:
         project = find_project(db, options.project)
@@ -251,6 +252,7 @@ def quality(options: QualityOptions) -> dict[str, Any]:
                 row.to_json("category") for row in by_category(compared, categories(db, project, rankings), shared)
             ],
             f"by_{unit}": [row.to_json(unit) for row in periods],
+            "steps": step_agreement(db, project),
             "habits": everybody.to_json(),
         }
         people = _people(db, project, rankings, compared, gold_kappas(db, project))

@@ -93,11 +93,11 @@ def fleiss_kappa(counts: np.ndarray) -> float:
 
     With the same number of ratings on each item it is the published formula.
     """
-    agreed, counts = _agreed(counts)
+    agreed, counts = rows_agreed(counts)
     return beyond_chance(agreed.mean(), counts.sum(axis=0)) if len(counts) else float("nan")
 
 
-def _agreed(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rows_agreed(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The share of pairs of ratings alike, for each row of counts [items, classes] with two or more; and these rows."""
     counts = counts[counts.sum(axis=1) > 1]
     raters = counts.sum(axis=1)
@@ -209,7 +209,7 @@ def parts_of(items: Mapping[int, Sequence[Group]]) -> Parts:
     values, count = max(every, default=1), len(items)
     shares = [pair_agreement(groups) for groups in items.values()]
     taus = [[tau for group in groups for tau in pair_taus(group)] for groups in items.values()]
-    said = [_agreed(pair_counts(groups)) for groups in items.values()]
+    said = [rows_agreed(pair_counts(groups)) for groups in items.values()]
     found = [
         sum((coincidences(one, values) for one in groups), np.zeros((values, values))) for groups in items.values()
     ]

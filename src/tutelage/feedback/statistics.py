@@ -30,6 +30,7 @@ from tutelage.feedback.queue import my_count
 from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
 from tutelage.feedback.screening import screening_state
 from tutelage.feedback.shares import Share
+from tutelage.feedback.step_agreement import step_agreement
 
 WEEK, PACE = 7 * 86_400.0, 500
 FAST = 0.33  # a median under this share of the others' is worth a look
@@ -230,4 +231,5 @@ def quality(db: Db, project: Project) -> dict[str, Any]:
         "habits": everybody,
         "labelers": labelers(db, project, rankings, compared, people),
         "lowest": lowest_agreement(rankings),
+        "steps": step_agreement(db, project),
     }

@@ -73,6 +73,7 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
         lowest = open_items(db, project, found["lowest"])
         steps = next_steps(db, project, now, lowest, found["labelers"])
         shown: dict[str, Any] = {"progress": now, "settled": causes(db, project), "steps": steps}
+        shown["judged"] = found.get("steps")  # none in figures of before
     return page(
         request,
         template,
