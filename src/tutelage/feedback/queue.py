@@ -319,8 +319,9 @@ def shown_record(work: Work) -> dict[str, Any]:
 
 
 def history(db: Db, project_id: str, person_id: str, limit: int = 50) -> list[Answer]:
-    """A person's latest answers, one for each task, newest first."""
-    return list(db.scalars(_latest(select(Answer), project_id, person_id, limit)))
+    """A person's latest answers, one for each task, newest first. What was said in a chat is on no list of theirs."""
+    given = exists().where(Assignment.task_id == Answer.task_id, Assignment.person_id == person_id)
+    return list(db.scalars(_latest(select(Answer).where(given), project_id, person_id, limit)))
 
 
 def answered(db: Db, project_id: str, person_id: str, limit: int = 200) -> list[int]:

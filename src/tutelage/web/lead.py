@@ -18,6 +18,7 @@ from tutelage.feedback.adjudication import causes
 from tutelage.feedback.export import export_folder
 from tutelage.feedback.imports import import_file
 from tutelage.feedback.intake import Imported
+from tutelage.feedback.items import skip_reasons
 from tutelage.feedback.projects import change_project, create_project, find_project
 from tutelage.feedback.quality import LEAST, project_weights, read_rankings, soft_labels
 from tutelage.feedback.queue import set_overlap
@@ -73,7 +74,7 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
         lowest = open_items(db, project, found["lowest"])
         steps = next_steps(db, project, now, lowest, found["labelers"])
         shown: dict[str, Any] = {"progress": now, "settled": causes(db, project), "steps": steps}
-        shown["judged"] = found.get("steps")  # none in figures of before
+        shown |= {"reasons": skip_reasons(db, project), "judged": found.get("steps")}  # none in figures of before
     return page(
         request,
         template,
