@@ -4,6 +4,7 @@ A person gets a task at most once. A lease that ran out frees its place for othe
 and the answer is kept as an `extra` one if the quota was filled meanwhile.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Collection
@@ -131,10 +132,19 @@ def _next_gold(db: Db, project: Project, person_id: str) -> Task | None:
     given = select(func.count(), func.count(case((Task.is_gold, 1)))).select_from(Assignment)
     mine = given.join(Task, Task.id == Assignment.task_id).where(Assignment.person_id == person_id, Task.part == "")
     items, of_gold = db.execute(mine.where(Task.project_id == project.id)).one()  # those at hand too
-    if items - of_gold < project.gold_every * (of_gold + 1):
+    if items - of_gold < gold_due(project, person_id, of_gold):
         return None
     query = select(Task).where(Task.project_id == project.id, Task.is_gold, Task.part == "", ~_mine(person_id))
     return db.scalar(query.order_by(Task.id).limit(1))
+
+
+def gold_due(project: Project, person_id: str, given: int) -> int:
+    """After how many other items the next gold one comes to a person who was given so many.
+
+    One comes with each `gold_every` others, at a place among them drawn for the person: nobody knows it by counting.
+    """
+    drawn = hashlib.blake2b(repr((project.seed, project.id, person_id, given)).encode(), digest_size=8).digest()
+    return project.gold_every * given + 1 + int.from_bytes(drawn, "little") % project.gold_every
 
 
 def _next_open(db: Db, project: Project, person_id: str, now: float, besides: Collection[int]) -> Task | None:
