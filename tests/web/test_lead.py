@@ -159,6 +159,30 @@ def test_the_log_names_the_command_line(signed_in, filled):
 
 
 @on_both
+def test_an_invitation_is_withdrawn_and_a_role_changed(signed_in):
+    import re
+
+    admin, lead, nobody = signed_in["admin"], signed_in["lead"], signed_in["nobody"]
+    join = re.compile(r"http://testserver(/join/[\w-]+)")
+    by_lead = join.search(lead.form("/people/invite", role="labeler").text)[1]
+    page = admin.form("/people/invite", role="admin").text
+    by_admin = join.search(page)[1]
+    ends = re.findall(r"/people/invitations/\w{64}/withdraw", page)
+    assert len(ends) == 2 and lead.get("/people").text.count("/withdraw") == 1  # an administrator's is not for leads
+    assert lead.form(ends[0]).status_code == 404 and nobody.get(by_admin).status_code == 200  # the newest is first
+    assert admin.form(ends[0]).status_code == 303 and admin.form(ends[0]).status_code == 404
+    assert nobody.get(by_admin).status_code == 403 and nobody.get(by_lead).status_code == 200
+    people = admin.get("/people").text
+    number = re.search(r"/people/(\w+)/role", people[people.index(">Lead<") :])[1]
+    assert lead.form(f"/people/{number}/role", role="admin").status_code == 403
+    assert admin.form(f"/people/{number}/role", role="owner").status_code == 422
+    assert admin.form(f"/people/{number}/role", role="labeler").status_code == 303
+    assert lead.get("/people").status_code == 403 and lead.get("/").status_code == 200  # at once
+    assert nobody.get(by_lead).status_code == 403  # made with rights that the lead has no more
+    assert "change role" in admin.get("/people").text
+
+
+@on_both
 def test_inviting_and_joining(signed_in):
     import re
 

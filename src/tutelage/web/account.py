@@ -167,6 +167,8 @@ def _people(request: Request, link: str = "", role: str = "", token: str = "", *
         if request.state.person.role != "admin":
             rows = rows.filter_by(person_id=request.state.person.id)
         good = list(db.scalars(rows))
+        mine = request.state.person.role == "admin"
+        invitations = [one for one in people.open_invitations(db) if mine or one.role == "labeler"]
     names = {person.id: person.name for person in everybody}
     return page(
         request,
@@ -180,6 +182,7 @@ def _people(request: Request, link: str = "", role: str = "", token: str = "", *
         may_renew=passwords.may_make,
         roles=ROLES,
         tokens=good,
+        invitations=invitations,
         scopes=tokens.SCOPES,
         token=token,
         when=lambda seconds: time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds)),
@@ -195,6 +198,32 @@ def invite(request: Request) -> Response:
     with request.app.state.store.write() as db:
         token = people.invite(db, role, request.state.person.id)
     return _people(request, str(request.url_for("join_page", token=token)), role)
+
+
+@router.post("/people/invitations/{number}/withdraw")
+@allow(*LEADS)
+def withdraw(request: Request, number: str) -> Response:
+    """number: the hash by which the store knows the link; nobody gets from it to the link."""
+    person = request.state.person
+    with request.app.state.store.write() as db:
+        row = next((one for one in people.open_invitations(db) if one.token == number), None)
+        if row is None or (row.role != "labeler" and person.role != "admin"):
+            raise Denied(404, "There is no such invitation.")
+        people.withdraw(db, row, person.id)
+    return RedirectResponse(_root(request) + "/people", 303)
+
+
+@router.post("/people/{person_id}/role")
+@allow(*ADMINS)
+def change_role(request: Request, person_id: str) -> Response:
+    with request.app.state.store.write() as db:
+        person = db.get(Person, person_id) if person_id.isalnum() else None
+        if person is None:
+            raise Denied(404, "There is no such person.")
+        if person.id == request.state.person.id:
+            raise Denied(409, "You cannot change your own role.")
+        people.change_role(db, person, text_field(request, "role", 16), request.state.person.id)
+    return RedirectResponse(_root(request) + "/people", 303)
 
 
 @router.post("/people/tokens")
