@@ -152,6 +152,41 @@ def set_password(request: Request, token: str) -> Response:
     return RedirectResponse(_root(request) + "/", 303)
 
 
+@router.get("/account")
+@allow(*EVERYBODY)
+def account_page(request: Request) -> Response:
+    return _account(request)
+
+
+def _account(request: Request, message: str = "", said: str = "", status: int = 200) -> Response:
+    has_password = request.state.person.password is not None
+    return page(request, "account.html", status=status, message=message, said=said, has_password=has_password)
+
+
+@router.post("/account/password")
+@allow(*EVERYBODY)
+def change_password(request: Request) -> Response:
+    """One's own, with the present one; wrong tries wait as those to sign in do."""
+    person, new = request.state.person, _password_field(request)
+    old = str(request.state.sent.get("old", ""))
+    keys = (people.name_key(person.name), f"address {request.client.host if request.client else ''}")
+    with request.app.state.store.read() as db:
+        wait = people.seconds_to_wait(db, *keys)
+        right = wait <= 0 and len(old) <= 1000 and people.check_password(db, person.name, old) is not None
+    if wait > 0:
+        return _account(request, f"Too many tries. Wait {round(wait) + 1} seconds.", status=429)
+    if not right:
+        with request.app.state.store.write() as db:
+            people.note_failure(db, *keys)
+        return _account(request, "The present password is wrong.", status=403)
+    try:
+        with request.app.state.store.write() as db:
+            passwords.change(db, db.get_one(Person, person.id), new, request.cookies.get(COOKIE, ""))
+    except UserError as error:
+        return _account(request, f"{error.what}; {error.mend}.", status=422)
+    return _account(request, said="Changed.")
+
+
 @router.get("/people")
 @allow(*LEADS)
 def people_page(request: Request) -> Response:
