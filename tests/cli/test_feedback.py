@@ -75,10 +75,13 @@ def test_quality_by_use_case_period_and_labeler(tmp_path, capsys):
     store.close()
     assert run("quality", "--project", "round-1", "--json", "--store", str(path)) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["by_category"] == [{"category": "chat", "share": 1.0, "ci95": [1.0, 1.0], "pairs": 3, "items": 3}]
+    row = found["by_category"][0]
+    assert row | {"category": "chat", "share": 1.0, "ci95": [1.0, 1.0], "pairs": 3, "items": 3} == row
+    assert row["kendall_tau"] == 1.0 and row["kendall_tau_ci95"] == [1.0, 1.0]
     assert [row["pairs"] for row in found["by_day"]] == [3]
     ana = found["labelers"]["ana"]
     assert ana["agreement"] == 1.0 and ana["agreement_ci95"] == pytest.approx([0.4385, 1.0]) and ana["pairs"] == 3
+    assert ana["kendall_tau"] == 1.0 and ana["cohen_kappa"] is None  # who always says the same tells nothing by chance
     assert ana["longer_preferred"]["share"] == ana["longer_preferred"]["others"] == 1.0
     assert ana["contradictions"] == {"repeats": 0, "reversed": 0, "circles": 0, "rated": 0, "unlike": 0}
     assert 0 < found["habits"]["first_shown_best"]["p"] <= 1 and ana["gold_accuracy"] is None

@@ -12,6 +12,7 @@ from tutelage.data.export import ordered_pairs, preference_rows, thumb_rows
 from tutelage.data.foreign import dialogue
 from tutelage.data.formats import read_rows, write_rows
 from tutelage.data.rows import format_of, items_of
+from tutelage.data.saved import DATA
 from tutelage.data.sources import comparisons, load_data, thumbs
 from tutelage.errors import UserError
 from tutelage.records import Comparison, Demonstration, StepLabel
@@ -197,6 +198,22 @@ def test_export_refuses_what_it_cannot_hold_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="no known kind"):
         export_data(str(path), str(tmp_path / "z.csv"), "trl-preference")
     assert {p.name for p in tmp_path.iterdir()} == {"ranks.jsonl", "out.jsonl", "out.md"}
+
+
+def test_a_folder_as_datasets_saves_one(tmp_path):
+    path, out = tmp_path / "ranks.jsonl", tmp_path / "saved"
+    rows = [{"prompt": f"p{i}", "completions": ["a", "b"], "ranks": [1, 2], "labeler": "ann"} for i in range(3)]
+    write_rows(path, rows)
+    done = export_data(str(path), str(out), "ranking", plain=True)
+    assert not done.unchanged and export_data(str(path), str(out), "ranking", plain=True).unchanged
+    assert {p.name for p in out.iterdir()} == {DATA, "state.json", "dataset_info.json", "README.md"}
+    assert f"data_files: {DATA}" in Path(done.card).read_text()
+    assert [row for _, row in read_rows(out / DATA)] == rows
+    assert load_data(str(out)).comparisons == load_data(str(path)).comparisons
+    with pytest.raises(UserError, match="there already"):
+        export_data(str(path), str(out), "trl-preference", plain=True)
+    library = pytest.importorskip("datasets")
+    assert library.load_from_disk(str(out)).to_list() == rows
 
 
 def test_import_is_all_or_nothing_and_lists_every_bad_row(tmp_path):

@@ -148,3 +148,8 @@ def test_a_vote_in_a_third_of_the_others_time_is_fast():
     votes = [Answer(person_id=str(i), payload={"ranks": [1, 2]}, seconds=t) for i, t in enumerate((90, 20, 84, None))]
     assert [one["fast"] for one in adjudication.shown_votes(votes, None)] == [False, True, False, False]
     assert not adjudication.shown_votes(votes[:1], None)[0]["fast"]  # nobody to compare with
+
+
+def test_what_is_worse_as_the_rest_counts_in_a_vote():
+    payload = {"ranks": [None, 1, 2, None], "rest_below": True}
+    assert adjudication.shown_votes([Answer(person_id="ana", payload=payload)], None)[0]["ranks"] == [3, 1, 2, 3]

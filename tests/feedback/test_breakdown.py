@@ -8,7 +8,7 @@ from tutelage.feedback import people, queue
 from tutelage.feedback.breakdown import by_category, categories, over_time
 from tutelage.feedback.imports import import_records
 from tutelage.feedback.projects import create_project, find_project
-from tutelage.feedback.quality import Ranked, compare_all, read_rankings
+from tutelage.feedback.quality import Ranked, agreement, compare_all, read_rankings, shared_parts
 from tutelage.feedback.statistics import quality
 from tutelage.records import Completion, Prompt
 
@@ -28,6 +28,11 @@ def test_rows_by_category_have_their_pairs_and_intervals():
     assert (chat.name, chat.share.value, chat.share.n, chat.share.items) == ("chat", 0.75, 120, 40)
     low, high = chat.share.ci95
     assert 0.55 < low < 0.66 and 0.85 < high < 0.92  # 40 items, not 120 pairs
+    with_figures = by_category(compare_all(rankings), names, shared_parts(rankings))[0].figures
+    of_chat = agreement([one for one in rankings if names[one.item] == "chat"])
+    assert with_figures["kendall_tau"] == 0.5 and with_figures == {
+        k: v for k, v in of_chat.items() if k in with_figures
+    }
     assert rewrite.share.ci95 is None and extract.share is None
     assert extract.to_json("category") == {"category": "extract", "share": None, "ci95": None, "pairs": 0, "items": 0}
 
@@ -42,6 +47,8 @@ def test_weeks_begin_on_monday_and_a_short_project_has_days():
     assert unit == "week" and [row.name for row in rows] == ["2026-03-02", "2026-03-09", "2026-03-23"]
     assert [row.share.items for row in rows] == [3, 1, 1]
     assert over_time([]) == ("day", [])
+    figures = [row.figures for row in over_time(compare_all(long), shared_parts(long))[1]]
+    assert [one["kendall_tau"] for one in figures] == [0.3333, -1.0, 1.0] and figures[1]["kendall_tau_ci95"] is None
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tutelage.feedback import schema
 from tutelage.feedback.imports import import_file, import_records
 from tutelage.feedback.projects import change_project, create_project, find_project
 from tutelage.feedback.reading import BadRows
-from tutelage.records import Completion, Prompt
+from tutelage.records import Completion, Prompt, StepLabel
 
 
 def count(db, table):
@@ -127,7 +127,25 @@ def test_equal_answers_make_no_task_and_more_than_nine_make_two(store, sampled):
         project = create_project(db, "Round 1")
         done = import_records(db, project, asked, [c for c in drawn if c.prompt_id == "p0"] + same)
         sizes = sorted(len(t.completions) for t in db.scalars(select(schema.Task)))
-    assert sizes == [3, 9] and "equal" in done.left_out[0]
+    assert sizes == [6, 6] and "equal" in done.left_out[0]  # none is left alone: ten are five and five
+
+
+def test_judged_solutions_are_items_to_judge_anew(store, tmp_path):
+    shepherd = {"input": "Sum? Step 1: 1 ки\nStep 2: 3 ки", "label": "Sum? Step 1: 1 +\nStep 2: 3 -"}
+    trl = {"prompt": "Product?", "completions": ["a", "b", "c"], "labels": [True, True, False]}
+    own = StepLabel(id="s", prompt_id="q", steps=["x", "y"], labels=[1, 0], messages=[{"role": "user", "content": "?"}])
+    rows = [shepherd, trl, own.to_json()]
+    (tmp_path / "steps.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with store.write() as db:
+        project = create_project(db, "Proofs")
+        done = import_file(db, project, tmp_path / "steps.jsonl", "steps")
+        again = import_file(db, project, tmp_path / "steps.jsonl", "steps")
+        found = list(db.scalars(select(schema.Task.steps).order_by(schema.Task.id)))
+    assert found == [["Step 1: 1", "Step 2: 3"], ["a", "b", "c"], ["x", "y"]]
+    assert (done.prompts, done.completions, done.tasks, again.tasks) == (3, 3, 3, 0)
+    with pytest.raises(BadRows, match=r"3 faults") as told, store.write() as db:
+        import_file(db, find_project(db, "proofs"), tmp_path / "steps.jsonl")
+    assert "row 2: is a solution whose steps were judged" in told.value.message
 
 
 def test_settings_have_limits(store, project):

@@ -15,9 +15,11 @@ from tutelage.feedback.quality import (
     kendall_tau,
     krippendorff_alpha,
     labeler_agreement,
+    labeler_figures,
     ordinal_alpha,
     pair_agreement,
     pair_counts,
+    said_table,
 )
 from tutelage.feedback.shares import wilson
 
@@ -115,6 +117,26 @@ def test_agreement_of_each_labeler_with_the_others():
     assert all(found[f"l{i}"].value > found["l4"].value + 0.2 for i in range(4))
     low, high = found["l4"].ci95
     assert low < 0.5 < high and 0.1 < high - low < 0.2 and found["l4"].n == found["l4"].items
+
+
+def test_figures_of_each_labeler_beside_the_others():
+    """Two labelers of four: for each of the pair Cohen's kappa is that of their table, and so are its intervals."""
+    a = [[1, 2, 3], [2, 1, 3], [1, 2, 2]]
+    b = [[1, 2, 3], [1, 2, 3], [1, 3, 2]]
+    rankings = [Ranked(i, "a", one) for i, one in enumerate(a)] + [Ranked(i, "b", one) for i, one in enumerate(b)]
+    rankings.append(Ranked(9, "alone", [1, 2]))
+    found = labeler_figures(rankings)
+    assert set(found) == {"a", "b"}
+    table = sum(said_table(x, y) for x, y in zip(a, b, strict=True))
+    assert table.sum() == 9 and found["a"]["cohen_kappa"] == pytest.approx(cohen_kappa(table), abs=1e-4)
+    assert found["b"]["cohen_kappa"] == pytest.approx(cohen_kappa(table.T), abs=1e-4)
+    whole = agreement(rankings)
+    for name in ("krippendorff_alpha", "kendall_tau"):
+        assert found["a"][name] == found["b"][name] == whole[name]
+        assert found["a"][f"{name}_ci95"] == whole[f"{name}_ci95"]
+    many = labeler_figures(simulated([0.0, 0.0, 0.0, 0.5], 400, 4))
+    low, high = many["l3"]["kendall_tau_ci95"]
+    assert low < 0 < high and many["l0"]["kendall_tau"] > high  # who guesses agrees with nobody
 
 
 def test_gold_kappa_and_accuracy_by_hand(store, project):

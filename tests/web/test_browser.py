@@ -219,6 +219,8 @@ def test_differences_to_any_other_card(page):
     page.find("#card-A").click()
     page.press("v")
     page.until(lambda: not page.find("#card-A .gone-text").is_displayed())
+    page.find("#card-C .differ").click()  # without a key
+    page.until(lambda: "C against B" in page.find("#card-C .gone-text").text)
 
 
 def test_writing_and_judging_steps_by_keys(page):

@@ -5,13 +5,13 @@ import shutil
 import time
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from tutelage.feedback import Store, people, queue
 from tutelage.feedback.imports import import_records
 from tutelage.feedback.projects import find_project
 from tutelage.feedback.queue import set_priorities
-from tutelage.feedback.schema import Answer
+from tutelage.feedback.schema import Answer, Assignment
 from tutelage.records import Completion, Prompt
 from tutelage.web import create_app
 
@@ -163,6 +163,25 @@ def test_idle_and_hidden_time_are_not_counted(page):
         """
     )
     assert told == [220, {"idle": 180, "away": 50, "input": "keys"}]
+
+
+def test_the_seconds_of_an_item_outlive_a_reload(page):
+    page.open("/p/round-1/next")
+    task = page.task()
+    page.press("1", "2")
+    kept = f"const name = 'tutelage:ana:time:{task}'; const one = JSON.parse(localStorage.getItem(name)); "
+    page.run("dispatchEvent(new Event('pagehide'))")
+    page.until(lambda: page.run(kept + "return one?.active > 0 && one.moves === 2"))
+    page.open("/")
+    page.run(kept + "localStorage.setItem(name, JSON.stringify({ ...one, active: 40 }))")
+    page.open(f"/t/{task}")
+    page.until(page.ranking)
+    with page.store.write() as db:
+        db.execute(update(Assignment).where(Assignment.task_id == task).values(leased=time.time() - 100))
+    page.submit()
+    found = page.answer(task)[0]
+    assert 40 <= found.seconds < 100 and found.effort["moves"] >= 2
+    assert page.run(kept + "return one") is None
 
 
 def test_time_in_another_tab_is_away(page):

@@ -82,6 +82,7 @@ def test_a_rounds_job_is_stopped_with_its_round(signed_in, filled):
         ({"kind": "label", "by": "model:/etc"}, 400),
         ({"kind": "label", "by": "openai:http://169.254.169.254/#x"}, 403),
         ({"model": "../../secret"}, 400),
+        ({"endpoint": "openai:http://169.254.169.254/#x"}, 403),
         ({"samples": "1"}, 422),
         ({"prompts": "0"}, 422),
         ({"temperature": "nan"}, 400),
@@ -111,3 +112,6 @@ def test_an_administrator_may_name_an_endpoint(signed_in, filled):
     assert "datalist" in admin.get(PATH).text
     assert admin.form(PATH, kind="label", by="openai:http://x/v1#m").status_code == 303
     assert rows(filled)[0].settings == {"by": "openai:http://x/v1#m"}
+    assert admin.form(PATH, **SAMPLE, endpoint="file:///etc/passwd").status_code == 400
+    assert admin.form(PATH, **SAMPLE, endpoint="openai:http://x/v1#m").status_code == 303
+    assert rows(filled)[1].settings["model"] == "openai:http://x/v1#m"

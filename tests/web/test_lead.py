@@ -78,6 +78,17 @@ def test_an_import_tells_every_bad_row(signed_in, filled):
     assert many.count("<li>") == 1000 and "And 500 more." in many
 
 
+def test_overlap_of_the_items_that_are_there(signed_in, filled):
+    lead = signed_in["lead"]
+    same = {"gold_every": "0", "lease_minutes": "30"}
+    lead.form("/projects/proofs/settings", overlap="2", **same)
+    page = lead.get("/projects/proofs").text
+    assert "of 1 answers" in page and "those that are there too" in page and "also each of the 1 items" in page
+    lead.form("/projects/proofs/settings", overlap="2", overlap_all="1", **same)
+    page = lead.get("/projects/proofs").text
+    assert "of 2 answers" in page and "Give them time" in page
+
+
 @on_both
 def test_answers_that_were_given_elsewhere_are_taken_in(signed_in, filled):
     lead = signed_in["lead"]
@@ -145,6 +156,30 @@ def test_the_log_names_the_command_line(signed_in, filled):
         audit(db, None, "sign-in refused", "Eve")
     page = signed_in["admin"].get("/people").text
     assert "command line: backup" in page and "nobody signed in: sign-in refused" in page
+
+
+@on_both
+def test_an_invitation_is_withdrawn_and_a_role_changed(signed_in):
+    import re
+
+    admin, lead, nobody = signed_in["admin"], signed_in["lead"], signed_in["nobody"]
+    join = re.compile(r"http://testserver(/join/[\w-]+)")
+    by_lead = join.search(lead.form("/people/invite", role="labeler").text)[1]
+    page = admin.form("/people/invite", role="admin").text
+    by_admin = join.search(page)[1]
+    ends = re.findall(r"/people/invitations/\w{64}/withdraw", page)
+    assert len(ends) == 2 and lead.get("/people").text.count("/withdraw") == 1  # an administrator's is not for leads
+    assert lead.form(ends[0]).status_code == 404 and nobody.get(by_admin).status_code == 200  # the newest is first
+    assert admin.form(ends[0]).status_code == 303 and admin.form(ends[0]).status_code == 404
+    assert nobody.get(by_admin).status_code == 403 and nobody.get(by_lead).status_code == 200
+    people = admin.get("/people").text
+    number = re.search(r"/people/(\w+)/role", people[people.index(">Lead<") :])[1]
+    assert lead.form(f"/people/{number}/role", role="admin").status_code == 403
+    assert admin.form(f"/people/{number}/role", role="owner").status_code == 422
+    assert admin.form(f"/people/{number}/role", role="labeler").status_code == 303
+    assert lead.get("/people").status_code == 403 and lead.get("/").status_code == 200  # at once
+    assert nobody.get(by_lead).status_code == 403  # made with rights that the lead has no more
+    assert "change role" in admin.get("/people").text
 
 
 @on_both

@@ -158,3 +158,23 @@ def test_the_locked_out_administrator_asks_the_command_line(tmp_path, capsys, em
         assert [tuple(row) for row in log] == [("command line", "make password link")]
         assert not passwords.may_make(people.by_name(db, "Mira"), people.by_name(db, "Mira"))
     store.close()
+
+
+@on_both
+def test_a_person_changes_their_own_password(signed_in, filled):
+    labeler, app = signed_in["labeler"], signed_in["labeler"].http.app
+    path = link(signed_in["lead"], filled, "Labeler")
+    other = Browser(app)
+    other.http.post("/login", data={"name": "Labeler", "password": PASSWORD})
+    assert 'href="/account"' in labeler.get("/").text and "New password" in labeler.get("/account").text
+    wrong = labeler.form("/account/password", old="something else", password=NEW)
+    assert wrong.status_code == 403 and "present password is wrong" in wrong.text
+    assert labeler.form("/account/password", old=PASSWORD, password="short").status_code == 422
+    changed = labeler.form("/account/password", old=PASSWORD, password=NEW)
+    assert changed.status_code == 200 and "Changed." in changed.text
+    assert labeler.get("/").status_code == 200 and other.get("/").status_code == 303  # signed out elsewhere only
+    assert signed_in["nobody"].get(path).status_code == 403  # a link of before is good no more
+    assert (sign_in(app, "Labeler", NEW), sign_in(app, "Labeler", PASSWORD)) == (303, 403)
+    for _ in range(5):
+        labeler.form("/account/password", old="guess", password=NEW)
+    assert labeler.form("/account/password", old=NEW, password=NEW).status_code == 429

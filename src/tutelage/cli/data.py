@@ -60,14 +60,14 @@ class ImportOptions:
 
 @dataclass(kw_only=True)
 class ExportOptions:
-    """Write a file in a format that others read, and a dataset card beside it."""
+    """Write a file or folder in a format that others read, and a dataset card with it."""
 
     data: File
     """The file or folder to read."""
     to: str
     """trl-preference, trl-sft, trl-messages, trl-unpaired, trl-stepwise, trl-prompt, hh-rlhf or ranking."""
     out: str
-    """The file to write: .jsonl, .jsonl.gz, .json or .parquet."""
+    """The file to write: .jsonl, .jsonl.gz, .json or .parquet; or, without an ending, a folder as `datasets` saves one."""
     plain: bool = False
     """Text in place of messages (TRL's standard form); single turns only."""
     split: str | None = None

@@ -26,7 +26,7 @@ class NewOptions(StoreOptions):
     overlap: int = 1
     """Answers an item, each by another person."""
     gold_every: int = 0
-    """Mix in a gold item after so many others; 0 is none."""
+    """Mix in a gold item with so many others; 0 is none."""
     instructions: str = ""
     """A text file that labelers see beside each item."""
 
@@ -236,20 +236,23 @@ def quality(options: QualityOptions) -> dict[str, Any]:
     from tutelage.feedback.breakdown import by_category, categories, over_time
     from tutelage.feedback.habits import habits
     from tutelage.feedback.projects import find_project
-    from tutelage.feedback.quality import agreement, compare_all, gold_kappas, read_rankings
+    from tutelage.feedback.quality import agreement, compare_all, gold_kappas, read_rankings, shared_parts
+    from tutelage.feedback.step_agreement import step_agreement
 
     with open_store(options).read() as db:
         project = find_project(db, options.project)
         rankings = read_rankings(db, project)
         compared = compare_all(rankings)
         everybody, known = habits(db, project)
-        unit, periods = over_time(compared)
+        shared = shared_parts(rankings)
+        unit, periods = over_time(compared, shared)
         found: dict[str, Any] = {
             **agreement(rankings),
             "by_category": [
-                row.to_json("category") for row in by_category(compared, categories(db, project, rankings))
+                row.to_json("category") for row in by_category(compared, categories(db, project, rankings), shared)
             ],
             f"by_{unit}": [row.to_json(unit) for row in periods],
+            "steps": step_agreement(db, project),
             "habits": everybody.to_json(),
         }
         people = _people(db, project, rankings, compared, gold_kappas(db, project))
@@ -259,8 +262,9 @@ def quality(options: QualityOptions) -> dict[str, Any]:
 
 def _people(db: Any, project: Any, rankings: Any, compared: Any, kappas: dict[str, float]) -> dict[str, dict[str, Any]]:
     """Each labeler's agreement, gold accuracy and weight."""
-    from tutelage.feedback.quality import gold_accuracy, labeler_agreement, weights_of
+    from tutelage.feedback.quality import gold_accuracy, labeler_agreement, labeler_figures, weights_of
 
+    beside = labeler_figures(rankings)
     agreed, gold, weights = labeler_agreement(compared), gold_accuracy(db, project), weights_of(rankings)
     rows: dict[str, dict[str, Any]] = {}
     for name in sorted({one.labeler for one in rankings}):
@@ -272,7 +276,7 @@ def _people(db: Any, project: Any, rankings: Any, compared: Any, kappas: dict[st
             row[key] = share and share.value
             row[f"{key}_ci95"] = share and share.to_json()["ci95"]
             row[pairs] = share.n if share else 0
-        rows[name] = {**row, "gold_kappa": kappas.get(name), "weight": weights.get(name)}
+        rows[name] = {**row, **beside.get(name, {}), "gold_kappa": kappas.get(name), "weight": weights.get(name)}
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tutelage.data.export import EXPORTS
 from tutelage.data.formats import Row, encode_rows, write_bytes
+from tutelage.data.saved import DATA, is_folder, write_folder
 from tutelage.data.sources import Contents, assemble, data_hash, part, read_contents, unique_records
 from tutelage.errors import UserError, did_you_mean
 from tutelage.records import Comparison, Dataset, StepLabel
@@ -76,10 +77,12 @@ def export_data(source: str, out: str, to: str, *, plain: bool = False, split: s
     rows, empty = _rows(data, to, plain)
     if not rows:
         raise UserError(f"holds nothing that {to} can express", where=source, mend="choose another --to")
-    unchanged = _write(Path(out), rows)
+    path = Path(out)
+    unchanged = write_folder(path, rows) if is_folder(path) else _write(path, rows)
     left_out = [f"{empty} records that {to} has no row for (ties)"] if empty else []
     result = Converted(source, out, to, sum(one.rows for one in contents), {"rows": len(rows)}, unchanged, left_out)
-    result.card = str(Path(out).with_name(Path(out).name.split(".")[0] + ".md"))
+    beside = path / "README.md" if is_folder(path) else path.with_name(path.name.split(".")[0] + ".md")
+    result.card = str(beside)
     write_bytes(Path(result.card), _card(result, rows, data).encode())
     return result
 
@@ -129,11 +132,13 @@ def _write(path: Path, rows: list[Row]) -> bool:
 
 
 def _card(result: Converted, rows: list[Row], data: Dataset) -> str:
-    """A card as the hub reads it: rename it to README.md beside the file."""
+    """A card as the hub reads it: in a folder, or to be renamed to README.md beside the file."""
+    out = Path(result.out)
+    file = out / DATA if is_folder(out) else out
     size = next((name for most, name in _SIZES if len(rows) < most), "1M<n")
     head = ["---", "task_categories:\n- text-generation", f"size_categories:\n- {size}", "tags:"]
     head += ["- human-feedback", "- tutelage", f"- {result.format}", "configs:", "- config_name: default"]
-    head += [f"  data_files: {Path(result.out).name}", "---"]
+    head += [f"  data_files: {file.name}", "---"]
     judged: list[Any] = [*data.comparisons, *data.demonstrations, *data.thumbs, *data.steps]
     labelers = {one.labeler for one in judged if one.labeler}
     facts = [
@@ -142,7 +147,7 @@ def _card(result: Converted, rows: list[Row], data: Dataset) -> str:
         ("prompts", f"{len(data.prompts):,}"),
         ("labelers", f"{len(labelers):,}" if labelers else "not recorded"),
         ("made from", f"`{Path(result.source).name}`, sha256 {data_hash(result.source)[:16]}"),
-        ("this file", f"sha256 {hashlib.sha256(Path(result.out).read_bytes()).hexdigest()[:16]}"),
+        ("this file", f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"),
         ("not kept", EXPORTS[result.format].loses),
         ("left out", "; ".join(result.left_out) or "nothing"),
         ("license", "not stated: fill it in"),

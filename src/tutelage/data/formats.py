@@ -135,17 +135,22 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def arrow_table(rows: list[Row]) -> Any:
+    """A column for each field that a row has."""
+    import pyarrow
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))  # from_pylist sees the first row's only
+    return pyarrow.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
+
+
 def encode_rows(path: Path, rows: list[Row]) -> bytes:
     """The bytes that `write_rows` writes."""
     extension = extension_of(path, WRITABLE)
     if extension == ".parquet":
-        import pyarrow
         import pyarrow.parquet
 
         buffer = io.BytesIO()
-        columns = list(dict.fromkeys(key for row in rows for key in row))  # from_pylist sees the first row's only
-        table = pyarrow.Table.from_pylist([{key: row.get(key) for key in columns} for row in rows])
-        pyarrow.parquet.write_table(table, buffer)
+        pyarrow.parquet.write_table(arrow_table(rows), buffer)
         return buffer.getvalue()
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
     text = "[\n" + ",\n".join(lines) + "\n]\n" if extension == ".json" else "".join(f"{line}\n" for line in lines)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session as Db
 
 from tutelage.feedback.export import current_answers, settlements
 from tutelage.feedback.projects import change_project
-from tutelage.feedback.quality import Ranks, kendall_tau, orders, read_rankings, weights_of
+from tutelage.feedback.quality import Ranks, kendall_tau, orders, read_rankings, weights_of, with_rest
 from tutelage.feedback.queue import Refused
 from tutelage.feedback.schema import Answer, Project, Settlement, Task
 from tutelage.feedback.statistics import FAST
@@ -107,7 +107,7 @@ def consensus(rankings: Sequence[Ranks], weights: Sequence[float] | None = None)
 def proposed(db: Db, project: Project, given: Sequence[Answer]) -> Ranks:
     """The consensus of votes, each by its labeler's weight."""
     weights = weights_of(read_rankings(db, project))
-    return consensus([a.payload["ranks"] for a in given], [weights.get(a.person_id, 1.0) for a in given])
+    return consensus([with_rest(a.payload) for a in given], [weights.get(a.person_id, 1.0) for a in given])
 
 
 def settle(db: Db, project: Project, task_id: int, person_id: str, ranks: Ranks, cause: str, note: str) -> Settlement:
@@ -142,7 +142,8 @@ def shown_votes(given: Sequence[Answer], names: dict[str, str] | None) -> list[d
     return [
         {
             "name": names[one.person_id] if names else f"P{number}",
-            "ranks": one.payload["ranks"],
+            "ranks": with_rest(one.payload),
+            "all_bad": bool(one.payload.get("all_bad")),
             "seconds": one.seconds,
             "fast": _fast(one, given),
             "note": one.payload.get("note") or "",

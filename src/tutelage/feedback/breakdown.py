@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session as Db
 
 from tutelage.feedback import schema
-from tutelage.feedback.quality import Compared, Ranked
+from tutelage.feedback.quality import Compared, Parts, Ranked, figures
 from tutelage.feedback.schema import Project, Task
 from tutelage.feedback.shares import Share, resampled
 
@@ -20,14 +20,18 @@ DAYS = 21  # where the answers span fewer days, a row is a day
 
 @dataclass(frozen=True)
 class Row:
-    """A category, a week (its Monday) or a day, and how far labelers agree there; None where no two share a pair."""
+    """A category, a week (its Monday) or a day, and how far labelers agree there; None where no two share a pair.
+
+    figures: agreement beyond chance on its items (kappa, alpha, tau), with intervals.
+    """
 
     name: str
     share: Share | None
+    figures: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self, key: str) -> dict[str, Any]:
         empty = {"share": None, "ci95": None, "pairs": 0, "items": 0}
-        return {key: self.name, **(self.share.to_json() if self.share else empty)}
+        return {key: self.name, **(self.share.to_json() if self.share else empty), **self.figures}
 
 
 def categories(db: Db, project: Project, rankings: Sequence[Ranked]) -> dict[int, str]:
@@ -43,22 +47,42 @@ def categories(db: Db, project: Project, rankings: Sequence[Ranked]) -> dict[int
     return {one.item: known.get(one.item) or chosen.get(one.item, NOT_STATED) for one in rankings}
 
 
-def by_category(compared: Sequence[Compared], names: Mapping[int, str]) -> list[Row]:
-    """A row a category, the one with the most pairs first. names: by item."""
+def by_category(compared: Sequence[Compared], names: Mapping[int, str], shared: Parts | None = None) -> list[Row]:
+    """A row a category, the one with the most pairs first. names: by item. shared: of all items."""
     found = _rows(compared, lambda one: names[one.first.item], set(names.values()))
-    return sorted(found, key=lambda row: (-(row.share.n if row.share else 0), row.name))
+    found = sorted(found, key=lambda row: (-(row.share.n if row.share else 0), row.name))
+    return _with_figures(found, names, shared)
 
 
-def over_time(compared: Sequence[Compared]) -> tuple[str, list[Row]]:
-    """ "week" or "day" (UTC), and its rows in order. Two answers count where the later one, with which they met, lies."""
+def _with_figures(rows: list[Row], names: Mapping[int, str], shared: Parts | None) -> list[Row]:
+    """names: the row of each item."""
+    if shared is None:
+        return rows
+    items: dict[str, list[int]] = defaultdict(list)
+    for item, name in names.items():
+        items[name].append(item)
+    parts = [shared.of(items[row.name]) for row in rows]
+    found = [figures(one.statistics, len(one)) if len(one) else {} for one in parts]
+    beyond = [{k: v for k, v in one.items() if not k.startswith("pair_agreement")} for one in found]
+    return [replace(row, figures=one) for row, one in zip(rows, beyond, strict=True)]
+
+
+def over_time(compared: Sequence[Compared], shared: Parts | None = None) -> tuple[str, list[Row]]:
+    """ "week" or "day" (UTC), and its rows in order. Two answers count where the later one, with which they met, lies;
+    for figures beyond chance an item counts where its last answer lies."""
     met = [max(one.first.when, one.second.when) for one in compared]
     unit = "week" if met and max(met) - min(met) >= DAYS * 86_400 else "day"
 
-    def period(one: Compared) -> str:
-        day = datetime.fromtimestamp(max(one.first.when, one.second.when), UTC).date()
+    def of(when: float) -> str:
+        day = datetime.fromtimestamp(when, UTC).date()
         return str(day - timedelta(days=day.weekday()) if unit == "week" else day)
 
-    return unit, sorted(_rows(compared, period, set()), key=lambda row: row.name)
+    last: dict[int, float] = defaultdict(float)
+    for one, when in zip(compared, met, strict=True):
+        last[one.first.item] = max(last[one.first.item], when)
+    rows = _rows(compared, lambda one: of(max(one.first.when, one.second.when)), set())
+    rows.sort(key=lambda row: row.name)
+    return unit, _with_figures(rows, {item: of(when) for item, when in last.items()}, shared)
 
 
 def _rows(compared: Sequence[Compared], key: Callable[[Compared], str], besides: set[str]) -> list[Row]:

@@ -1,18 +1,20 @@
 """Files and records into a project: all of a file or nothing, and the same file again adds nothing."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session as Db
 
+from tutelage.data.foreign import completion_id
 from tutelage.errors import UserError
 from tutelage.feedback import schema
 from tutelage.feedback.imported_answers import import_answers
 from tutelage.feedback.intake import MOST, Imported, add_completions, add_prompts, add_tasks, task_row
 from tutelage.feedback.reading import read_file, refuse
 from tutelage.feedback.schema import Project
-from tutelage.records import Comparison, Completion, Prompt
+from tutelage.records import Comparison, Completion, Prompt, StepLabel
 
 
 def import_file(
@@ -46,7 +48,12 @@ def import_file(
             UserError("is a ranking, not answers to label", where=found.place(one), mend=mend)
             for one in found.comparisons
         ]
-    return import_records(db, project, found.prompts, found.completions, kind, done=done)
+    if kind == "rank":
+        done.faults += [
+            UserError("is a solution whose steps were judged", where=found.place(one), mend="import it to judge steps")
+            for one in found.solutions
+        ]
+    return import_records(db, project, found.prompts, found.completions, kind, solutions=found.solutions, done=done)
 
 
 def import_records(
@@ -58,9 +65,12 @@ def import_records(
     *,
     where: str = "import",
     number: int = 0,
+    solutions: Iterable[StepLabel] = (),
     done: Imported | None = None,
 ) -> Imported:
     """Store the records, and make a task for each prompt (rank, demonstrate) or completion (steps).
+
+    solutions: what was judged elsewhere, to be judged anew: their steps, without the labels (kind steps only).
 
     kind "prompts" makes no task: rounds ask about them.
 
@@ -68,7 +78,8 @@ def import_records(
     """
     done = done or Imported(where=where)
     known = add_prompts(db, project, list(prompts), done)
-    texts = add_completions(db, project, list(completions), known, done)
+    parted = _as_completions(solutions) if kind == "steps" else {}
+    texts = add_completions(db, project, [*completions, *(one for one, _ in parted.values())], known, done)
     refuse(done.faults, done.where)
     rows: list[dict[str, Any]] = []
     groups: dict[str, list[Completion]] = {}
@@ -76,15 +87,17 @@ def import_records(
         groups.setdefault(completion.prompt_id, []).append(completion)
     if kind == "rank":
         for prompt_id, group in groups.items():
-            for start in range(0, len(group), MOST):
-                part = group[start : start + MOST]
+            size = math.ceil(len(group) / math.ceil(len(group) / MOST))  # ten are two items of five, not nine and one
+            for start in range(0, len(group), size):
+                part = group[start : start + size]
                 if len({c.text for c in part}) < 2:
                     done.left_out.append(f"prompt {prompt_id}: all its answers are equal")
                     continue
                 rows.append(task_row(project, prompt_id, kind, [c.id for c in part], number=number))
     elif kind == "steps":
         for completion in texts:
-            steps = [line.strip() for line in completion.text.splitlines() if line.strip()]
+            own = parted.get(completion.id)
+            steps = own[1] if own else [line.strip() for line in completion.text.splitlines() if line.strip()]
             if len(steps) < 2:
                 done.left_out.append(f"completion {completion.id}: has fewer than two steps")
                 continue
@@ -101,6 +114,16 @@ def import_records(
             f"gives no task to {kind}", where=done.where, mend="rank needs prompts with two or more completions"
         )
     return done
+
+
+def _as_completions(solutions: Iterable[StepLabel]) -> dict[str, tuple[Completion, list[str]]]:
+    """The whole text and the steps of each solution, by the text's id."""
+    found = {}
+    for one in solutions:
+        text = "\n".join(one.steps)
+        name = completion_id(one.prompt_id, text)
+        found[name] = Completion(id=name, prompt_id=one.prompt_id, text=text), one.steps
+    return found
 
 
 def import_gold(db: Db, project: Project, comparisons: Iterable[Comparison], done: Imported | None = None) -> Imported:

@@ -53,6 +53,15 @@ def whose(db: Db, token: str, *, lock: bool = False) -> Person | None:
     return person
 
 
+def change(db: Db, person: Person, password: str, session: str) -> None:
+    """A person's own change; sessions elsewhere and links that others made end. session: the cookie that goes on."""
+    person.password = people.hashed(password)
+    db.execute(delete(PasswordLink).where(PasswordLink.person_id == person.id))
+    elsewhere = Session.token != people.digest(session)
+    db.execute(delete(Session).where(Session.person_id == person.id, elsewhere))
+    audit(db, person.id, "set password")
+
+
 def set_by_link(db: Db, token: str, password: str) -> Person:
     """Set the password; the link, every session of the account, and the wait after wrong tries end."""
     person = whose(db, token, lock=True)

@@ -113,6 +113,32 @@ def invite(db: Db, role: str, invited_by: str | None) -> str:
     return token
 
 
+def open_invitations(db: Db) -> list[Invitation]:
+    """Those that still make an account, the newest first."""
+    query = select(Invitation).where(Invitation.used_by.is_(None), Invitation.expires > time.time())
+    return list(db.scalars(query.order_by(Invitation.created.desc())))
+
+
+def withdraw(db: Db, invitation: Invitation, by: str) -> None:
+    """Its link makes no account from now on."""
+    invitation.expires = min(invitation.expires, time.time())
+    audit(db, by, "withdraw invitation", invitation.role)
+
+
+def change_role(db: Db, person: Person, role: str, by: str) -> None:
+    """The invitations that this person made end: they were made with the rights of before."""
+    if role not in ROLES:
+        raise UserError(f"unknown role {role!r}", where="role", mend=f"use one of: {', '.join(ROLES)}")
+    if person.password is None:
+        raise UserError("is a program, which only labels", where=person.name, mend="change a person's role")
+    if role != person.role:
+        person.role = role
+        for one in open_invitations(db):
+            if one.invited_by == person.id:
+                withdraw(db, one, by)
+        audit(db, by, "change role", f"{person.name}: {role}")
+
+
 def open_invitation(db: Db, token: str) -> Invitation | None:
     found = db.get(Invitation, digest(token), with_for_update=True)
     if found is None or found.used_by is not None or found.expires <= time.time():

@@ -6,8 +6,8 @@ independent, so intervals come from resampling whole items.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, fields
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -82,19 +82,26 @@ def cohen_kappa(table: np.ndarray) -> float:
     return float((shares.trace() - expected) / (1 - expected)) if expected < 1 else float("nan")
 
 
+def beyond_chance(observed: float, classes: np.ndarray) -> float:
+    """(p_o - p_e) / (1 - p_e), where p_e is of the counts [classes] of all that was said."""
+    expected = float(((classes / classes.sum()) ** 2).sum())
+    return float((observed - expected) / (1 - expected)) if expected < 1 else float("nan")
+
+
 def fleiss_kappa(counts: np.ndarray) -> float:
     """Fleiss (1971) for counts [items, classes]; items with one rating are dropped, and item weights are their pairs.
 
     With the same number of ratings on each item it is the published formula.
     """
+    agreed, counts = rows_agreed(counts)
+    return beyond_chance(agreed.mean(), counts.sum(axis=0)) if len(counts) else float("nan")
+
+
+def rows_agreed(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The share of pairs of ratings alike, for each row of counts [items, classes] with two or more; and these rows."""
     counts = counts[counts.sum(axis=1) > 1]
-    if not len(counts):
-        return float("nan")
     raters = counts.sum(axis=1)
-    agreed = (counts * (counts - 1)).sum(axis=1) / (raters * (raters - 1))
-    shares = counts.sum(axis=0) / counts.sum()
-    expected = float((shares**2).sum())
-    return float((agreed.mean() - expected) / (1 - expected)) if expected < 1 else float("nan")
+    return (counts * (counts - 1)).sum(axis=1) / (raters * (raters - 1)), counts
 
 
 def coincidences(group: Sequence[Ranks], values: int) -> np.ndarray:
@@ -159,70 +166,143 @@ def pair_counts(groups: Sequence[Sequence[Ranks]]) -> np.ndarray:
     return np.array(rows, dtype=float).reshape(-1, 3)
 
 
+Figures = dict[str, float]
+Group = Sequence[Ranks]  # what several labelers said of one item
+
+
 @dataclass(frozen=True)
 class Parts:
-    """What each item adds to the statistics: sums of parts over items give a statistic of those items."""
+    """What each of I items adds to the statistics: sums of parts over items give the statistics of those items."""
 
+    items: np.ndarray  # [I] their numbers
     alike: np.ndarray  # [I] pairs ordered alike
     pairs: np.ndarray  # [I] pairs both order
-    counts: list[np.ndarray]  # rows of `pair_counts`
     coincidences: np.ndarray  # [I, V, V]
     tau: np.ndarray  # [I] sum of tau over pairs of labelers
     taus: np.ndarray  # [I] their number
+    agreed: np.ndarray  # [I] sum over pairs of completions of the share of pairs of labelers who say the same
+    judged: np.ndarray  # [I] their number
+    classes: np.ndarray  # [I, 3] how often worse, equal and better were said there
 
+    def __len__(self) -> int:
+        return len(self.items)
 
-def bootstrap(groups: Sequence[Sequence[Ranks]], *, samples: int = 200, seed: int = 0) -> dict[str, list[float] | None]:
-    """95 % percentile intervals of each statistic over resampled items."""
-    rng = np.random.default_rng(seed)
-    parts = _parts(groups)
-    drawn: dict[str, list[float]] = {name: [] for name in STATISTICS}
-    for _ in range(samples):
-        chosen = rng.integers(0, len(groups), len(groups))
+    def of(self, chosen: Sequence[int]) -> "Parts":
+        """Those of some items only, by their numbers."""
+        kept = np.isin(self.items, list(chosen))
+        return Parts(*(getattr(self, one.name)[kept] for one in fields(self)))
+
+    def statistics(self, times: np.ndarray) -> Figures:
+        """times [I]: how often each item counts."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            drawn["pair_agreement"].append(parts.alike[chosen].sum() / parts.pairs[chosen].sum())
-            drawn["kendall_tau"].append(parts.tau[chosen].sum() / parts.taus[chosen].sum())
-        drawn["krippendorff_alpha"].append(ordinal_alpha(parts.coincidences[chosen].sum(axis=0)))
-        drawn["fleiss_kappa"].append(fleiss_kappa(np.concatenate([parts.counts[i] for i in chosen])))
-    intervals: dict[str, list[float] | None] = {}
-    for name, found in drawn.items():
-        kept = [value for value in found if np.isfinite(value)]
-        intervals[name] = [round(float(v), 4) for v in np.percentile(kept, [2.5, 97.5])] if kept else None
-    return intervals
+            return {
+                "pair_agreement": float((times @ self.alike) / (times @ self.pairs)),
+                "fleiss_kappa": beyond_chance((times @ self.agreed) / (times @ self.judged), times @ self.classes),
+                "krippendorff_alpha": ordinal_alpha(np.tensordot(times, self.coincidences, 1)),
+                "kendall_tau": float((times @ self.tau) / (times @ self.taus)),
+            }
 
 
-def _parts(groups: Sequence[Sequence[Ranks]]) -> Parts:
-    values = max((rank for group in groups for ranks in group for rank in ranks if rank is not None), default=1)
-    shares = [pair_agreement([group]) for group in groups]
-    taus = [pair_taus(group) for group in groups]
+def parts_of(items: Mapping[int, Sequence[Group]]) -> Parts:
+    """items: by number, groups of rankings that are compared with each other; mostly one."""
+    every = [rank for groups in items.values() for group in groups for ranks in group for rank in ranks if rank]
+    values, count = max(every, default=1), len(items)
+    shares = [pair_agreement(groups) for groups in items.values()]
+    taus = [[tau for group in groups for tau in pair_taus(group)] for groups in items.values()]
+    said = [rows_agreed(pair_counts(groups)) for groups in items.values()]
+    found = [
+        sum((coincidences(one, values) for one in groups), np.zeros((values, values))) for groups in items.values()
+    ]
     return Parts(
+        items=np.array(list(items), dtype=int),
         alike=np.array([share * pairs if pairs else 0.0 for share, pairs in shares]),
-        pairs=np.array([pairs for _, pairs in shares]),
-        counts=[pair_counts([group]) for group in groups],
-        coincidences=np.array([coincidences(group, values) for group in groups]),
-        tau=np.array([sum(found) for found in taus]),
-        taus=np.array([len(found) for found in taus]),
+        pairs=np.array([float(pairs) for _, pairs in shares]),
+        coincidences=np.array(found).reshape(count, values, values),
+        tau=np.array([float(sum(one)) for one in taus]),
+        taus=np.array([float(len(one)) for one in taus]),
+        agreed=np.array([agreed.sum() for agreed, _ in said]),
+        judged=np.array([float(len(agreed)) for agreed, _ in said]),
+        classes=np.array([counts.sum(axis=0) for _, counts in said]).reshape(count, 3),
     )
 
 
-STATISTICS: dict[str, Callable[[Sequence[Sequence[Ranks]]], float]] = {
-    "pair_agreement": lambda groups: pair_agreement(groups)[0],
-    "fleiss_kappa": lambda groups: fleiss_kappa(pair_counts(groups)),
-    "krippendorff_alpha": krippendorff_alpha,
-    "kendall_tau": kendall_tau,
-}
+def intervals(
+    statistics: Callable[[np.ndarray], Figures], count: int, *, samples: int = 200, seed: int = 0
+) -> dict[str, list[float] | None]:
+    """95 % percentile intervals of statistics of so many items over resampled ones; they take how often each counts."""
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = defaultdict(list)
+    for _ in range(samples):
+        times = np.bincount(rng.integers(0, count, count), minlength=count).astype(float)
+        for name, value in statistics(times).items():
+            drawn[name].append(value)
+    found: dict[str, list[float] | None] = {}
+    for name, values in drawn.items():
+        kept = [value for value in values if np.isfinite(value)]
+        found[name] = [round(float(v), 4) for v in np.percentile(kept, [2.5, 97.5])] if kept else None
+    return found
+
+
+def bootstrap(groups: Sequence[Group], *, samples: int = 200, seed: int = 0) -> dict[str, list[float] | None]:
+    """The intervals of each statistic of items that several ranked."""
+    parts = parts_of({number: [group] for number, group in enumerate(groups)})
+    return intervals(parts.statistics, len(parts), samples=samples, seed=seed)
+
+
+def figures(statistics: Callable[[np.ndarray], Figures], count: int, *, samples: int = 200) -> dict[str, Any]:
+    """Each statistic of so many items, None where it says nothing, and its 95 % interval; one item alone has none."""
+    ends = intervals(statistics, count, samples=samples) if count > 1 else {}
+    found: dict[str, Any] = {}
+    for name, value in statistics(np.ones(count)).items():
+        found[name] = None if np.isnan(value) else round(float(value), 4)
+        found[f"{name}_ci95"] = ends.get(name)
+    return found
+
+
+def shared_parts(rankings: Sequence[Ranked]) -> Parts:
+    """Of the items that two or more ranked."""
+    return parts_of({item: [group] for item, group in _by_item(rankings).items() if len(group) > 1})
 
 
 def agreement(rankings: Sequence[Ranked], *, samples: int = 200) -> dict[str, Any]:
     """Each statistic with its 95 % interval, and the numbers of items and pairs behind them."""
-    groups = list(_by_item(rankings).values())
-    shared = [group for group in groups if len(group) > 1]
-    found: dict[str, Any] = {"items": len(groups), "shared_items": len(shared), "pairs": pair_agreement(shared)[1]}
-    intervals = bootstrap(shared, samples=samples) if len(shared) > 1 else {}
-    for name, statistic in STATISTICS.items():
-        value = statistic(shared) if shared else float("nan")
-        found[name] = None if np.isnan(value) else round(float(value), 4)
-        found[f"{name}_ci95"] = intervals.get(name)
-    return found
+    shared = shared_parts(rankings)
+    found = {"items": len(_by_item(rankings)), "shared_items": len(shared), "pairs": int(shared.pairs.sum())}
+    return {**found, **figures(shared.statistics, len(shared), samples=samples)}
+
+
+def labeler_figures(rankings: Sequence[Ranked], *, samples: int = 200) -> dict[str, dict[str, Any]]:
+    """Of each labeler beside each other one on the same items: Cohen's kappa (worse, equal, better for each pair of
+    completions), Krippendorff's alpha and Kendall's tau, with 95 % intervals over items."""
+    items: dict[int, list[Ranked]] = defaultdict(list)
+    for one in rankings:
+        items[one.item].append(one)
+    beside: dict[str, dict[int, list[Group]]] = defaultdict(lambda: defaultdict(list))
+    for item, group in items.items():
+        for one, other in permutations(group, 2):
+            beside[one.labeler][item].append([one.ranks, other.ranks])
+    return {name: _beside_others(groups, samples) for name, groups in beside.items()}
+
+
+def _beside_others(items: Mapping[int, Sequence[Group]], samples: int) -> dict[str, Any]:
+    parts = parts_of(items)
+    tables = np.array([sum((said_table(*group) for group in groups), np.zeros((3, 3))) for groups in items.values()])
+
+    def statistics(times: np.ndarray) -> Figures:
+        found = parts.statistics(times)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kappa = cohen_kappa(np.tensordot(times, tables, 1))
+        return {"cohen_kappa": kappa, **{name: found[name] for name in ("krippendorff_alpha", "kendall_tau")}}
+
+    return figures(statistics, len(parts), samples=samples)
+
+
+def said_table(one: Ranks, other: Ranks) -> np.ndarray:
+    """[3, 3]: for how many pairs the one said worse, equal, better (rows) and the other did."""
+    table, first, second = np.zeros((3, 3)), orders(one), orders(other)
+    for pair in first.keys() & second.keys():
+        table[first[pair] + 1, second[pair] + 1] += 1
+    return table
 
 
 def _by_item(rankings: Sequence[Ranked]) -> dict[int, list[Ranks]]:
@@ -291,9 +371,7 @@ def gold_kappas(db: Db, project: Project) -> dict[str, float]:
     tables: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((3, 3)))
     for answer, task in current_answers(db, project, gold=True):
         if answer.kind == "rank" and task.gold:
-            said, known = orders(with_rest(answer.payload)), orders(task.gold["ranks"])
-            for pair in said.keys() & known.keys():
-                tables[answer.person_id][said[pair] + 1, known[pair] + 1] += 1
+            tables[answer.person_id] += said_table(with_rest(answer.payload), task.gold["ranks"])
     return {name: cohen_kappa(table) for name, table in tables.items() if table.any()}
 
 

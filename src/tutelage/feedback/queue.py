@@ -4,6 +4,7 @@ A person gets a task at most once. A lease that ran out frees its place for othe
 and the answer is kept as an `extra` one if the quota was filled meanwhile.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Collection
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, select, update
+from sqlalchemy import and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session as Db
 from sqlalchemy.orm import aliased
 
@@ -135,10 +136,19 @@ def _next_gold(db: Db, project: Project, person_id: str) -> Task | None:
     given = select(func.count(), func.count(case((Task.is_gold, 1)))).select_from(Assignment)
     mine = given.join(Task, Task.id == Assignment.task_id).where(Assignment.person_id == person_id, Task.part == "")
     items, of_gold = db.execute(mine.where(Task.project_id == project.id)).one()  # those at hand too
-    if items - of_gold < project.gold_every * (of_gold + 1):
+    if items - of_gold < gold_due(project, person_id, of_gold):
         return None
     query = select(Task).where(Task.project_id == project.id, Task.is_gold, Task.part == "", ~_mine(person_id))
     return db.scalar(query.order_by(Task.id).limit(1))
+
+
+def gold_due(project: Project, person_id: str, given: int) -> int:
+    """After how many other items the next gold one comes to a person who was given so many.
+
+    One comes with each `gold_every` others, at a place among them drawn for the person: nobody knows it by counting.
+    """
+    drawn = hashlib.blake2b(repr((project.seed, project.id, person_id, given)).encode(), digest_size=8).digest()
+    return project.gold_every * given + 1 + int.from_bytes(drawn, "little") % project.gold_every
 
 
 def _next_open(db: Db, project: Project, person_id: str, now: float, besides: Collection[int]) -> Task | None:
@@ -323,8 +333,9 @@ def shown_record(work: Work) -> dict[str, Any]:
 
 
 def history(db: Db, project_id: str, person_id: str, limit: int = 50) -> list[Answer]:
-    """A person's latest answers, one for each task, newest first."""
-    return list(db.scalars(_latest(select(Answer), project_id, person_id, limit)))
+    """A person's latest answers, one for each task, newest first. What was said in a chat is on no list of theirs."""
+    given = exists().where(Assignment.task_id == Answer.task_id, Assignment.person_id == person_id)
+    return list(db.scalars(_latest(select(Answer).where(given), project_id, person_id, limit)))
 
 
 def answered(db: Db, project_id: str, person_id: str, limit: int = 200) -> list[int]:
@@ -352,6 +363,14 @@ def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
     key = ("still open", project.id, "test" if screened else "")
     still_open = recent(db).of(key, lambda: db.scalar(of_kind) or 0, int)
     return done, done + max(still_open - done_and_open, 0)
+
+
+def set_overlap(db: Db, project: Project, overlap: int) -> int:
+    """Let so many people answer each item that is there, too: finished ones open again, or close. How many changed."""
+    asked = or_(Task.filled == 0, exists().where(Assignment.task_id == Task.id))  # not what was said in a chat
+    items = (Task.project_id == project.id, Task.is_gold.is_(False), Task.overlap != overlap, asked)
+    changed = update(Task).where(*items).values(overlap=overlap, open=Task.filled < overlap)
+    return db.execute(changed, execution_options={"synchronize_session": False}).rowcount  # type: ignore[attr-defined]
 
 
 def set_priorities(db: Db, project: Project, priorities: dict[str, float]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tutelage.data.sources import read_contents
 from tutelage.errors import UserError
-from tutelage.records import Comparison, Completion, Demonstration, Prompt, Record, Thumb
+from tutelage.records import Comparison, Completion, Demonstration, Prompt, Record, StepLabel, Thumb
 
 Places = dict[tuple[str, str], str]  # (schema, id) of a record -> file and row
 
@@ -45,6 +45,7 @@ class Read:
     prompts: list[Prompt] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    solutions: list[StepLabel] = field(default_factory=list)
     faults: list[UserError] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     places: Places = field(default_factory=dict)
@@ -85,6 +86,10 @@ def _take(found: Read, item: Record) -> None:
         found.completions.append(item)
     elif isinstance(item, Comparison):
         found.comparisons.append(item)
+    elif isinstance(item, StepLabel):
+        found.solutions.append(item)
+        if item.messages:
+            found.prompts.append(Prompt(id=item.prompt_id, messages=item.messages))
     elif isinstance(item, Demonstration | Thumb):
         messages = item.messages[:-1] if isinstance(item, Demonstration) else item.messages
         found.prompts.append(Prompt(id=item.prompt_id, messages=messages))

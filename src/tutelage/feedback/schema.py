@@ -99,7 +99,7 @@ class ApiToken(Base):
 
 
 class Project(Base):
-    """`gold_every`: a gold item comes after so many answers of a person; 0 mixes none in.
+    """`gold_every`: a gold item comes with each so many others that a person answers; 0 mixes none in.
 
     screening: labelers take a test first, and a lead lets them in. template, max_tokens: of the model that the Write
     page shows a conversation as, and the length beyond which training cuts it off. answers_as: text or markdown.

@@ -1,13 +1,13 @@
 """Numbers about the work: how much is left, how long it takes, who does it. Medians over active seconds."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session as Db
-from sqlalchemy.orm import aliased
 
 from tutelage.feedback.breakdown import by_category, categories, over_time
 from tutelage.feedback.export import current_answers
@@ -19,8 +19,11 @@ from tutelage.feedback.quality import (
     agreement,
     compare_all,
     gold_accuracy,
+    kendall_tau,
     labeler_agreement,
+    labeler_figures,
     read_rankings,
+    shared_parts,
     weights_of,
 )
 from tutelage.feedback.queue import my_count
@@ -28,6 +31,7 @@ from tutelage.feedback.recent import recent
 from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
 from tutelage.feedback.screening import screening_state
 from tutelage.feedback.shares import Share
+from tutelage.feedback.step_agreement import step_agreement
 
 WEEK, PACE = 7 * 86_400.0, 500
 FAST = 0.33  # a median under this share of the others' is worth a look
@@ -41,7 +45,7 @@ class Mine:
     answered: int
     left: int
     seconds: float | None
-    total: float  # active seconds, idle ones left out
+    total: float  # active seconds of all work here, idle ones left out
     screening: str  # "", or how far this person is with it
 
 
@@ -65,7 +69,8 @@ class Progress:
 class Labeler:
     """One person in a project. Every share comes with its interval and the numbers behind it.
 
-    seconds, total: the median item and all of them, in active seconds (input within two minutes, page in sight).
+    seconds, total: the median item, and all work in the project (gold items, skips, corrections and screening too), in
+    active seconds (input within two minutes, page in sight).
     """
 
     name: str
@@ -78,20 +83,48 @@ class Labeler:
     weight: float | None
     habits: Habits
     remark: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)  # agreement with others beyond chance, and intervals
 
 
 def my_projects(db: Db, person_id: str) -> list[Mine]:
     rows = []
-    later = aliased(Answer)
     for project in db.scalars(select(Project).order_by(Project.created)):
         done, total = my_count(db, project, person_id)
-        superseded = exists().where(later.supersedes == Answer.id)
-        mine = select(Answer.seconds).where(Answer.project_id == project.id, Answer.person_id == person_id)
-        found = db.scalars(mine.where(Answer.kind != "skip", ~superseded))
-        times = [seconds for seconds in found if seconds is not None]
+        times = spent(db, project, person_id).get(person_id, Spent())
         state = screening_state(db, project, person_id)
-        rows.append(Mine(project, done, total - done, median(times) if times else None, sum(times), state))
+        rows.append(Mine(project, done, total - done, times.median, times.total, state))
     return rows
+
+
+@dataclass
+class Spent:
+    """Active seconds of one person: of each item that was answered, with its corrections; and of everything."""
+
+    items: dict[int, float] = field(default_factory=dict)
+    total: float = 0.0
+
+    @property
+    def median(self) -> float | None:
+        return median(self.items.values()) if self.items else None
+
+
+def spent(db: Db, project: Project, person_id: str | None = None) -> dict[str, Spent]:
+    """By person. What a correction took is added to its item; a skip, a gold item and the screening are work too."""
+    query = select(Answer.person_id, Answer.task_id, Answer.kind, Answer.seconds, Task.part)
+    query = query.join(Task, Task.id == Answer.task_id).where(Answer.project_id == project.id)
+    if person_id is not None:
+        query = query.where(Answer.person_id == person_id)
+    found: dict[str, Spent] = defaultdict(Spent)
+    skipped: dict[tuple[str, int], bool] = {}
+    for person, task, kind, seconds, part in db.execute(query.order_by(Answer.number)):
+        one = found[person]
+        one.total += seconds or 0.0
+        skipped[person, task] = kind == "skip"  # the last answer says it
+        if seconds is not None and not part:
+            one.items[task] = one.items.get(task, 0.0) + seconds
+    for person, one in found.items():
+        one.items = {task: seconds for task, seconds in one.items.items() if not skipped[person, task]}
+    return found
 
 
 def progress(db: Db, project: Project, now: float) -> Progress:
@@ -133,7 +166,6 @@ def labelers(
     db: Db, project: Project, rankings: list[Ranked], compared: list[Compared], known: dict[str, Habits]
 ) -> list[Labeler]:
     """People who answered in this project, by name. known: habits by id."""
-    times: dict[str, list[float]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     skips: dict[str, int] = defaultdict(int)
     for answer, _ in current_answers(db, project):
@@ -141,11 +173,11 @@ def labelers(
             skips[answer.person_id] += 1
             continue
         counts[answer.person_id] += 1
-        if answer.seconds is not None:
-            times[answer.person_id].append(answer.seconds)
+    times = spent(db, project)
+    beside = labeler_figures(rankings)
     agreed, gold, weights = labeler_agreement(compared), gold_accuracy(db, project), weights_of(rankings)
     names = {person.id: person.name for person in db.scalars(select(Person))}
-    medians = {name: median(values) for name, values in times.items() if values}
+    medians = {name: value for name, one in times.items() if (value := one.median) is not None}
     rows = []
     for person_id in sorted(counts.keys() | skips.keys(), key=lambda p: names[p].lower()):
         others = [value for name, value in medians.items() if name != person_id]
@@ -159,11 +191,12 @@ def labelers(
                 answers=counts[person_id],
                 skips=skips[person_id],
                 seconds=own,
-                total=sum(times[person_id]),
+                total=times[person_id].total,
                 agreement=agreed.get(person_id),
                 gold=gold.get(person_id),
                 weight=weights.get(person_id),
                 habits=own_habits,
+                figures=beside.get(person_id, {}),
                 remark=", ".join(remarks),
             )
         )
@@ -177,9 +210,9 @@ def lowest_agreement(rankings: list[Ranked], most: int = 50) -> list[dict[str, A
         items[one.item].append(one)
     scored = []
     for item, group in items.items():
-        found = agreement(group, samples=0) if len(group) > 1 else None
-        if found and found["kendall_tau"] is not None:
-            scored.append({"item": item, "tau": found["kendall_tau"], "labelers": len(group)})
+        tau = kendall_tau([[one.ranks for one in group]])
+        if not math.isnan(tau):
+            scored.append({"item": item, "tau": round(tau, 4), "labelers": len(group)})
     return sorted(scored, key=lambda row: row["tau"])[:most]
 
 
@@ -193,13 +226,15 @@ def quality(db: Db, project: Project) -> dict[str, Any]:
     rankings = read_rankings(db, project)
     compared = compare_all(rankings)
     everybody, people = habits(db, project)
-    unit, periods = over_time(compared)
+    shared = shared_parts(rankings)
+    unit, periods = over_time(compared, shared)
     return {
         "agreement": agreement(rankings),
-        "categories": by_category(compared, categories(db, project, rankings)),
+        "categories": by_category(compared, categories(db, project, rankings), shared),
         "period": unit,
         "periods": periods,
         "habits": everybody,
         "labelers": labelers(db, project, rankings, compared, people),
         "lowest": lowest_agreement(rankings),
+        "steps": step_agreement(db, project),
     }

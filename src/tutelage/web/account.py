@@ -152,6 +152,41 @@ def set_password(request: Request, token: str) -> Response:
     return RedirectResponse(_root(request) + "/", 303)
 
 
+@router.get("/account")
+@allow(*EVERYBODY)
+def account_page(request: Request) -> Response:
+    return _account(request)
+
+
+def _account(request: Request, message: str = "", said: str = "", status: int = 200) -> Response:
+    has_password = request.state.person.password is not None
+    return page(request, "account.html", status=status, message=message, said=said, has_password=has_password)
+
+
+@router.post("/account/password")
+@allow(*EVERYBODY)
+def change_password(request: Request) -> Response:
+    """One's own, with the present one; wrong tries wait as those to sign in do."""
+    person, new = request.state.person, _password_field(request)
+    old = str(request.state.sent.get("old", ""))
+    keys = (people.name_key(person.name), f"address {request.client.host if request.client else ''}")
+    with request.app.state.store.read() as db:
+        wait = people.seconds_to_wait(db, *keys)
+        right = wait <= 0 and len(old) <= 1000 and people.check_password(db, person.name, old) is not None
+    if wait > 0:
+        return _account(request, f"Too many tries. Wait {round(wait) + 1} seconds.", status=429)
+    if not right:
+        with request.app.state.store.write() as db:
+            people.note_failure(db, *keys)
+        return _account(request, "The present password is wrong.", status=403)
+    try:
+        with request.app.state.store.write() as db:
+            passwords.change(db, db.get_one(Person, person.id), new, request.cookies.get(COOKIE, ""))
+    except UserError as error:
+        return _account(request, f"{error.what}; {error.mend}.", status=422)
+    return _account(request, said="Changed.")
+
+
 @router.get("/people")
 @allow(*LEADS)
 def people_page(request: Request) -> Response:
@@ -167,6 +202,8 @@ def _people(request: Request, link: str = "", role: str = "", token: str = "", *
         if request.state.person.role != "admin":
             rows = rows.filter_by(person_id=request.state.person.id)
         good = list(db.scalars(rows))
+        mine = request.state.person.role == "admin"
+        invitations = [one for one in people.open_invitations(db) if mine or one.role == "labeler"]
     names = {person.id: person.name for person in everybody}
     return page(
         request,
@@ -180,6 +217,7 @@ def _people(request: Request, link: str = "", role: str = "", token: str = "", *
         may_renew=passwords.may_make,
         roles=ROLES,
         tokens=good,
+        invitations=invitations,
         scopes=tokens.SCOPES,
         token=token,
         when=lambda seconds: time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds)),
@@ -195,6 +233,32 @@ def invite(request: Request) -> Response:
     with request.app.state.store.write() as db:
         token = people.invite(db, role, request.state.person.id)
     return _people(request, str(request.url_for("join_page", token=token)), role)
+
+
+@router.post("/people/invitations/{number}/withdraw")
+@allow(*LEADS)
+def withdraw(request: Request, number: str) -> Response:
+    """number: the hash by which the store knows the link; nobody gets from it to the link."""
+    person = request.state.person
+    with request.app.state.store.write() as db:
+        row = next((one for one in people.open_invitations(db) if one.token == number), None)
+        if row is None or (row.role != "labeler" and person.role != "admin"):
+            raise Denied(404, "There is no such invitation.")
+        people.withdraw(db, row, person.id)
+    return RedirectResponse(_root(request) + "/people", 303)
+
+
+@router.post("/people/{person_id}/role")
+@allow(*ADMINS)
+def change_role(request: Request, person_id: str) -> Response:
+    with request.app.state.store.write() as db:
+        person = db.get(Person, person_id) if person_id.isalnum() else None
+        if person is None:
+            raise Denied(404, "There is no such person.")
+        if person.id == request.state.person.id:
+            raise Denied(409, "You cannot change your own role.")
+        people.change_role(db, person, text_field(request, "role", 16), request.state.person.id)
+    return RedirectResponse(_root(request) + "/people", 303)
 
 
 @router.post("/people/tokens")

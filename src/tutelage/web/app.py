@@ -19,6 +19,7 @@ from tutelage.web import (
     adjudicate,
     chat,
     compare,
+    items,
     jobs,
     lab,
     label,
@@ -35,7 +36,7 @@ from tutelage.web.quality import Figures
 from tutelage.web.security import Security
 from tutelage.workbench.bench import Workbench
 
-PARTS = (label, lead, adjudicate, rounds, jobs, screening, practice, account, thumbs)
+PARTS = (label, lead, items, adjudicate, rounds, jobs, screening, practice, account, thumbs)
 MODEL_PARTS = (compare, chat, runs, lab)
 MOST_ROWS = 1000  # faults that a page lists
 STATIC = Path(__file__).parent / "static"

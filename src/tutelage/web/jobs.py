@@ -118,9 +118,14 @@ def _labelers(request: Request) -> str:
 
 
 def _sampling(request: Request) -> dict[str, Any]:
-    model = text_field(request, "model", 400)
-    if model not in known_models():
+    model, endpoint = text_field(request, "model", 400), text_field(request, "endpoint", 400)
+    if endpoint and request.state.person.role != "admin":
+        raise Denied(403, "Only an administrator names an endpoint.")
+    if endpoint and not endpoint.startswith(("openai:", "anthropic:")):
+        raise Denied(400, "An endpoint is openai:URL#MODEL or anthropic:MODEL.")
+    if not endpoint and model not in known_models():
         raise Denied(400, "Choose one of the models in the list.")
+    model = endpoint or model
     wanted: dict[str, Any] = {name: number_field(request, name) for name in ("prompts", "samples", "max_new_tokens")}
     wanted["temperature"] = decimal_field(request, "temperature")
     RoundSettings(model=(model,), data=PROJECT, **wanted)  # the same limits

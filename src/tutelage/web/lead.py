@@ -18,8 +18,10 @@ from tutelage.feedback.adjudication import causes
 from tutelage.feedback.export import export_folder
 from tutelage.feedback.imports import import_file
 from tutelage.feedback.intake import Imported
+from tutelage.feedback.items import skip_reasons
 from tutelage.feedback.projects import change_project, create_project, find_project
 from tutelage.feedback.quality import LEAST, project_weights, read_rankings, soft_labels
+from tutelage.feedback.queue import set_overlap
 from tutelage.feedback.reading import BadRows
 from tutelage.feedback.schema import RATINGS, Project
 from tutelage.feedback.statistics import progress
@@ -72,6 +74,7 @@ def _project(request: Request, project_id: str, template: str, said: str) -> Res
         lowest = open_items(db, project, found["lowest"])
         steps = next_steps(db, project, now, lowest, found["labelers"])
         shown: dict[str, Any] = {"progress": now, "settled": causes(db, project), "steps": steps}
+        shown |= {"reasons": skip_reasons(db, project), "judged": found.get("steps")}  # none in figures of before
     return page(
         request,
         template,
@@ -95,6 +98,7 @@ def settings(request: Request, project_id: str) -> Response:
         template = text_field(request, "template", 400) or project.template
         if template not in (*known_models(), project.template):
             raise Denied(400, "Choose one of the models in the list.")
+        overlap = number_field(request, "overlap")
         change_project(
             project,
             template=template,
@@ -103,13 +107,14 @@ def settings(request: Request, project_id: str) -> Response:
             max_tokens=number_field(request, "max_tokens")
             if "max_tokens" in request.state.sent
             else project.max_tokens,
-            overlap=number_field(request, "overlap"),
+            overlap=overlap,
             gold_every=number_field(request, "gold_every"),
             lease_seconds=60 * number_field(request, "lease_minutes"),
             instructions=text_field(request, "instructions", 20_000),
             screening=text_field(request, "screening", 1) == "1",
         )
-        audit(db, request.state.person.id, "change project", project_id)
+        changed = set_overlap(db, project, overlap) if text_field(request, "overlap_all", 1) == "1" else 0
+        audit(db, request.state.person.id, "change project", f"{project_id}{f': {changed} items' if changed else ''}")
     return _to(request, project_id, "saved")
 
 

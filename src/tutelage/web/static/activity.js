@@ -33,6 +33,17 @@ export class Activity {
     if (kind) this.inputs.add(kind);
   }
 
+  // What was spent before this page was loaded.
+  add({ active = 0, idle = 0, away = 0, inputs = [] }) {
+    for (const [name, seconds] of Object.entries({ active, idle, away })) this[name] += seconds;
+    inputs.forEach((kind) => this.inputs.add(kind));
+  }
+
+  spent() {
+    this.tick();
+    return { active: this.active, idle: this.idle, away: this.away, inputs: [...this.inputs] };
+  }
+
   effort() {
     this.tick();
     const kinds = [...this.inputs];

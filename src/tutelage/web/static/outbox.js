@@ -21,6 +21,7 @@ function stored(task) {
   kept.set("outbox", others(waiting(), task));
   kept.set("refused", others(refused(), task));
   kept.drop(`draft:${task}`);
+  kept.drop(`time:${task}`);
   forget(task);
 }
 

@@ -107,6 +107,7 @@ document.addEventListener("keydown", (event) => {
   if (part && !work()?.readOnly && part.key({ key, altKey })) return void event.preventDefault();
   const ours = {
     "?": openKeys,
+    "/": () => $("[type=search]")?.focus(),
     s: () => toggle("#skip"),
     t: () => toggle("#instructions"),
     z: () => part && (part.acts.undo?.() || reopen()),

@@ -174,6 +174,7 @@ export function openRank(main) {
       work.keep();
     },
     open: () => cards.openAll(),
+    differences: () => differences(),
     prompt() {
       const folded = $("#prompt").classList.toggle("folded");
       $("#prompt .fold").setAttribute("aria-expanded", String(!folded));
@@ -243,7 +244,7 @@ export function openRank(main) {
     else if (target.dataset.pile) sort(Number(target.dataset.pile));
     else if (target.dataset.act === "by-quality") acts.byQuality();
     else if (target.dataset.act === "roughly") roughly();
-    else if (["undo", "open", "prompt"].includes(target.dataset.act)) acts[target.dataset.act]();
+    else if (["undo", "open", "prompt", "differences"].includes(target.dataset.act)) acts[target.dataset.act]();
   });
   main.addEventListener("change", (event) => {
     const { target } = event;

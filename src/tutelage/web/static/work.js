@@ -34,8 +34,11 @@ export class Work {
 
   start() {
     const { signal } = this.over;
+    const before = kept.get(`time:${this.task}`) || {};
+    this.activity.add(before);
+    this.moves += before.moves || 0;
     this.restore();
-    const leave = () => this.save(true);
+    const leave = () => (this.keepTime(), this.save(true));
     addEventListener("pagehide", leave, { signal });
     addEventListener("blur", () => (this.activity.tick(true), leave()), { signal });
     addEventListener("focus", () => this.activity.tick(false), { signal });
@@ -53,7 +56,13 @@ export class Work {
     flush();
   }
 
+  // The seconds of an item outlive a reload, and a return to it later.
+  keepTime() {
+    if (!this.readOnly && !this.sent) kept.set(`time:${this.task}`, { ...this.activity.spent(), moves: this.moves });
+  }
+
   close() {
+    this.keepTime();
     this.over.abort();
     this.timers.forEach(clearInterval);
     clearTimeout(this.timer);
@@ -220,6 +229,7 @@ export class Work {
   }
 
   freeze(why) {
+    this.keepTime();
     this.readOnly = true;
     this.main.classList.add("read-only");
     $$("button, input, select, textarea", $("#work")).forEach((control) => (control.disabled = true));
