@@ -18,7 +18,7 @@ from tutelage.records import Completion, Prompt
 from .chromium import ActionChains, By, Keys, Select, violations
 from .site import PASSWORD
 
-PATHS = ("/", "/people", "/p/round-1/mine", "/projects/round-1")
+PATHS = ("/", "/people", "/account", "/p/round-1/mine", "/projects/round-1", "/projects/round-1/items")
 PATHS += tuple(f"/projects/round-1/{name}" for name in ("rounds", "jobs", "adjudicate", "screening"))
 WANTED = "B > A = C > D"
 
@@ -227,10 +227,25 @@ def test_writing_and_judging_steps_by_keys(page):
     page.open("/p/texts/next")
     task = page.task()
     page.press("A kind", " answer", " 1.")
+    page.find("[data-act=add-turn]").click()
+    page.press("And then?")
+    page.find("[data-act=drop-turn]").click()
+    page.find("[data-act=add-turn]").click()  # what was dropped comes back
+    assert [one.get_attribute("value") for one in page.driver.find_elements("css selector", "#turns textarea")] == [
+        "A kind answer 1.",
+        "And then?",
+        "",
+    ]
+    page.find("[data-act=drop-turn]").click()
+    page.find("#turns textarea").click()
     ActionChains(page.driver).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
     page.until(lambda: page.find("main").get_attribute("data-task") != str(task))
     page.open("/p/proofs/next")
     task = page.task()
+    page.find("[data-step='0'] .label-wrong").click()
+    page.press("z")  # a click is taken back too, and the page stays
+    page.until(lambda: page.run("return document.querySelector('#work input:checked') ? 'yes' : 'no'") == "no")
+    assert page.task() == task
     page.press("j", "j", "u", Keys.ENTER)
 
     def labels():

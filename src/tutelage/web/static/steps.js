@@ -11,6 +11,7 @@ export function openSteps(main) {
   const steps = $$(".step", main);
   let here = 0;
   let past = [];
+  let known = []; // the labels before a click changes them
 
   const labels = () => {
     const given = steps.map((_, i) => form.elements[`step_${i}`].value).map((v) => (v === "" ? null : Number(v)));
@@ -21,6 +22,7 @@ export function openSteps(main) {
     steps.forEach((_, i) => {
       for (const radio of form.elements[`step_${i}`]) radio.checked = given[i] != null && Number(radio.value) === given[i];
     });
+    known = labels();
     draw();
   };
   const work = new Work(main, { read: () => ({ labels: labels() }), show: (payload) => put(payload.labels || []) });
@@ -62,6 +64,8 @@ export function openSteps(main) {
   form.addEventListener("change", (event) => {
     const number = Number(event.target.name?.slice(5));
     here = number;
+    past.push(known);
+    known = labels();
     draw();
     work.changed();
     announce(`Step ${number + 1} ${WORDS[event.target.value]}`);
@@ -92,6 +96,7 @@ export function openSteps(main) {
     if (step) return goTo(here + step), true;
     return false;
   }
+  known = labels();
   draw();
   work.start();
   return { key, acts: { submit, undo }, work };

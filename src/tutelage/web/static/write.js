@@ -7,6 +7,7 @@ export function openWrite(main) {
   const form = $("#work", main);
   const turns = $("#turns");
   let pasted = 0;
+  const dropped = []; // turns that come back when turns are added again
 
   const fields = () => $$("textarea", turns);
   const read = () => ({ turns: fields().map((field) => field.value) });
@@ -43,7 +44,9 @@ export function openWrite(main) {
     clearTimeout(timer);
     timer = setTimeout(async () => {
       const reply = await send(`/t/${work.task}/preview`, read()).catch(() => null);
-      if (!reply?.ok || work.over.signal.aborted) return;
+      if (work.over.signal.aborted) return;
+      if (reply?.status === 422) $("#tokens").textContent = `No token count: ${reply.data.error}`;
+      if (!reply?.ok) return;
       const { text, tokens, answer, limit } = reply.data;
       const over = tokens - limit;
       $("#tokens").textContent = `${answer} tokens, ${tokens} of ${limit} with the prompt${over > 0 ? ` · ${over} tokens over: the end is cut in training` : ""}`;
@@ -74,10 +77,11 @@ export function openWrite(main) {
   main.addEventListener("click", (event) => {
     const act = event.target.closest("[data-act]")?.dataset.act;
     if (act === "add-turn") {
-      turns.append(field(fields().length, ""), field(fields().length + 1, ""));
+      for (const text of dropped.pop() || ["", ""]) turns.append(field(fields().length, text));
       fields().at(-2).focus();
       announce("Two turns added");
     } else if (act === "drop-turn") {
+      dropped.push(read().turns.slice(-2));
       turns.lastElementChild.remove();
       turns.lastElementChild.remove();
     } else return;
