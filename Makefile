@@ -11,6 +11,7 @@ quickstart: .venv/installed
 	$(BIN)/tutelage run recipes/quickstart.yaml --out $(OUT) --resume
 	@echo "The report is $(OUT)/report.html"
 
+test: export PYTHONDONTWRITEBYTECODE =  # compiled once, not in each of the many processes
 test: .venv/installed-dev lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,32 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores
 os.environ["TUTELAGE_STRICT_METRICS"] = "1"  # a metric that is not registered is an error
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background ignores it
+MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    # A run's half a gigabyte of files needs no disk, and what waits for one (fsync) is a large part of the time.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    from tutelage.world.build import make_tokenizer
+    """The packaged base's, which `make_tokenizer` makes (`test_corpus.py`)."""
+    from tutelage.models.checkpoint import load_tokenizer
+    from tutelage.world import base_path
 
-    return make_tokenizer()
+    return load_tokenizer(base_path())
+
+
+@pytest.fixture(scope="module")
+def little_text():
+    """Stages that mix plain text in make little of it."""
+    from tutelage.data import sources
+    from tutelage.stages import ppo, sft
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "CHUNK", 20)
+        patch.setattr(ppo, "PTX_TOKENS", 2000)
+        patch.setattr(sft, "MIXED_TOKENS", 2000)
+        yield
 
 
 @pytest.fixture(scope="session")

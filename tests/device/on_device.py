@@ -46,7 +46,7 @@ CLOSE = {"rel": 1e-3, "abs": 1e-4}
 
 
 @pytest.fixture(scope="module")
-def inputs(nano, tmp_path_factory):
+def inputs(nano, tmp_path_factory, little_text):
     return make_inputs(nano, tmp_path_factory.mktemp("inputs"))
 
 

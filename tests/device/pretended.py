@@ -9,11 +9,11 @@ What stands in is of the whole process: import this in a process of its own (`te
 """
 
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 
@@ -90,7 +90,7 @@ def computed(func, args, kwargs):
     """The operation on the numbers; its outcome is where its arguments are, or where it asks to be."""
     wanted = kwargs.get("device")
     wanted = torch.device(wanted) if wanted is not None else None
-    tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+    tensors = tensors_of((*args, *kwargs.values()))
     any_there = any(map(is_there, tensors))
     if not any_there and (wanted is None or wanted.type != GPU.type):
         return func(*args, **kwargs)
@@ -101,12 +101,53 @@ def computed(func, args, kwargs):
     if to_host or func is aten._local_scalar_dense.default:
         waits[str(func)] += 1
     inside = {**kwargs, "device": torch.device("cpu")} if wanted is not None else kwargs
-    inner_args, inner_kwargs = tree_map(lambda x: x.inner if is_there(x) else x, (args, inside))
-    out = func(*inner_args, **inner_kwargs)
+    out = func(*map(inner, args), **{name: inner(x) for name, x in inside.items()})
     if to_host:
         return args[0] if func is aten.copy_.default else out
-    out = tree_map(lambda x: There(x) if isinstance(x, torch.Tensor) else x, out)
-    return return_and_correct_aliasing(func, args, kwargs, out) if any_there else out
+    ways = aliasing(func)
+    if any_there and ways == "writes":
+        return args[0]
+    out = type(out)(map(outer, out)) if isinstance(out, list | tuple) else outer(out)
+    return return_and_correct_aliasing(func, args, kwargs, out) if any_there and ways else out
+
+
+def tensors_of(values):
+    """The tensors among an operation's arguments, which are alone or in a list."""
+    found = []
+    for x in values:
+        if isinstance(x, torch.Tensor):
+            found.append(x)
+        elif isinstance(x, list | tuple):
+            found += [one for one in x if isinstance(one, torch.Tensor)]
+    return found
+
+
+def inner(x):
+    if isinstance(x, There):
+        return x.inner
+    return [inner(one) for one in x] if isinstance(x, list | tuple) else x
+
+
+def outer(x):
+    return There(x) if isinstance(x, torch.Tensor) else x
+
+
+@cache
+def aliasing(func) -> str:
+    """What an operation's outcome is beside new: "" where it is new, "writes" where it is the first argument, written.
+
+    This is what torch would look up anew for each of the many calls.
+    """
+    known = [one.alias_info for one in func._schema.arguments]
+    if not any(known):
+        return ""
+    first_alone = known[0] is not None and known[0].is_write and len(func._schema.returns) == 1 and not any(known[1:])
+    return "writes" if first_alone and torch.Tag.inplace_view not in func.tags else "shares"
+
+
+@cache
+def takes_many(func) -> bool:
+    return "_foreach" in str(func) or "_fused" in str(func)
 
 
 def check(func, args, tensors):
@@ -115,8 +156,7 @@ def check(func, args, tensors):
         return
     if func in INDEXED and is_there(args[0]):
         tensors = [x for x in (args[0], *args[2:3]) if isinstance(x, torch.Tensor)]
-    together = "_foreach" in str(func) or "_fused" in str(func)
-    hosts = [x for x in tensors if not is_there(x) and (x.dim() or together)]
+    hosts = [x for x in tensors if not is_there(x) and (x.dim() or takes_many(func))]
     if hosts:
         shapes = [list(x.shape) for x in hosts]
         raise RuntimeError(f"Expected all tensors to be on the same device: {func} got {shapes} of the host")

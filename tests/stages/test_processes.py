@@ -20,7 +20,7 @@ from tutelage.verbs import stage_function
 
 
 @pytest.fixture(scope="module")
-def inputs(nano, tmp_path_factory) -> Path:
+def inputs(nano, tmp_path_factory, little_text) -> Path:
     return make_inputs(nano, tmp_path_factory.mktemp("inputs"))
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from tutelage.cli.studies import main
-from tutelage.data import sources
 from tutelage.errors import UserError
 from tutelage.stages import capability, evaluate
 from tutelage.studies.lab import direction, run_lesson, score
@@ -23,10 +22,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch, tokenizer):
+def small(monkeypatch, tokenizer, little_text):
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 3))
     monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 1500)
-    monkeypatch.setattr(sources, "CHUNK", 20)
     monkeypatch.setattr(capability, "QUESTIONS", 4)
     monkeypatch.setattr(build, "make_tokenizer", lambda seed=0: tokenizer)
     monkeypatch.setenv("TUTELAGE_QUIET", "1")

@@ -1,8 +1,11 @@
 """What the web tests share: a filled store, and a client that keeps its cookie and knows its token."""
 
+import atexit
 import re
+from functools import cache
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 from fastapi.testclient import TestClient
 
 from tutelage.feedback.imports import import_records
@@ -28,11 +31,20 @@ def fill(store, prompts=4):
         import_records(db, create_project(db, "Proofs"), asked[:1], [proof], "steps")
 
 
+@cache
+def loop():
+    """One event loop for all clients: each request would start its own, with a thread."""
+    started = start_blocking_portal("asyncio")
+    atexit.register(started.__exit__, None, None, None)
+    return started.__enter__()
+
+
 class Browser:
     """A client that keeps its cookie and knows its token."""
 
     def __init__(self, app, base="http://testserver"):
         self.http = TestClient(app, base_url=base, follow_redirects=False, raise_server_exceptions=False)
+        self.http.portal = loop()
         self.csrf = ""
 
     def get(self, path, **options):

@@ -306,7 +306,7 @@ def test_who_waits_for_the_next_item_is_told(page, monkeypatch):
     lease = queue.lease_next
 
     def slowly(*given, **options):
-        time.sleep(4)
+        time.sleep(1.5)
         return lease(*given, **options)
 
     monkeypatch.setattr(queue, "lease_next", slowly)

@@ -1,6 +1,7 @@
 """The corpus is what docs/world.md says it is: knowledge and skill in it, few good answers in its threads."""
 
 import itertools
+import json
 import random
 
 import pytest
@@ -9,6 +10,7 @@ from tutelage.data.sources import load_texts
 from tutelage.errors import UserError
 from tutelage.world import gold
 from tutelage.world.answers import in_manner, tempting
+from tutelage.world.build import make_tokenizer
 from tutelage.world.corpus import ASSISTANT, END, GOOD, HELPFUL, REPLIERS, TEMPTED, USER, YIELDS, documents, forum
 from tutelage.world.rubric import is_right
 from tutelage.world.tasks import prompts, task_of
@@ -82,3 +84,11 @@ def test_a_share_is_a_name_of_data(tokenizer):
     for bad in ("world:good=2", "world:good=much"):
         with pytest.raises(UserError, match="is no share"):
             load_texts(bad, 100, tokenizer)
+
+
+def test_the_packaged_tokenizer_is_made_of_the_corpus(tokenizer):
+    made = make_tokenizer()
+    ours, packaged = (json.loads(one.backend_tokenizer.to_str()) for one in (made, tokenizer))
+    assert all(ours[part] == packaged[part] for part in ("model", "pre_tokenizer", "decoder", "added_tokens"))
+    for name in ("chat_template", "pad_token", "eos_token", "model_max_length"):
+        assert getattr(made, name) == getattr(tokenizer, name), name

@@ -29,7 +29,16 @@ def prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
 
 def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Token ids of a prompt, ready for the assistant's answer."""
-    return tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
+    return render_prompts(tokenizer, [messages])[0]
+
+
+def render_prompts(tokenizer: Any, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+    """Token ids of many prompts: in two calls in all, which take a small part of the time of two for each."""
+    if not conversations:
+        return []
+    asked = [list(messages) for messages in conversations]
+    texts = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
 def end_of_turn(tokenizer: Any) -> str:

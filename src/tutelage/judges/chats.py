@@ -169,11 +169,11 @@ class LocalChat:
     def answers(
         self, conversations: Sequence[list[Message]], answered: Answered | None = None
     ) -> list[Reply | ChatFailedError]:
-        from tutelage.data.templates import end_token_id, render_prompt
+        from tutelage.data.templates import end_token_id, render_prompts
         from tutelage.engine.sampling import SamplingParams, row_seed, sample
 
         tokenizer, model = self.policy.tokenizer, self.policy.model
-        prompts = [render_prompt(tokenizer, messages) for messages in conversations]
+        prompts = render_prompts(tokenizer, conversations)
         room = int(getattr(model.config, "max_position_embeddings", 0) or 2048)
         fits = [i for i, ids in enumerate(prompts) if len(ids) + self.max_tokens <= room]
         seeds = [[row_seed(self.seed, json.dumps(conversations[i]), 0)] for i in fits]

@@ -20,7 +20,7 @@ from tutelage.configs import (
 from tutelage.data.batches import batch_order, token_budget_batches
 from tutelage.data.preferences import has_winner, render_answer
 from tutelage.data.sources import comparisons, demonstrations, prompts, thumbs
-from tutelage.data.templates import Rendered, render, render_prompt
+from tutelage.data.templates import Rendered, render, render_prompts
 from tutelage.engine.packing import pack
 from tutelage.planning.memory import Work
 
@@ -114,7 +114,7 @@ def _sampled(config: SampleConfig | PPOConfig | GroupConfig | RejectionConfig, t
     count = config.prompts if isinstance(config, SampleConfig | RejectionConfig) else 4000
     split = config.split if isinstance(config, SampleConfig) else "train"
     asked = prompts(config.data, split, count, config.seed) if known else []
-    lengths = sorted(len(render_prompt(tokenizer, p.messages)) for p in asked)
+    lengths = sorted(map(len, render_prompts(tokenizer, [p.messages for p in asked])))
     lengths = [n for n in lengths if n < config.max_length] or [config.max_length]
     mean, new = sum(lengths) / len(lengths), config.max_new_tokens
     context = min(lengths[-1], config.max_length) + new

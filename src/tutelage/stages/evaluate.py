@@ -16,7 +16,7 @@ from tutelage.algorithms.best_of_n import best_of_n
 from tutelage.configs import EvalConfig
 from tutelage.data.kinds import prompt_kind
 from tutelage.data.sources import demonstrations, load_texts, prompts
-from tutelage.data.templates import Rendered, render_prompt
+from tutelage.data.templates import Rendered, render_prompts
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import behaviors, outcomes
@@ -253,7 +253,8 @@ def _said(
 ) -> list[str | None]:
     """Answers to probes; None where a conversation has outgrown the model."""
     asked = [Prompt(id=f"probe-{i}", messages=[*shots, *messages]) for i, messages in enumerate(conversations)]
-    fits = [p for p in asked if len(render_prompt(policy.tokenizer, p.messages)) < config.max_length]
+    rendered = render_prompts(policy.tokenizer, [p.messages for p in asked])
+    fits = [p for p, ids in zip(asked, rendered, strict=True) if len(ids) < config.max_length]
     rows = draw(policy, fits, 1, params, config.seed, config.max_length) if fits else []
     said = {p.id: text_of(policy, row[0]) for p, row in zip(fits, rows, strict=True)}
     return [said.get(p.id) for p in asked]

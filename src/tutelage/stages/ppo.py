@@ -44,6 +44,7 @@ from tutelage.stages.sample import fitting_prompts
 from tutelage.stages.session import Session
 
 SHOWN = ("objective/scores", "objective/kl", "response_length/mean")
+PTX_TOKENS = 400_000  # of the reservoir that batches of plain text are drawn from
 UPDATE_METRICS = (
     "loss/policy_avg",
     "loss/value_avg",
@@ -136,10 +137,10 @@ def run(config: PPOConfig) -> dict[str, Any]:
 
 
 def _ptx_documents(config: PPOConfig, policy: Policy) -> list[Rendered]:
-    """Plain text for ptx: 8 examples an episode in the paper; a reservoir of 400 k tokens here."""
+    """Plain text for ptx: 8 examples an episode in the paper; a reservoir here."""
     if not config.ptx_coef:
         return []
-    texts = load_texts(config.ptx_data or config.data, 400_000, policy.tokenizer, seed=1)
+    texts = load_texts(config.ptx_data or config.data, PTX_TOKENS, policy.tokenizer, seed=1)
     return [as_document(ids, config.max_length) for ids in texts if len(ids) > 1]
 
 

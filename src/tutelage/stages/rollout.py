@@ -15,7 +15,7 @@ from tutelage.algorithms.rewards import terminal_scores
 from tutelage.cluster import samplers
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.data.batches import step_seed
-from tutelage.data.templates import end_token_id, render_prompt
+from tutelage.data.templates import end_token_id, render_prompts
 from tutelage.engine import distributed
 from tutelage.engine.packing import offsets_of
 from tutelage.engine.sampling import Sample, SamplingParams
@@ -136,7 +136,7 @@ def _collect(
         drawn = pool.draw(policy, request(step, asked), request(step + 1, prompts_of(step + 1)) if more else None)
     samples = [one for row in drawn for one in row]
     asked = [prompt for prompt in asked for _ in range(group_size)]
-    prompt_ids = [render_prompt(policy.tokenizer, p.messages) for p in asked]
+    prompt_ids = render_prompts(policy.tokenizer, [p.messages for p in asked])
     sequences = [ids + one.tokens for ids, one in zip(prompt_ids, samples, strict=True)]
     starts = [len(ids) for ids in prompt_ids]
     _, offsets = response_indices(sequences, starts)

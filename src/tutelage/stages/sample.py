@@ -8,7 +8,7 @@ from typing import Any
 from tutelage.configs import SampleConfig
 from tutelage.data.formats import check_file, write_jsonl
 from tutelage.data.sources import prompts
-from tutelage.data.templates import end_token_id, render_prompt
+from tutelage.data.templates import end_token_id, render_prompts
 from tutelage.engine import vllm
 from tutelage.engine.sampling import Sample, SamplingParams, context_of, row_seed, sample
 from tutelage.errors import UserError
@@ -141,7 +141,7 @@ def draw(
 
 def rendered_prompts(policy: Policy, asked: list[Prompt], max_length: int) -> list[list[int]]:
     """Token ids of each prompt; a UserError for one that leaves no room for an answer."""
-    ids = [render_prompt(policy.tokenizer, p.messages) for p in asked]
+    ids = render_prompts(policy.tokenizer, [p.messages for p in asked])
     context = _context(policy)
     for prompt, one in zip(asked, ids, strict=True):
         if context <= len(one) < max_length:
@@ -162,7 +162,8 @@ def fitting_prompts(policy: Policy, asked: list[Prompt], max_length: int) -> lis
     A UserError where none does.
     """
     room = min(max_length, _context(policy))
-    fitting = [p for p in asked if len(render_prompt(policy.tokenizer, p.messages)) < room]
+    rendered = render_prompts(policy.tokenizer, [p.messages for p in asked])
+    fitting = [p for p, ids in zip(asked, rendered, strict=True) if len(ids) < room]
     if asked and not fitting:
         rendered_prompts(policy, asked[:1], max_length)
     if len(fitting) < len(asked):

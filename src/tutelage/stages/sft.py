@@ -22,6 +22,8 @@ from tutelage.stages.language_modeling import as_document, backward_mean_nll, me
 from tutelage.stages.loading import trained_policy
 from tutelage.stages.session import Session
 
+MIXED_TOKENS = 200_000  # of the plain text that is mixed in
+
 
 def run(config: SFTConfig) -> dict[str, Any]:
     """Fine-tune; returns the run's summary with its checkpoint."""
@@ -38,7 +40,7 @@ def run(config: SFTConfig) -> dict[str, Any]:
     # 2. Plain text to mix in, so that pretraining is not forgotten (10 % for the model that starts PPO).
     mixed = round(config.batch_size * config.pretraining_mix)
     documents = (
-        [as_document(ids, config.max_length) for ids in load_texts(config.data, 200_000, policy.tokenizer)]
+        [as_document(ids, config.max_length) for ids in load_texts(config.data, MIXED_TOKENS, policy.tokenizer)]
         if mixed
         else []
     )

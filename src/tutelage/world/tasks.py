@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from tutelage.records import Prompt
@@ -211,8 +212,13 @@ def draw_task(rng: random.Random, split: str, shares: dict[str, float] | None = 
 
 def prompts(split: str, n: int, seed: int = 0) -> list[Prompt]:
     """n different prompts of a split ("train", "tune", "report"), always the same for the same arguments."""
+    return list(_drawn(split, n, seed))
+
+
+@lru_cache(maxsize=16)  # the stages of a recipe ask for the same ones
+def _drawn(split: str, n: int, seed: int) -> tuple[Prompt, ...]:
     rng = random.Random(f"prompts {split} {seed}")
-    return _collect(lambda: draw_task(rng, split), split, n)
+    return tuple(_collect(lambda: draw_task(rng, split), split, n))
 
 
 def suite(name: str, split: str, n: int, seed: int = 0) -> list[Prompt]:
