@@ -14,6 +14,7 @@ import yaml
 from tutelage.cluster.placement import check_placement
 from tutelage.configs import STAGES, EvalConfig, StageConfig, TrainingConfig, from_mapping
 from tutelage.configs.cluster import ClusterConfig
+from tutelage.constitutions import load_constitution
 from tutelage.errors import UserError, did_you_mean
 from tutelage.named_data import local_data
 from tutelage.verbs import FAMILY, GROUP
@@ -29,6 +30,8 @@ OUTPUT_FILES = {
     "cai-label": "comparisons.jsonl",
     "step-label": "steps.jsonl",
 }
+# What a stage cannot begin without.
+NEEDED = dict.fromkeys(AGAINST_REWARD, ("reward_model",)) | {"cai": ("policy",), "cai-label": ("critic",)}
 # Options that may name an earlier stage.
 PLACES = {"model", "data", "reward_model", "ptx_data", "reference", "policy", "critic", "mix", "human", "prm", "orm"}
 
@@ -150,18 +153,20 @@ def _cluster(values: Any, typed: Mapping[str, str], path: str) -> ClusterConfig 
 def check_models(recipe: Recipe) -> None:
     """Every model is there or made by an earlier stage: better known now than after the hours before its stage."""
     for stage, verb, config in recipe.stages:
-        if verb == "ppo" and getattr(config, "reward_model", None) is None:
-            mend = "put a reward stage before it, or give reward_model"
-            raise UserError("has no reward model", where=f"{recipe.path}, stage {stage}", mend=mend)
-        for key in ("model", "reward_model", "policy"):
-            value = getattr(config, key, None)
-            made = value is not None and recipe.out in Path(value).parents
-            if value is not None and value != "world" and not made and not Path(value).expanduser().exists():
-                where, mend = (
-                    f"{recipe.path}, stage {stage}, key {key}",
-                    "give a Hugging Face folder, or an earlier stage",
-                )
-                raise UserError(f"there is no model {value!r}", where=where, mend=mend)
+        where = f"{recipe.path}, stage {stage}"
+        for key in NEEDED.get(verb, ()):
+            if getattr(config, key, None) is None:
+                what = f"has no {key.replace('_', ' ')}"
+                raise UserError(what, where=where, mend=f"put a stage before it that makes one, or give {key}")
+        for key in ("model", "reward_model", "policy", "reference", "critic", "prm", "orm"):
+            value = str(getattr(config, key, None) or "world").removeprefix("local:")
+            asked = key == "critic" and value.startswith(("openai:", "anthropic:"))
+            made = recipe.out in Path(value).parents
+            if value != "world" and not asked and not made and not Path(value).expanduser().exists():
+                mend = "give a Hugging Face folder, or an earlier stage"
+                raise UserError(f"there is no model {value!r}", where=f"{where}, key {key}", mend=mend)
+        if constitution := getattr(config, "constitution", None):
+            load_constitution(constitution)
 
 
 def from_text(text: str) -> Any:

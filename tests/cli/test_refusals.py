@@ -105,6 +105,15 @@ def test_words_that_only_the_stage_can_judge(refused, mention, words):
         ("key model: there is no model 'nowhere'", "model: nowhere\nstages:\n  - sft: {}\n"),
         ("stage ppo, key reward_model", "stages:\n  - sft: {}\n  - ppo: {reward_model: nowhere}\n"),
         ("stage ppo: has no reward model", "stages:\n  - sft: {}\n  - ppo: {}\n"),
+        ("stage grpo: has no reward model", "stages:\n  - sft: {}\n  - grpo: {}\n"),
+        ("stage cai: has no policy", "stages:\n  - cai: {}\n"),
+        ("stage cai-label: has no critic", "stages:\n  - sft: {}\n  - cai: {}\n  - cai-label: {data: cai}\n"),
+        ("key critic: there is no model 'nowhere'", "stages:\n  - sft: {}\n  - cai: {critic: nowhere}\n"),
+        (
+            "there is no constitution 'wrld'",
+            "stages:\n  - sft: {}\n  - cai: {critic: 'openai:m', constitution: wrld}\n",
+        ),
+        ("key prm: there is no model 'nowhere'", "stages:\n  - rerank: {prm: nowhere}\n"),
         ("nowhere.jsonl", "data: nowhere.jsonl\nstages:\n  - sft: {}\n"),
     ],
 )

@@ -155,6 +155,23 @@ FILES = {
     "labeltext.jsonl": (lines({"prompt": "p", "completion": "c", "label": "true"}), "not true or false"),
     "steps.jsonl": (lines({**STEPS, "labels": [True]}), "1 labels for 2 steps"),
     "stepslabel.jsonl": (lines({**STEPS, "labels": [True, 7]}), "not true, false, -1, 0 or 1"),
+    "stepsempty.jsonl": (lines({**STEPS, "completions": ["a", " "]}), "a step is empty"),
+    "stepsrecord.jsonl": (
+        lines({"schema": "tutelage.step_label/1", "id": "s", "prompt_id": "p", "steps": ["a", ""], "labels": [1, 1]}),
+        "field steps: a step is empty",
+    ),
+    "prmstep.jsonl": (lines({"question": {"problem": "q"}, "label": {"steps": [3]}}), "step 1: is no step of PRM800K"),
+    "prmchosen.jsonl": (
+        lines(
+            {
+                "question": {"problem": "q"},
+                "label": {"steps": [{"completions": [{"text": "a", "rating": 1}], "chosen_completion": 4}]},
+            }
+        ),
+        "chosen_completion is 4, of 1 completions",
+    ),
+    "shepherd.jsonl": (lines({"input": "What is 2? It is 2. ки", "label": "What is 2? It is 2. +"}), "has no Step 1:"),
+    "thumblist.jsonl": (lines({"prompt": "p", "completion": "c", "thumbs": [1]}), "not up or down"),
     "noanswer.jsonl": (lines({"prompt": "p", "completion": ""}), "the assistant's text is empty"),
     "textnumber.jsonl": (lines({"text": 3}), "field text: is a whole number"),
     "sharegpt.jsonl": (lines({"conversations": [{"from": "human"}]}), "is null, not text"),

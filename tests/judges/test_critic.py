@@ -1,6 +1,8 @@
 """The critic: what it may not say is named, and choices are read off log-probabilities."""
 
+import io
 import math
+import urllib.error
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from tutelage.constitutions.questions import OPTIONS
 from tutelage.data.templates import render_prompt
 from tutelage.judges.cache import Reply
 from tutelage.judges.chats import ChatFailedError, LocalChat
-from tutelage.judges.choices import _ChoosingEndpoint, _letters, _parse, choices
+from tutelage.judges.choices import Choice, _ChoosingEndpoint, _letters, _parse, choices
 from tutelage.judges.critic import Critic, loops
 from tutelage.records import Prompt
 
@@ -101,6 +103,22 @@ def test_words_alone_make_a_hard_choice():
     assert "logprobs" not in _ChoosingEndpoint("anthropic", "http://x/v1", "m").body([])
 
 
+def test_an_endpoint_without_log_probabilities_is_asked_for_words(monkeypatch):
+    chosen, asked = _ChoosingEndpoint("openai", "http://x/v1", "m"), []
+
+    def post(messages):
+        body = chosen.body(messages)
+        asked.append("logprobs" in body)
+        if "logprobs" in body:
+            said = io.BytesIO(b'{"error": "top_logprobs is not supported by this model"}')
+            raise urllib.error.HTTPError("http://x", 400, "Bad Request", {}, said)
+        return {"choices": [{"message": {"content": "(B)"}, "finish_reason": "stop"}]}
+
+    monkeypatch.setattr(chosen, "_post", post)
+    first, second = (_parse(chosen.answer([{"role": "user", "content": "Which?"}])) for _ in range(2))
+    assert first.said and second.said and asked == [True, False, False]
+
+
 def test_both_orders_and_the_clamp(nano):
     general = load_constitution("general")
     local = LocalChat(str(nano), dtype="float32", max_tokens=4)
@@ -129,3 +147,16 @@ def choices_of(count):
     from tutelage.judges.choices import Choice
 
     return [Choice((0.0, -9.0)) if i < count / 2 else Choice((-9.0, 0.0)) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("orders", "problem"),
+    [
+        ((Choice(None, failed=True), Choice((0.0, -1.0))), "failed"),
+        ((Choice(None, words="I'm sorry, I can't compare these."), Choice((0.0, -1.0))), "refused"),
+        ((Choice((0.0, -1.0)), Choice(None, words="Both are fine.")), "no choice"),
+    ],
+)
+def test_why_there_is_no_verdict(orders, problem):
+    verdict = Critic(Script(), load_constitution("world"))._verdict(orders, [])
+    assert verdict.probability is None and verdict.problem == problem and verdict.logprobs == [(0.0, -1.0)]

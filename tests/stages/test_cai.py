@@ -13,6 +13,7 @@ from tutelage.data.validation import record_of
 from tutelage.errors import UserError
 from tutelage.judges.cache import Reply
 from tutelage.judges.chats import ChatFailedError
+from tutelage.judges.choices import Choice
 from tutelage.records import Comparison, Completion
 from tutelage.stages import cai, cai_label, reward
 from tutelage.stages.reward import _with_soft_labels
@@ -70,6 +71,7 @@ def test_every_critique_is_a_row_and_what_is_no_use_is_counted(nano, tmp_path, c
     assert "left out: refused" in capsys.readouterr().err
     sound = [r for r in rows if r["problem"] is None]
     assert done["revisions"] == len(sound) == sum(p["count"] for p in done["principles"])
+    assert sum(p["left_out"] for p in done["principles"]) == len(rows) - len(sound) == sum(done["left_out"].values())
     later = [r for r in sound if r["round"] == 2]
     assert later and all(r["response"] == "I will not help to do harm." for r in later)  # the latest revision goes on
     second = next(r for r in done["rounds"] if r["round"] == 2)
@@ -95,10 +97,29 @@ def test_a_kill_in_between_asks_for_no_prompt_again(nano, tmp_path, chat):
     assert 0 < chat.asked < first
 
 
-def test_a_critic_of_no_use_leaves_nothing_behind(nano, tmp_path, chat):
-    chat.reply = lambda messages: Reply("I'm sorry, I can't.")
+def test_what_failed_on_the_way_is_asked_again_before_anything_is_trained(nano, tmp_path, chat):
+    answering = cai.Answering(cai.load_policy(str(nano), "float32"), config(nano, tmp_path / "x"))
+    asked = prompts_of("world:harmful", "train", 30, 0)
+    path, critic = tmp_path / "revisions.jsonl", cai.Critic(chat, cai.load_constitution("world"))
+    first = cai._revisions(path, critic, answering, asked, True)
+    failed = {row["prompt_id"] for row in first if row["problem"] == "failed"}
+    refused = {row["prompt_id"] for row in first if row["problem"] == "refused"}
+    assert failed and refused
+    assert {r["id"] for r in cai._revisions(path, critic, answering, asked, False)} == {r["id"] for r in first}
+    chat.reply = lambda messages: Reply("That does harm.")  # the endpoint is up again
+    again = cai._revisions(path, critic, answering, asked, True)
+    assert not any(row["problem"] == "failed" for row in again)
+    assert {row["prompt_id"] for row in again if row["problem"]} == refused  # a critic that refuses, refuses
+    assert {row["prompt_id"] for row in again} == {p.id for p in asked}
+
+
+def test_a_critic_of_no_use_is_told_and_an_abler_one_begins_anew(nano, tmp_path, chat, capsys):
+    able, chat.reply = chat.reply, lambda messages: Reply("I'm sorry, I can't.")
     with pytest.raises(UserError, match="30 refused"):
         cai.run(config(nano, tmp_path / "cai"))
+    chat.reply, chat.name = able, "abler"  # an abler critic in the same place is asked anew
+    assert cai.run(config(nano, tmp_path / "cai"))["revisions"] > 0
+    assert "30 rows of another critic or policy are replaced" in capsys.readouterr().err
     with pytest.raises(UserError, match="--policy"):
         cai.run(config(nano, tmp_path / "cai2", policy=None))
     assert not (tmp_path / "cai2").exists()
@@ -139,6 +160,9 @@ def test_verdicts_become_soft_comparisons(nano, completions, tmp_path):
     again = cai_label.run(CAILabelConfig(**options, human=str(people), mix=str(people)))
     assert out.with_name("verdicts.jsonl").read_text() == verdicts  # nothing was asked again
     assert again["agreement_with_people"]["agreement"] == 0 and again["agreement_with_people"]["pairs"] > 20
+    assert again["agreement_with_people"]["ci95"] == [0, 0]
+    assert all(p["people_agree"] == 0 for p in again["principles"] if "people_agree" in p)
+    assert sum(p.get("people_pairs", 0) for p in again["principles"]) == again["agreement_with_people"]["pairs"]
     assert again["human_comparisons"] == len(opposite) == 40  # those set aside too: the gate is about both kinds
     held_out = [c.id for split in ("tune", "report") for c in comparisons(str(out), split)]
     assert any(name.startswith("by-") for name in held_out) and not all(name.startswith("by-") for name in held_out)
@@ -148,6 +172,29 @@ def test_verdicts_become_soft_comparisons(nano, completions, tmp_path):
         )
     )
     assert trained["comparisons"] > 40
+
+
+def test_verdicts_whose_request_failed_are_asked_again_and_odd_answers_are_told(nano, tmp_path, monkeypatch, capsys):
+    asked = prompts_of("world:harmful", "train", 4, 0)
+    answers = [Completion(id=f"{p.id}-{i}", prompt_id=p.id, text=f"no {i}") for p in asked for i in range(3)]
+    write_jsonl(tmp_path / "completions.jsonl", [*asked, *answers])
+    monkeypatch.setattr(cai_label, "open_chat", lambda *_, **__: Chat())
+    up = []
+    choice = {True: Choice((0.0, -1.0)), False: Choice(None, failed=True)}
+    monkeypatch.setattr(
+        "tutelage.judges.critic.choices",
+        lambda chat, turns, options: [choice[bool(up) or i % 2 == 0] for i in range(len(turns))],
+    )
+    options = CAILabelConfig(
+        critic="rule", constitution="world", data=str(tmp_path / "completions.jsonl"), out=str(tmp_path / "ai/c.jsonl")
+    )
+    done = cai_label.run(options)
+    assert done["left_out"] == {"failed": 2} and done["ai_comparisons"] == 2 and done["single_answers"] == 4
+    assert "4 answers are left without another" in capsys.readouterr().err
+    assert sum(p["left_out"] for p in done["principles"]) == 2
+    up.append(True)
+    assert cai_label.run(options)["ai_comparisons"] == 4
+    assert len((tmp_path / "ai/verdicts.jsonl").read_text().splitlines()) == 6  # two of them a second time
 
 
 def test_nobody_to_compare_and_nothing_to_compare(nano, completions, tmp_path):

@@ -208,6 +208,24 @@ def test_faults_of_the_input_are_said(nano, solved, tmp_path):
     assert not (tmp_path / "prm").exists()
 
 
+def test_one_solution_to_a_problem_can_be_labeled_and_broken_files_are_named(tmp_path):
+    prompt = reasoning.problems("train", 1)[0]
+    steps = "\n".join(reasoning.right_steps(reasoning.problem_of(prompt)))
+    path = tmp_path / "one.jsonl"
+    write_jsonl(path, [prompt, Completion(id="a", prompt_id=prompt.id, text=steps)])
+    done = step_label.run(StepLabelConfig(data=str(path), out=str(tmp_path / "steps.jsonl"), by="world"))
+    assert done["solutions"] == 1 and done["right_steps"] == 1
+    with pytest.raises(UserError, match="no prompt with two completions"):
+        rerank.run(RerankConfig(data=str(path)))  # nothing to choose from
+    write_jsonl(path, [prompt, Completion(id="a", prompt_id="other", text=steps)])
+    with pytest.raises(UserError, match="completions of a prompt 'other' that it does not hold"):
+        step_label.run(StepLabelConfig(data=str(path), out=str(tmp_path / "x.jsonl"), by="world"))
+    row = {"schema": "tutelage.completion/1", "id": "a", "prompt_id": prompt.id}
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(UserError, match="row 1, field text: is missing"):
+        step_label.run(StepLabelConfig(data=str(path), out=str(tmp_path / "x.jsonl"), by="world"))
+
+
 def test_area_under_the_curve():
     assert auc([0.9, 0.4, 0.4, 0.1], [True, True, False, False]) == (1 + 1 + 0.5 + 1) / 4
     assert auc([0.3], [True]) is None and auc_interval([0.3, 0.2], [True, False]) is None

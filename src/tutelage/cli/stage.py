@@ -82,7 +82,8 @@ def _with_interval(row: dict[str, Any]) -> str:
 
 
 def _tables(result: dict[str, Any]) -> list[str]:
-    """What a constitution's principles did, what was left out, and what the best of n solutions solve."""
+    """What a constitution's principles did, what was left out, what became of the chosen answers, and what the best of n
+    solutions solve."""
     lines = []
     if result.get("left_out"):
         lines.append(f"left out: {result['left_out']}")
@@ -91,7 +92,10 @@ def _tables(result: dict[str, Any]) -> list[str]:
         lines.append(said)
     agreement = result.get("agreement_with_people")
     if agreement and agreement["agreement"] is not None:
-        lines.append(f"agrees with people on {agreement['agreement']:.3f} of {agreement['pairs']} pairs")
+        ends = f" [{agreement['ci95'][0]:.3f}, {agreement['ci95'][1]:.3f}]" if agreement.get("ci95") else ""
+        lines.append(f"agrees with people on {agreement['agreement']:.3f}{ends} of {agreement['pairs']} pairs")
+    if told := result.get("chosen_answers"):
+        lines += [told[key] for key in ("why", "here", "mend") if told[key]]
     for name in ("right_answer", "right_answer_and_steps"):
         if name in result:
             low, high = result[name]["ci95"]

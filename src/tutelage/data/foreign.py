@@ -107,6 +107,10 @@ def stepwise(row: Row, where: str) -> list[Item]:
     marks = [(1 if label else -1) if isinstance(label, bool) else label for label in labels]
     if not texts:
         raise DegenerateRow("has no step", where=where, mend="take the row out")
+    if not all(text.strip() for text in texts):
+        raise DegenerateRow(
+            "a step is empty", where=f"{where}, field completions", mend="take the step and its label out"
+        )
     who: dict[str, Any] = labeler_of(row)
     number = _id("s", prompt.id, texts, marks, who.get("labeler"))
     return [prompt, StepLabel(id=number, prompt_id=prompt.id, steps=texts, labels=marks, **who)]

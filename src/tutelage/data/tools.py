@@ -62,7 +62,8 @@ def arena(row: Row, where: str) -> list[Item]:
 
 def thumbs(row: Row, where: str) -> list[Item]:
     """One answer with a thumb: `prompt, completion` (or `response`), `thumbs` up or down."""
-    up = {"up": True, "down": False, "👍": True, "👎": False, 1: True, -1: False, 0: False}.get(row["thumbs"])
+    known: dict[Any, bool] = {"up": True, "down": False, "👍": True, "👎": False, 1: True, -1: False, 0: False}
+    up = known.get(row["thumbs"]) if isinstance(row["thumbs"], str | int | float) else None
     if up is None:
         raise UserError(
             f"is {row['thumbs']!r}, not up or down", where=f"{where}, field thumbs", mend="write up or down"
@@ -232,6 +233,8 @@ def prm800k(row: Row, where: str) -> list[Item]:
     question, label = row["question"], row["label"]
     if not isinstance(question, dict) or not isinstance(label, dict) or not isinstance(label.get("steps"), list):
         raise UserError("is no row of PRM800K", where=where, mend="give question.problem and label.steps")
+    for number, step in enumerate(label["steps"], start=1):
+        _check_step(step, f"{where}, field label, step {number}")
     ask = {"prompt": question.get("problem"), "labeler": row.get("labeler"), "created": row.get("timestamp")}
     steps: list[str] = []
     labels: list[int] = []
@@ -255,6 +258,19 @@ def prm800k(row: Row, where: str) -> list[Item]:
     return items
 
 
+def _check_step(step: Any, where: str) -> None:
+    """A step of PRM800K: completions with text and rating, of which chosen_completion names one."""
+    options = (step.get("completions") or []) if isinstance(step, dict) else None
+    if not isinstance(options, list) or not all(isinstance(one, dict) and "text" in one for one in options):
+        raise UserError("is no step of PRM800K", where=where, mend="give completions, each with text and rating")
+    chosen, written = step.get("chosen_completion"), step.get("human_completion")
+    if chosen is not None and not (isinstance(chosen, int) and 0 <= chosen < len(options)):
+        what, mend = f"chosen_completion is {chosen!r}, of {len(options)} completions", "give its place, from 0"
+        raise UserError(what, where=where, mend=mend)
+    if written and not isinstance(written, dict):
+        raise UserError("human_completion is no object", where=where, mend="give it text, or null")
+
+
 def math_shepherd(row: Row, where: str) -> list[Item]:
     """Math-Shepherd: `input` with ки behind each step, `label` the same text with + or - in its place."""
     text = check_text(row["input"], f"{where}, field input")
@@ -268,7 +284,10 @@ def math_shepherd(row: Row, where: str) -> list[Item]:
                 "does not follow the steps of input", where=f"{where}, field label", mend="put + or - behind each step"
             )
         labels.append(1 if mark == "+" else -1)
-    problem, _, first = pieces[0].partition("Step 1:")
+    problem, begun, first = pieces[0].partition("Step 1:")
+    if not begun:
+        what, mend = "has no Step 1:, so that problem and solution are one", "write Step 1: before the first step"
+        raise UserError(what, where=f"{where}, field input", mend=mend)
     steps = [piece.strip() for piece in (f"Step 1:{first}", *pieces[1:-1])]
     return _steps({"prompt": problem.strip()}, steps[: len(labels)], labels, where)
 

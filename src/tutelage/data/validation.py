@@ -161,6 +161,9 @@ def _check_record(record: Record, where: str) -> None:
             )
         if any(label not in (-1, 0, 1) for label in record.labels):
             raise UserError("holds a label that is not -1, 0 or 1", where=f"{where}, field labels", mend="right is 1")
+        if not record.steps or not all(step.strip() for step in record.steps):
+            what = "a step is empty" if record.steps else "has no step"
+            raise DegenerateRow(what, where=f"{where}, field steps", mend="take it out, with its label")
         if record.values is not None and len(record.values) != len(record.steps):
             what = f"has {len(record.values)} values for {len(record.steps)} steps"
             raise UserError(what, where=f"{where}, field values", mend="give one share for each step")

@@ -11,6 +11,7 @@ import torch
 from tutelage.data.batches import token_budget_batches
 from tutelage.data.templates import render_prompt
 from tutelage.engine.packing import pack
+from tutelage.errors import UserError
 from tutelage.judges.cache import Reply
 from tutelage.judges.chats import Chat, Endpoint, LocalChat
 from tutelage.records import Message
@@ -21,10 +22,15 @@ CERTAIN = 20.0  # log-odds of a choice that was only said, by a model that gives
 
 @dataclass(frozen=True)
 class Choice:
-    """logprobs: of options (A) and (B); None where the model chose neither. said: read off words, not log-probs."""
+    """logprobs: of options (A) and (B); None where the model chose neither. said: read off words, not log-probs.
+
+    words: what it said where it chose neither; failed: it gave no answer at all.
+    """
 
     logprobs: tuple[float, float] | None
     said: bool = False
+    words: str = ""
+    failed: bool = False
 
 
 def choices(chat: Chat, conversations: Sequence[list[Message]], options: tuple[str, str]) -> list[Choice]:
@@ -61,15 +67,27 @@ def _local(chat: LocalChat, conversations: Sequence[list[Message]], options: tup
         logprobs, _ = chat.policy.logprobs(packed, torch.cat(tails))
         for i, part in zip(micro, logprobs.split([len(t) for t in tails]), strict=True):
             found[owners[i]] = part.sum()
-    return [Choice(None if math.isnan(a) else (a, b)) for a, b in found.tolist()]
+    return [Choice(None, failed=True) if math.isnan(a) else Choice((a, b)) for a, b in found.tolist()]
 
 
 class _ChoosingEndpoint(Endpoint):
     """Asks for the log-probabilities of the first tokens, and gives them in the place of the text."""
 
+    has_logprobs = True  # until the endpoint says otherwise
+
+    def answer(self, messages: list[Message]) -> Reply:
+        """An endpoint that refuses to give log-probabilities is asked without them: its words make hard labels."""
+        try:
+            return super().answer(messages)
+        except UserError as error:
+            if "logprob" not in error.what.lower():
+                raise
+        self.has_logprobs = False
+        return super().answer(messages)
+
     def body(self, messages: list[Message]) -> dict[str, Any]:
-        wanted = {"logprobs": True, "top_logprobs": 20} if self.kind == "openai" else {}
-        return {**super().body(messages), **wanted}
+        asked = self.kind == "openai" and self.has_logprobs
+        return {**super().body(messages), **({"logprobs": True, "top_logprobs": 20} if asked else {})}
 
     def _reply(self, body: Any) -> Reply:
         plain = super()._reply(body)
@@ -97,13 +115,13 @@ def _letters(tops: list[dict[str, Any]]) -> tuple[float, float] | None:
 
 
 def _parse(reply: Any) -> Choice:
-    if not isinstance(reply, Reply):  # it failed
-        return Choice(None)
+    if not isinstance(reply, Reply):
+        return Choice(None, failed=True)
     held = json.loads(reply)
     if "logprobs" in held:
         a, b = held["logprobs"]
         return Choice((a, b))
     named = {letter for letter in "AB" if f"({letter})" in held["text"] or held["text"].strip(" .:*") == letter}
     if len(named) != 1:
-        return Choice(None)
+        return Choice(None, words=held["text"])
     return Choice((0.0, -CERTAIN) if named == {"A"} else (-CERTAIN, 0.0), said=True)

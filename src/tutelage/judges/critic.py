@@ -106,11 +106,18 @@ class Critic:
         first, second = orders[0].logprobs, orders[1].logprobs
         if problem or first is None or second is None:
             known = [pair for pair in (first, second) if pair is not None]
-            return Verdict(None, known, reasoning, problem=problem or "no choice")
+            return Verdict(None, known, reasoning, problem=problem or _no_choice(orders))
         probability = both_orders_probability(torch.tensor([first]).double(), torch.tensor([second]).double())
         if self.think:
             probability = clamped(probability, self.clamp)
         return Verdict(float(probability), [first, second], reasoning, any(one.said for one in orders))
+
+
+def _no_choice(orders: Sequence[Choice]) -> Problem:
+    """Why there is no verdict: a request that failed may be asked again, a critic that refuses will refuse again."""
+    if any(one.failed for one in orders):
+        return "failed"
+    return "refused" if any(REFUSES.match(one.words) for one in orders) else "no choice"
 
 
 def _read(reply: Reply | ChatFailedError, *, refusal_is_one: bool) -> Said:

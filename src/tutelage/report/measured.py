@@ -283,8 +283,24 @@ def _reward_says(n: dict[str, float | None]) -> str:
     return "The reward model does about as well as its labels allow: better labels would help, more of the same hardly."
 
 
-FIRST = (
+FIRST = (  # the names that stages log come first; the short ones are of older runs
     "loss",
+    "objective/scores",
+    "objective/kl",
+    "response_length/mean",
+    "response_length/clip_ratio",
+    "eval/scores",
+    "eval/kl",
+    "objective/entropy",
+    "rewards/margins",
+    "rewards/accuracies",
+    "eval/rewards/accuracies",
+    "rewards/chosen",
+    "rewards/rejected",
+    "eval/loss",
+    "eval/accuracy",
+    "step_accuracy",
+    "eval/step_accuracy",
     "accuracy",
     "reward",
     "proxy",

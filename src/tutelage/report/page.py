@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import UserError
-from tutelage.report import abilities, behaviors, card, judging, measured, story
+from tutelage.report import abilities, behaviors, card, judging, measured, methods, story
 from tutelage.report.svg import esc
 
 LIMIT = 2_500_000
@@ -85,6 +85,7 @@ def render(
         ("samples", "One prompt, every stage", story.samples(report, samples)),
         ("reward-model", "The reward model", measured.reward_model(report)),
         ("labelers", "Who judged", judging.agreement(report)),
+        *methods.sections(report, metrics, texts, points),
         ("curves", "Training curves", measured.curves(metrics, points)),
         ("alarms", "Alarms", story.alarms(report)),
         ("lineage", "Lineage", story.lineage(report, texts)),

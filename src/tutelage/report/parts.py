@@ -27,6 +27,8 @@ NAMES = {
     "grpo": "GRPO",
     "online-dpo": "Online DPO",
     "rejection": "Rejection sampling",
+    "cai": "SL-CAI",
+    "rl-cai": "RL-CAI",
 }
 ORDER = [
     "base",
@@ -74,6 +76,7 @@ def look(stage: str) -> tuple[str, str, bool]:
         ("online-dpo", ("s-dpo", "cross", True)),
         ("rejection", ("s-sft", "square", True)),
         ("cai", ("s-cai", "star", False)),
+        ("rl-cai", ("s-cai", "star", True)),
     ):
         if stage.startswith(start):
             return found

@@ -2,7 +2,8 @@
 
 A helpful model answers prompts that invite harm; a critic finds fault by a principle and writes the answer anew, several
 times over; the *pretrained* model is fine-tuned on the revisions of all rounds, mixed with the helpful model's answers to
-ordinary prompts. Every critique and revision is a row of revisions.jsonl, written as it comes.
+ordinary prompts. Every critique and revision is a row of revisions.jsonl; what an endpoint said is kept in critic.jsonl as it
+comes, and not asked again after a kill.
 
 Departures from the paper:
 1. A critique or revision that is no use (the critic refused, looped, was cut off) ends that prompt's rounds and is counted.
@@ -12,7 +13,7 @@ Departures from the paper:
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.sampling import SamplingParams
 from tutelage.errors import UserError
 from tutelage.evaluation.refusal import refusal_class
-from tutelage.judges.chats import open_chat
+from tutelage.judges.cache import Cache, key_of
+from tutelage.judges.chats import Chat, Endpoint, open_chat
 from tutelage.judges.critic import Critic
+from tutelage.judges.remembered import RememberedChat
 from tutelage.models import Policy, load_policy, resolve, save_model
 from tutelage.processes import is_main
 from tutelage.records import Demonstration, Prompt
 from tutelage.runs import Progress, write_text
 from tutelage.runs.files import append_rows, whole_rows
+from tutelage.runs.lineage import folder_hash
 from tutelage.stages.language_modeling import backward_mean_nll
 from tutelage.stages.loading import trained_policy
 from tutelage.stages.sample import draw, rendered_prompts, text_of
@@ -45,10 +49,11 @@ Row = dict[str, Any]
 
 @dataclass
 class Answering:
-    """The helpful model, and how it is asked."""
+    """The helpful model, and how it is asked. key: of all that rows depend on beside their prompt; others are not ours."""
 
     policy: Policy
     config: CAIConfig
+    key: str = ""
 
     def answers(self, asked: list[Prompt], count: int) -> list[list[tuple[str, bool]]]:
         """`count` answers to each prompt, and whether each ended by itself."""
@@ -66,11 +71,13 @@ def run(config: CAIConfig) -> dict[str, Any]:
         raise UserError("cai needs a model that answers", where="option --policy (policy)", mend=mend)
     constitution = load_constitution(config.constitution)
     source, helpful = resolve(config.model), resolve(config.policy)
-    answering = Answering(load_policy(helpful, config.dtype, device=config.device), config)
     options: dict[str, Any] = {"max_tokens": config.max_new_tokens, "temperature": config.temperature}
     chat = open_chat(
         config.critic or config.policy, **options, dtype=config.dtype, device=config.device, seed=config.seed
     )
+    how = [config.revisions, config.helpful_samples, config.max_new_tokens, config.temperature, config.seed]
+    key = key_of(chat.name, folder_hash(helpful), asdict(constitution), config.max_length, how)
+    answering = Answering(load_policy(helpful, config.dtype, device=config.device), config, key)
     asked = prompts(config.data, "train", config.prompts, config.seed)
     rendered_prompts(answering.policy, asked, config.max_length)  # said before anything is written
     ordinary: list[Prompt] = []
@@ -81,14 +88,15 @@ def run(config: CAIConfig) -> dict[str, Any]:
     with Session(config, "cai", total) as session:
         # 2. Answer, critique, revision, critique, revision, …; the helpful model's answers to ordinary prompts.
         folder = session.run.path
-        critic = Critic(chat, constitution)
-        rows = from_main(lambda: _revisions(folder / "revisions.jsonl", critic, answering, asked))
+        critic = Critic(_kept(chat, folder / "critic.jsonl"), constitution)
+        untrained = session.run.start_step == 0
+        rows = from_main(lambda: _revisions(folder / "revisions.jsonl", critic, answering, asked, untrained))
         kept = [row for row in rows if row["problem"] is None]
         if not kept:
             problems = ", ".join(f"{n} {problem}" for problem, n in _problems(rows).items())
             where, mend = config.critic or "the policy as its own critic", "read revisions.jsonl; use an abler critic"
             raise UserError(f"no revision could be used ({problems})", where=where, mend=mend)
-        helpful_rows = from_main(lambda: _helpful(folder / "helpful.jsonl", answering, ordinary))
+        helpful_rows = from_main(lambda: _helpful(folder / "helpful.jsonl", answering, ordinary, untrained))
         demonstrations = _demonstrations(kept, helpful_rows)
         if is_main():
             write_jsonl(folder / "demonstrations.jsonl", demonstrations)
@@ -119,18 +127,30 @@ def run(config: CAIConfig) -> dict[str, Any]:
         return session.finish({**inputs, "constitution": config.constitution, "data": config.data}, **counts)
 
 
-def _revisions(path: Path, critic: Critic, answering: Answering, asked: list[Prompt]) -> list[Row]:
-    """Every round of every prompt; what an earlier sitting wrote is not asked again."""
-    found = whole_rows(path)
-    known = {row["prompt_id"] for row in found if row["problem"] or row["round"] == answering.config.revisions}
+def _kept(chat: Chat, path: Path) -> Chat:
+    """An endpoint's replies cost money or hours: each is kept as it comes. A checkpoint here is asked again as cheaply."""
+    if not isinstance(chat, Endpoint):
+        return chat
+    return RememberedChat(chat, Cache(path), [chat.temperature, chat.max_tokens])
+
+
+def _revisions(path: Path, critic: Critic, answering: Answering, asked: list[Prompt], untrained: bool) -> list[Row]:
+    """Every round of every prompt; what an earlier sitting wrote is not asked again, except what failed on the way
+    (while nothing is trained on it: a run that goes on keeps its demonstrations)."""
+    written = whole_rows(path)
+    found = [row for row in written if not untrained or row.get("key", answering.key) == answering.key]
+    ended = [row for row in found if row["problem"] or row["round"] == answering.config.revisions]
+    known = {row["prompt_id"] for row in ended if not (untrained and row["problem"] == "failed")}
     rows = [row for row in found if row["prompt_id"] in known]
-    if len(rows) < len(found):  # a kill came between the rounds of a prompt: it begins anew
+    if len(found) < len(written):
+        print(f"cai: {len(written) - len(found)} rows of another critic or policy are replaced", file=sys.stderr)
+    if len(rows) < len(written):  # a kill came between the rounds of a prompt, or a request failed: it begins anew
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     missing = [prompt for prompt in asked if prompt.id not in known]
     with Progress(len(asked), "critiques", done=len(asked) - len(missing), unit="prompt") as bar:
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
-            new = _rounds(critic, some, [row[0][0] for row in answering.answers(some, 1)], answering.config)
+            new = _rounds(critic, some, [row[0][0] for row in answering.answers(some, 1)], answering)
             append_rows(path, new)
             rows += new
             bar.update(len(asked) - len(missing) + start + len(some))
@@ -139,8 +159,9 @@ def _revisions(path: Path, critic: Critic, answering: Answering, asked: list[Pro
     return rows
 
 
-def _rounds(critic: Critic, asked: list[Prompt], answers: list[str], config: CAIConfig) -> list[Row]:
+def _rounds(critic: Critic, asked: list[Prompt], answers: list[str], answering: Answering) -> list[Row]:
     """All rounds for some prompts; the rows of a prompt follow each other."""
+    config = answering.config
     rows: dict[str, list[Row]] = {prompt.id: [] for prompt in asked}
     latest = {prompt.id: answer for prompt, answer in zip(asked, answers, strict=True)}
     for number in range(1, config.revisions + 1):
@@ -157,15 +178,19 @@ def _rounds(critic: Critic, asked: list[Prompt], answers: list[str], config: CAI
             row: Row = {"schema": "tutelage.revision/1", "id": f"{prompt.id}-{number}", "prompt_id": prompt.id}
             row |= {"messages": prompt.messages, "round": number, "principle": principle.id, "response": response}
             row |= {"critique": critique.text, "revision": revision.text if revision else None, "problem": problem}
+            row["key"] = answering.key
             rows[prompt.id].append(row)
             if revision is not None and problem is None:
                 latest[prompt.id] = revision.text
     return [row for prompt in asked for row in rows[prompt.id]]
 
 
-def _helpful(path: Path, answering: Answering, asked: list[Prompt]) -> list[Row]:
+def _helpful(path: Path, answering: Answering, asked: list[Prompt], untrained: bool) -> list[Row]:
     """The helpful model's answers to ordinary prompts, those that ended by themselves."""
-    rows = whole_rows(path)
+    written = whole_rows(path)
+    rows = [row for row in written if not untrained or row.get("key", answering.key) == answering.key]
+    if len(rows) < len(written):
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     known = {row["prompt_id"] for row in rows}
     missing = [prompt for prompt in asked if prompt.id not in known]
     for start in range(0, len(missing), CHUNK):
@@ -176,6 +201,7 @@ def _helpful(path: Path, answering: Answering, asked: list[Prompt]) -> list[Row]
                 "prompt_id": p.id,
                 "messages": p.messages,
                 "texts": [text for text, ended in row if ended and text.strip()],
+                "key": answering.key,
             }
             for p, row in zip(some, drawn, strict=True)
         ]
@@ -213,22 +239,27 @@ def _counts(rows: list[Row], kept: list[Row], helpful: list[Row]) -> dict[str, A
         "revisions": len(kept),
         "helpful_answers": sum(len(row["texts"]) for row in helpful),
         "left_out": dict(_problems(rows)),
-        "principles": _effect(kept, "principle"),
-        "rounds": _effect(kept, "round"),
+        "principles": _effect(rows, "principle"),
+        "rounds": _effect(rows, "round"),
     }
 
 
 def _effect(rows: list[Row], key: str) -> list[Row]:
-    """By principle or round: how many revisions, how many changed the answer, and how many answers refuse before and after."""
+    """By principle or round: how many revisions, how many were left out, how many changed the answer, and how many answers
+    refuse before and after (the last two of the revisions alone)."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(row[key], []).append(row)
     table = []
-    for name, group in sorted(groups.items()):
+    for name, drawn in sorted(groups.items()):
+        group = [row for row in drawn if row["problem"] is None]
         n = len(group)
-        entry: Row = {key: name, "count": n, "changed": sum(r["revision"] != r["response"] for r in group) / n}
+        entry: Row = {key: name, "count": n, "left_out": len(drawn) - n}
+        table.append(entry)
+        if not group:
+            continue
+        entry["changed"] = sum(r["revision"] != r["response"] for r in group) / n
         for when, field in (("before", "response"), ("after", "revision")):
             entry[f"refusing_{when}"] = sum(refusal_class(r[field]) != "compliance" for r in group) / n
             entry[f"words_{when}"] = sum(len(r[field].split()) for r in group) / n
-        table.append(entry)
     return table

@@ -5,7 +5,8 @@ comparison that `tutelage reward` trains on. Every verdict is a row of verdicts.
 
 Departures from the paper:
 1. Each pair is asked in both orders, and the log-odds are averaged: what a model feels for a letter cancels.
-2. A verdict without a choice (the critic refused, looped, named no option) is left out and counted.
+2. A verdict without a choice (the critic refused, looped, named no option) is left out and counted; one whose request
+   failed is asked again the next time.
 """
 
 import sys
@@ -19,8 +20,9 @@ from tutelage.constitutions import load_constitution
 from tutelage.data.formats import check_file, write_jsonl
 from tutelage.data.sources import comparisons, read_whole
 from tutelage.errors import UserError
+from tutelage.evaluation.intervals import clustered_interval
 from tutelage.judges.cache import key_of
-from tutelage.judges.chats import open_chat
+from tutelage.judges.chats import Endpoint, open_chat
 from tutelage.judges.critic import Critic
 from tutelage.records import Comparison, Completion, Prompt
 from tutelage.runs import Progress
@@ -28,6 +30,7 @@ from tutelage.runs.files import append_rows, whole_rows
 from tutelage.stages.label import read_completions
 
 CHUNK = 64  # pairs whose verdicts are written together
+PAID = 8  # of an endpoint, whose verdicts cost money or hours: a kill loses at most so many
 Row = dict[str, Any]
 Pair = tuple[Prompt, Completion, Completion]
 
@@ -50,6 +53,9 @@ def run(config: CAILabelConfig) -> dict[str, Any]:
     pairs = [
         (asked[name], *pair) for name, group in groups.items() for pair in zip(group[::2], group[1::2], strict=False)
     ]
+    single = sum(len(group) % 2 for group in groups.values())
+    if single:
+        print(f"cai-label: {single} answers are left without another one to compare with", file=sys.stderr)
     different = [pair for pair in pairs if pair[1].text != pair[2].text]
     options: dict[str, Any] = {"max_tokens": config.max_new_tokens, "seed": config.seed}
     options |= {"dtype": config.dtype, "device": config.device}
@@ -78,9 +84,10 @@ def run(config: CAILabelConfig) -> dict[str, Any]:
         "ai_comparisons": len(sound),
         "human_comparisons": people_compared,
         "equal_answers": len(pairs) - len(different),
+        "single_answers": single,
         "left_out": problems,
         "hard_labels": sum(row["hard"] for row in sound),
-        "principles": _principles(sound),
+        "principles": _principles(rows, people),
         "agreement_with_people": agreement_with_people(sound, people) if people else None,
     }
 
@@ -94,7 +101,7 @@ def _with_splits(spec: str) -> list[Prompt | Comparison]:
 
 def _verdicts(path: Path, critic: Critic, pairs: list[Pair], config: CAILabelConfig) -> list[Row]:
     """One row a pair; a pair that the file has a verdict on (same critic, same question) is not asked again."""
-    known = {row["key"]: row for row in whole_rows(path)}
+    known = {row["key"]: row for row in whole_rows(path) if row["problem"] != "failed"}
     questions = []
     for prompt, a, b in pairs:
         principle = critic.draw(config.seed, prompt.id, a.id, b.id)
@@ -103,8 +110,9 @@ def _verdicts(path: Path, critic: Critic, pairs: list[Pair], config: CAILabelCon
         questions.append((key, prompt, a, b, principle))
     missing = [question for question in questions if question[0] not in known]
     with Progress(len(pairs), "verdicts", done=len(pairs) - len(missing), unit="pair") as bar:
-        for start in range(0, len(missing), CHUNK):
-            some = missing[start : start + CHUNK]
+        size = PAID if isinstance(critic.chat, Endpoint) else CHUNK
+        for start in range(0, len(missing), size):
+            some = missing[start : start + size]
             found = critic.compare([(prompt, a.text, b.text, principle) for _, prompt, a, b, principle in some])
             new = []
             for (key, prompt, a, b, principle), verdict in zip(some, found, strict=True):
@@ -131,40 +139,51 @@ def _comparison(row: Row) -> Comparison:
     )
 
 
-def _principles(rows: list[Row]) -> list[Row]:
-    """By principle: how many verdicts, how sure they are, and how often the two orders name the same answer."""
+def _principles(rows: list[Row], people: list[Comparison]) -> list[Row]:
+    """By principle: how many verdicts, how many were left out, how sure they are, how often the two orders name the same
+    answer, and, where people ranked the same pairs, how often it orders them as they do."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["principle"], []).append(row)
     table = []
-    for name, group in sorted(groups.items()):
+    for name, drawn in sorted(groups.items()):
+        group = [row for row in drawn if row["problem"] is None]
+        n = len(group)
+        entry: Row = {"principle": name, "count": n, "left_out": len(drawn) - n}
+        table.append(entry)
+        if not group:
+            continue
         alike = [
             (r["logprobs"][0][0] > r["logprobs"][0][1]) != (r["logprobs"][1][0] > r["logprobs"][1][1]) for r in group
         ]
-        sure = sum(abs(r["probability"] - 0.5) * 2 for r in group) / len(group)
-        table.append(
-            {"principle": name, "count": len(group), "sureness": sure, "orders_agree": sum(alike) / len(group)}
-        )
+        entry["sureness"] = sum(abs(r["probability"] - 0.5) * 2 for r in group) / n
+        entry["orders_agree"] = sum(alike) / n
+        if people and (found := agreement_with_people(group, people))["pairs"]:
+            entry |= {"people_agree": found["agreement"], "people_pairs": found["pairs"]}
     return table
 
 
 def agreement_with_people(rows: list[Row], people: list[Comparison]) -> dict[str, Any]:
-    """Of the pairs that people order too: how often the model orders them alike, and when it is sure (p beyond 0.8)."""
+    """Of the pairs that people order too: how often the model orders them alike, with a 95 % interval (clusters: prompts),
+    and when it is sure (p beyond 0.8)."""
     ranks: dict[tuple[str, str], int | None] = {}
     for one in people:
         ranks |= {(one.prompt_id, name): rank for name, rank in zip(one.completion_ids, one.ranks, strict=True)}
-    alike, sure = [], []
+    alike, sure, asked = [], [], []
     for row in rows:
         first, second = (ranks.get((row["prompt_id"], name)) for name in row["completion_ids"])
         p = row["probability"]
         if first is None or second is None or first == second or p == 0.5:
             continue
         alike.append((p > 0.5) == (first < second))
+        asked.append(row["prompt_id"])
         if abs(p - 0.5) > 0.3:
             sure.append(alike[-1])
+    _, low, high = clustered_interval(alike, asked) if len(set(asked)) > 1 else (0.0, 0.0, 0.0)
     return {
         "pairs": len(alike),
         "agreement": sum(alike) / len(alike) if alike else None,
+        "ci95": [low, high] if len(set(asked)) > 1 else None,
         "sure_pairs": len(sure),
         "agreement_when_sure": sum(sure) / len(sure) if sure else None,
     }

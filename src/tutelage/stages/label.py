@@ -1,6 +1,7 @@
 """Labels for completions: simulated labelers, a reward model or a language model rank the K completions of each prompt."""
 
 import random
+import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from tutelage.configs import LabelConfig
 from tutelage.data.formats import check_file, read_rows, write_jsonl
+from tutelage.data.validation import record_of
 from tutelage.errors import UserError
 from tutelage.judges.cache import Cache
 from tutelage.judges.llm import LLMJudge
@@ -15,6 +17,7 @@ from tutelage.judges.rankers import Ranker, ScoreRanker
 from tutelage.records import Comparison, Completion, Prompt
 from tutelage.runs import Progress
 
+READ = (Prompt.schema_name, Completion.schema_name)
 KINDS = "world:PANEL, model:CHECKPOINT (a reward model), openai:URL#MODEL, anthropic:MODEL or local:CHECKPOINT"
 
 
@@ -112,23 +115,29 @@ def _same_order(a: Sequence[int], b: Sequence[int]) -> list[bool]:
     return [(a[i] < a[j]) == (b[i] < b[j]) for i, j in pairs if a[i] != a[j] and b[i] != b[j]]
 
 
-def read_completions(path: Path) -> tuple[dict[str, Prompt], dict[str, list[Completion]]]:
-    """Prompts by id, and the completions of each, of a file that `tutelage sample` wrote."""
+def read_completions(path: Path, least: int = 2) -> tuple[dict[str, Prompt], dict[str, list[Completion]]]:
+    """Prompts by id, and the completions of each that has `least` or more, of a file that `tutelage sample` wrote."""
     prompts: dict[str, Prompt] = {}
     groups: dict[str, list[Completion]] = {}
     for number, row in read_rows(path):
-        schema = row.get("schema")
-        if schema == Prompt.schema_name:
-            prompts[row["id"]] = Prompt.from_json(row)
-        elif schema == Completion.schema_name:
-            groups.setdefault(row["prompt_id"], []).append(Completion.from_json(row))
+        record = record_of(row, f"{path}, row {number}") if row.get("schema") in READ else None
+        if isinstance(record, Prompt):
+            prompts[record.id] = record
+        elif isinstance(record, Completion):
+            groups.setdefault(record.prompt_id, []).append(record)
         else:
             raise UserError(
                 "is neither a prompt nor a completion",
                 where=f"{path}, row {number}",
                 mend="give a file that `tutelage sample` wrote",
             )
-    groups = {name: group for name, group in groups.items() if len(group) > 1}
-    if not groups or not groups.keys() <= prompts.keys():
-        raise UserError("has no prompt with two completions", where=str(path), mend="sample with --samples 4")
-    return prompts, groups
+    if orphan := next((name for name in groups if name not in prompts), None):
+        what, mend = f"has completions of a prompt {orphan!r} that it does not hold", "put the prompt's row into it"
+        raise UserError(what, where=str(path), mend=mend)
+    found = {name: group for name, group in groups.items() if len(group) >= least}
+    if not found:
+        words, mend = ("two completions", "sample with --samples 4") if least > 1 else ("a completion", "sample first")
+        raise UserError(f"has no prompt with {words}", where=str(path), mend=mend)
+    if len(found) < len(groups):
+        print(f"{path.name}: {len(groups) - len(found)} prompts have one completion alone: left out", file=sys.stderr)
+    return prompts, found

@@ -20,7 +20,7 @@ import torch
 
 from tutelage.algorithms.kto import kl_baseline
 from tutelage.algorithms.schedules import cosine_to_fraction
-from tutelage.configs import DPOConfig, KTOConfig, PreferenceConfig
+from tutelage.configs import DPOConfig, KTOConfig, PreferenceConfig, to_mapping
 from tutelage.data.batches import batch_order, rank_batches, step_seed, token_budget_batches
 from tutelage.data.preferences import has_winner, mismatched, render_answer, without_ties
 from tutelage.data.sources import comparisons, data_hash, thumbs
@@ -30,9 +30,11 @@ from tutelage.engine.distributed import gather, summed
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.packing import offsets_of
 from tutelage.errors import UserError
+from tutelage.evaluation.chosen import explain
 from tutelage.evaluation.intervals import clustered_interval
 from tutelage.models import Policy, load_policy, resolve, save_model
 from tutelage.records import Comparison, Thumb
+from tutelage.runs.files import read_log
 from tutelage.stages.loading import trained_policy
 from tutelage.stages.preference_losses import Answers, Sums, means, preference_loss, rewards, sums
 from tutelage.stages.reference import answer_logprobs, frozen_logprobs, reference_logprobs
@@ -106,7 +108,8 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
             write = lambda path, verify: save_model(path, policy, about, verify=verify)  # noqa: E731
             session.done(step, row, write, {"optimizer": optimizer.state(), "measured": measured}, SHOWN)
         inputs: dict[str, Path | str | None] = {"model": source, "reference": reference_source, "data": config.data}
-        return session.finish(inputs, comparisons=len(train), held_out=measured)
+        said = explain(read_log(session.run.path / "metrics.jsonl"), {"stage": config.verb, **to_mapping(config)})
+        return session.finish(inputs, comparisons=len(train), held_out=measured, chosen_answers=said)
 
 
 def _examples(config: PreferenceConfig, tokenizer: Any) -> tuple[list[Example], list[Example]]:
@@ -115,6 +118,7 @@ def _examples(config: PreferenceConfig, tokenizer: Any) -> tuple[list[Example], 
         rows = thumbs(config.data, "train")[: config.comparisons]
         if len({row.prompt_id for row in rows}) < 2:
             raise UserError("has one prompt only", where=config.data, mend="the baseline needs answers to two or more")
+        _tell_sides(rows, config)
         train = _from_thumbs(rows, config, tokenizer)
     else:
         train = _from_comparisons(comparisons(config.data, "train")[: config.comparisons], config, tokenizer)
@@ -166,6 +170,17 @@ def _from_thumbs(rows: list[Thumb], config: PreferenceConfig, tokenizer: Any) ->
         )
         for row, other in zip(rows, others, strict=True)
     ]
+
+
+def _tell_sides(rows: list[Thumb], config: KTOConfig) -> None:
+    """How many thumbs there are of each kind, and what to do where their weights are far apart (the paper: 1 to 4/3)."""
+    up, down = sum(row.label for row in rows), sum(not row.label for row in rows)
+    said = f"{up} thumbs up and {down} down"
+    if not up or not down:
+        said += ": of one kind alone there is nothing to tell apart; give answers of the other kind too"
+    elif not 0.5 <= (ratio := config.desirable_weight * up / (config.undesirable_weight * down)) <= 2:
+        said += f": weight times count is {ratio:.2g} to 1; set --desirable-weight or --undesirable-weight (1 to 4/3)"
+    print(f"{config.verb}: {said}", file=sys.stderr)
 
 
 def _add_references(

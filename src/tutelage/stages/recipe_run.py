@@ -29,6 +29,21 @@ from tutelage.verbs import stage_function
 
 # What stages count of what they were fed, for the picture of the pipeline.
 FED = ("demonstrations", "completions", "comparisons", "labelers", "episodes")
+# What the report takes over of single methods.
+CONSTITUTIONAL = (
+    *(
+        "prompts",
+        "revisions",
+        "helpful_answers",
+        "ai_comparisons",
+        "human_comparisons",
+        "equal_answers",
+        "single_answers",
+    ),
+    *("hard_labels", "left_out", "principles", "rounds", "agreement_with_people"),
+)
+STEP_LABELS = ("solutions", "left_out", "steps", "right_steps", "right_answers", "labels_right", "first_errors_right")
+RERANKED = ("prompts", "solutions", "right_answer", "right_answer_and_steps", "best_of_n", "first_errors", "auc")
 
 
 def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
@@ -157,11 +172,29 @@ def _report(recipe: Recipe, results: dict[str, dict[str, Any]], command: str) ->
             report |= {key: result[key] for key in CARRIED if key in result}
         elif verbs[stage] == "reward":
             report["reward_models"][stage] = _reward_card(recipe, results, stage, result)
+    report |= _by_method(verbs, results)
     if report["reward_models"]:  # the first is the one that the pages speak of
         report["reward_model"] = next(iter(report["reward_models"].values()))
     if world:
         _add_overoptimization(report, recipe, results)
     return report
+
+
+def _by_method(verbs: dict[str, str], results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What single methods report: principles and agreement, cards of step models, reranking, best of n."""
+
+    def of(*some: str) -> dict[str, dict[str, Any]]:
+        return {stage: result for stage, result in results.items() if verbs[stage] in some}
+
+    constitutional = {s: {key: r[key] for key in CONSTITUTIONAL if key in r} for s, r in of("cai", "cai-label").items()}
+    process = {
+        "cards": {s: r["card"] for s, r in of("prm").items() if "card" in r},
+        "labels": {s: {key: r[key] for key in STEP_LABELS if key in r} for s, r in of("step-label").items()},
+        "rerank": {s: {key: r[key] for key in RERANKED if key in r} for s, r in of("rerank").items()},
+    }
+    best_of_n = {s: r["best_of_n"] for s, r in of("rejection").items() if "best_of_n" in r}
+    found = {"constitutional": constitutional, "process": process, "best_of_n": best_of_n}
+    return {key: value for key, value in found.items() if any(value.values())}
 
 
 def _reward_card(

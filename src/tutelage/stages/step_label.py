@@ -35,7 +35,7 @@ def run(config: StepLabelConfig) -> dict[str, Any]:
     if config.data.startswith("world"):
         mend = "tutelage sample --data world:reasoning --samples 4 --out FILE, then --data FILE"
         raise UserError("the world has no completions by itself", where="option --data (data)", mend=mend)
-    asked, groups = read_completions(Path(config.data))
+    asked, groups = read_completions(Path(config.data), least=1)
     unknown = [name for name in groups if asked[name].answer is None]
     if unknown:
         what, mend = f"prompt {unknown[0]} has no answer to check against", "give each prompt its field answer"

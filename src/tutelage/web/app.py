@@ -19,6 +19,7 @@ from tutelage.web import (
     adjudicate,
     chat,
     compare,
+    critiques,
     items,
     jobs,
     lab,
@@ -37,7 +38,7 @@ from tutelage.web.security import Security
 from tutelage.workbench.bench import Workbench
 
 PARTS = (label, lead, items, adjudicate, rounds, jobs, screening, practice, account, thumbs)
-MODEL_PARTS = (compare, chat, runs, lab)
+MODEL_PARTS = (compare, chat, runs, critiques, lab)
 MOST_ROWS = 1000  # faults that a page lists
 STATIC = Path(__file__).parent / "static"
 

@@ -11,7 +11,8 @@ from tutelage.report.svg import Line, line_panel
 from tutelage.web.access import LEADS, allow
 from tutelage.web.compare import bench_of
 from tutelage.web.pages import page
-from tutelage.workbench.health import alarms, first_step, proxy_and_gold
+from tutelage.workbench.critiques import files_in, find_critiques
+from tutelage.workbench.health import alarms, chosen_answers, first_step, proxy_and_gold
 from tutelage.workbench.watching import (
     ON_POLICY,
     UNITS,
@@ -45,7 +46,8 @@ SAID = {
 @allow(*LEADS)
 def all_runs(request: Request) -> Response:
     found = find_runs(bench_of(request).runs)
-    return page(request, "runs.html", runs=found, folder=str(bench_of(request).runs))
+    root = bench_of(request).runs
+    return page(request, "runs.html", runs=found, folder=str(root), critiques=find_critiques(root))
 
 
 @router.get("/{name:path}/live")
@@ -99,6 +101,7 @@ def one_run(request: Request, name: str, step: int | None = None, beside: str = 
         graph=_graph(request, run, sources),
         others=others,
         beside=beside,
+        critiques=files_in(run.path),
         apart=differences(run, read_run(root, beside)) if beside else [],
         **_measured(request, run, beside),
     )
@@ -136,7 +139,7 @@ def _measured(request: Request, run: RunView, beside: str) -> dict[str, Any]:
         chart = Markup(line_panel(lines, series.sentence, x_label="step", width=400, height=210))
         charts.append((series, chart, UNITS.get(series.metric, ("", None, ""))[2]))
     charts = _proxy_and_gold(run) + charts
-    found = {"alarms": alarms(run), "watched": run.stage in ON_POLICY}
+    found = {"alarms": alarms(run), "watched": run.stage in ON_POLICY, "chosen": chosen_answers(run)}
     return {"charts": charts[:CHARTS], "folded": charts[CHARTS:], **found}
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from tutelage.evaluation.chosen import explain
 from tutelage.evaluation.hacking import hacked
 from tutelage.evaluation.overoptimization import Point, curve, exploited
 from tutelage.runs.alarms import on_policy_alarms
@@ -28,6 +29,11 @@ def alarms(run: RunView) -> list[dict[str, Any]]:
             one |= {"message": message, "until": row["step"]}
     steps = [{**one, "now": one["until"] >= run.steps} for one in found.values()]
     return [*filter(None, [hacking(run)]), *steps]
+
+
+def chosen_answers(run: RunView) -> dict[str, Any] | None:
+    """Of a run that learns from pairs or thumbs: why the better answers' log-probability falls, and if that is bad here."""
+    return explain(read_log(run.path / "metrics.jsonl"), {"stage": run.stage, **run.config})
 
 
 # --- proxy and gold ------------------------------------------------------------------------------------------------
