@@ -1,7 +1,7 @@
 """Numbers about the work: how much is left, how long it takes, who does it. Medians over active seconds."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -9,6 +9,7 @@ from sqlalchemy import and_, case, exists, func, select
 from sqlalchemy.orm import Session as Db
 from sqlalchemy.orm import aliased
 
+from tutelage.feedback.at_size import now_and_then
 from tutelage.feedback.breakdown import by_category, categories, over_time
 from tutelage.feedback.export import current_answers
 from tutelage.feedback.habits import Habits, habits
@@ -94,24 +95,30 @@ def my_projects(db: Db, person_id: str) -> list[Mine]:
 
 
 def progress(db: Db, project: Project, now: float) -> Progress:
-    tasks = select(func.sum(Task.filled), func.sum(Task.overlap), func.count()).where(
-        Task.project_id == project.id, ~Task.is_gold
-    )
-    filled, needed, items = db.execute(tasks).one()
+    """A project of many items is counted now and then: its figures may be some seconds old."""
+    found = now_and_then(db, (project.id, "progress"), lambda: _progress(db, project, now), lambda one: one.items)
+    left = max(found.needed - found.answers, 0)
+    return replace(found, seconds_left=_seconds_left(db, project, left, now))
+
+
+def _progress(db: Db, project: Project, now: float) -> Progress:
+    """All of it but the seconds that are left."""
+    sums = select(Task.kind, func.sum(Task.filled), func.sum(Task.overlap), func.count())
+    kinds = sums.where(Task.project_id == project.id, ~Task.is_gold).group_by(Task.kind)
+    by_kind = {kind: tuple(map(int, counts)) for kind, *counts in db.execute(kinds)}
+    answers, needed, items = (sum(counts[place] for counts in by_kind.values()) for place in range(3))
     given, live = Assignment.state == "leased", Assignment.expires > now
     states = (and_(given, live), and_(given, ~live), Assignment.state == "skipped")
     counts = select(*[func.count(case((state, 1))) for state in states]).select_from(Assignment).join(Task)
     leased, expired, skipped = tuple(db.execute(counts.where(Task.project_id == project.id, Task.part == "")).one())
-    kinds = select(Task.kind, func.sum(Task.filled)).where(Task.project_id == project.id, ~Task.is_gold)
     return Progress(
-        answers=int(filled or 0),
-        needed=int(needed or 0),
+        answers=answers,
+        needed=needed,
         items=items,
         leased=leased,
         expired=expired,
         skipped=skipped,
-        seconds_left=_seconds_left(db, project, int((needed or 0) - (filled or 0)), now),
-        by_kind={kind: int(count or 0) for kind, count in db.execute(kinds.group_by(Task.kind))},
+        by_kind={kind: counts[0] for kind, counts in by_kind.items()},
     )
 
 
