@@ -66,12 +66,17 @@ def test_dry_run_prints_the_placement(tmp_path, capsys):
         ({"backend": "hf"}, STAGES, "vllm"),
         ([2], STAGES, "no mapping"),
         ({}, [{"sft": {}}], "no stage samples"),
-        ({"mode": "one-step-off"}, [*STAGES[:-1], {"rloo": {}}], "importance weights"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, cluster, stages, said):
     with pytest.raises(UserError, match=said):
         load_recipe(recipe(tmp_path, cluster, stages))
+
+
+@pytest.mark.parametrize("stage", ["ppo", "rloo", "grpo", "online-dpo"])
+def test_every_on_policy_stage_may_be_one_step_off(tmp_path, stage):
+    found = load_recipe(recipe(tmp_path, {"mode": "one-step-off"}, [*STAGES[:-1], {stage: {}}]))
+    assert found.cluster == ClusterConfig(mode="one-step-off")
 
 
 def test_what_is_typed_stands_on_top_of_the_block(tmp_path):

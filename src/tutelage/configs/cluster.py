@@ -26,9 +26,9 @@ class ClusterConfig:
     trainer_cpus: float = 1.0
     trainer_gpus: float = 0.0
     mode: Literal["synchronous", "one-step-off"] = "synchronous"
-    """Sample with the newest weights, or while the trainer updates with those before (ppo only)."""
+    """Sample with the newest weights, or while the trainer updates with those before."""
     max_importance_weight: float = 2.0
-    """Where the truncated importance weights end that ppo gives answers of older weights, and of vLLM."""
+    """Where the truncated importance weights end that answers of older weights, and of vLLM, are given."""
     address: str | None = None
     """A Ray cluster (`auto`: the one this machine belongs to); when not given, that of RAY_ADDRESS, which a Ray job sets,
     and without it Ray is started here."""

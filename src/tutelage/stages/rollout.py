@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tutelage.algorithms.importance import truncated_importance_weights
+from tutelage.algorithms.importance import answer_importance_weights, truncated_importance_weights
 from tutelage.algorithms.rewards import terminal_scores
 from tutelage.cluster import samplers
-from tutelage.configs import GroupConfig, PPOConfig
+from tutelage.configs import GroupConfig, GRPOConfig, PPOConfig
 from tutelage.data.batches import step_seed
 from tutelage.data.templates import end_token_id, render_prompt
 from tutelage.engine import distributed
@@ -154,8 +154,12 @@ def _collect(
     scores = terminal_scores(raw, ended, config.missing_eos_penalty)
     sampled = torch.cat([torch.tensor(one.logprobs) for one in samples])
     weights = torch.ones_like(sampled)
-    if pool is not None and pool.corrected and isinstance(config, PPOConfig):
-        weights = truncated_importance_weights(logprobs, sampled, pool.cluster.max_importance_weight)
+    if pool is not None and pool.corrected:
+        cap = pool.cluster.max_importance_weight
+        if isinstance(config, PPOConfig | GRPOConfig):
+            weights = truncated_importance_weights(logprobs, sampled, cap)
+        else:  # RLOO and online DPO: the action is the whole answer
+            weights = answer_importance_weights(logprobs, sampled, offsets, cap)
     tokens = (logprobs, reference_logprobs, values, entropy, sampled, weights, step_rewards)
     return Rollout(asked, samples, sequences, starts, offsets, scores, raw, ended, *tokens)
 
