@@ -77,6 +77,7 @@ class Pool:
         self.ray, self.cluster = ray, cluster
         self.workers = Workers(ray, start, cluster.samplers, "sampler")
         self.version = 0
+        self.begun: Request | None = None
 
     @property
     def off_policy(self) -> bool:
@@ -88,7 +89,12 @@ class Pool:
         return self.off_policy or self.cluster.backend == "vllm"
 
     def draw(self, policy: Policy, request: Request, ahead: Request | None) -> list[list[Sample]]:
-        """The answers of a request, which may have been begun as `ahead` before; those of `ahead` are begun now."""
+        """The answers of a request, which may have been begun as `ahead` before; those of `ahead` are begun now.
+
+        After a rollback other prompts are asked about than was foreseen: what broken weights drew is thrown away.
+        """
+        if self.workers.parts and self.begun != request:
+            self.workers.finish()
         if not self.workers.parts:
             self._begin(policy, request)
         drawn = [row for rows in self.workers.finish() for row in rows]
@@ -97,7 +103,7 @@ class Pool:
         return drawn
 
     def _begin(self, policy: Policy, request: Request) -> None:
-        self.version += 1
+        self.version, self.begun = self.version + 1, request
         there = self.ray.put(policy.plain_weights())
         count = min(len(request.prompts), CHUNKS * self.cluster.samplers)
         edges = [number * len(request.prompts) // count for number in range(count + 1)]
