@@ -19,6 +19,7 @@ from tutelage.engine.sampling import Sample, SamplingParams
 from tutelage.engine.vllm import VLLM
 from tutelage.models import Policy, load_policy
 from tutelage.models.checkpoint import load_vllm
+from tutelage.processes import is_main
 from tutelage.records import Prompt
 
 CHUNKS = 4  # parts of an iteration's prompts for each worker: a slow one gets fewer
@@ -73,9 +74,12 @@ class Pool:
     """`samplers` workers; `draw` gives what one process would draw."""
 
     def __init__(self, ray: Any, start: Callable[[int], Any], cluster: ClusterConfig):
-        """start: makes the worker of a seat, an actor that does what `Sampler` does."""
+        """start: makes the worker of a seat, an actor that does what `Sampler` does.
+
+        Of several trainers the main one has them all, and draws for the others.
+        """
         self.ray, self.cluster = ray, cluster
-        self.workers = Workers(ray, start, cluster.samplers, "sampler")
+        self.workers = Workers(ray, start, cluster.samplers if is_main() else 0, "sampler")
         self.version = 0
         self.begun: Request | None = None
 
