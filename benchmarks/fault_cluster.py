@@ -1,4 +1,4 @@
-"""Faults of a cluster: PPO on Ray with one trainer and two samplers, of which one is killed. See faults.py.
+"""Faults of a cluster: PPO on Ray with a trainer, two samplers and two scorers, of which one is killed. See faults.py.
 
 Needs Ray (`pip install 'tutelage[ray]'`). One Ray serves all injections.
 """
@@ -31,7 +31,7 @@ class House:
             import ray
         except ImportError:
             raise Skipped("Ray is not installed") from None
-        ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(num_cpus=5, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         self.ray = ray
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ def lose(kind: str, bench: Bench, out: Path, draw: random.Random) -> Outcome:
     config = replace(bench.config("ppo", out), resume=False)
     killer = Killer(kind, out, draw)
     try:
-        run_placed("ppo", config, ClusterConfig(samplers=2))
+        run_placed("ppo", config, ClusterConfig(samplers=2, scorers=2 if kind == "Scorer" else 0))
     except Exception as error:
         raise Lost(f"{type(error).__name__}: {str(error)[:300]}") from error
     finally:
@@ -115,11 +115,16 @@ def sampler(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     return lose("Sampler", bench, out, draw)
 
 
+def scorer(bench: Bench, out: Path, draw: random.Random) -> Outcome:
+    return lose("Scorer", bench, out, draw)
+
+
 def trainer(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     return lose("Trainer", bench, out, draw)
 
 
 CLUSTER: dict[str, tuple[str, Fault]] = {
     "ray-sampler": ("kill -9 of one of two samplers on Ray", sampler),
+    "ray-scorer": ("kill -9 of one of two scorers on Ray", scorer),
     "ray-trainer": ("kill -9 of the trainer on Ray", trainer),
 }

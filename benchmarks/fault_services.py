@@ -115,7 +115,7 @@ def judge_down(bench: Bench, out: Path, draw: random.Random) -> Outcome:
         models=models, data=str(out / "prompts.jsonl"), judge=(f"openai:{judge.url}#judge",), out=str(out / "eval")
     )
     try:
-        _evaluate(config, out)
+        _evaluate(bench, config, out)
         if _judged(out) == QUESTIONS:
             raise Missed
         told, judge.sound, started = Counter(judge.told), None, time.monotonic()
@@ -129,13 +129,14 @@ def judge_down(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     return Outcome(ONE, time.monotonic() - started)
 
 
-def _evaluate(config: object, out: Path) -> int:
+def _evaluate(bench: Bench, config: object, out: Path) -> int:
     """`tutelage eval` in a forked process, with a short patience."""
     from tutelage.judges import chats
     from tutelage.stages import evaluate, judged  # noqa: F401 (`judged` is loaded before the fork)
 
     child = os.fork()
     if child:
+        bench.children.add(child)
         return ended(child)
     status = 1
     try:
@@ -147,7 +148,8 @@ def _evaluate(config: object, out: Path) -> int:
         status = 0
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    os._exit(status)
+    finally:
+        os._exit(status)
 
 
 def _judged(out: Path) -> int:
@@ -155,28 +157,39 @@ def _judged(out: Path) -> int:
     return json.loads(file.read_text())["win_rates"][0]["judged"] if file.exists() else 0
 
 
+ITEMS = 5_000  # that labelers are given at a time
+
+
 class Labelers:
     """Three people who answer item after item; one that was not saved is sent again with its number."""
 
     def __init__(self, url: str):
-        from tutelage.feedback.imports import import_records
         from tutelage.feedback.people import add_person
         from tutelage.feedback.projects import create_project
         from tutelage.feedback.store import Store
-        from tutelage.records import Completion, Prompt
 
-        self.store, self.over = Store.open(url), threading.Event()
+        self.store, self.over, self.items = Store.open(url), threading.Event(), 0
         self.acknowledged: list[str] = []
         self.failed: list[str] = []
-        asked = [Prompt(id=f"p{i}", messages=[{"role": "user", "content": "?"}]) for i in range(10_000)]
-        drawn = [Completion(id=f"{p.id}-{k}", prompt_id=p.id, text=f"{k}", model="m") for p in asked for k in range(2)]
         with self.store.write() as db:
             self.project = create_project(db, "Round", overlap=1)
-            import_records(db, self.project, asked, drawn)
+        self._add()
+        with self.store.write() as db:
             people = [add_person(db, name, "labeler", None, person_id=name).id for name in ("ana", "ben", "eve")]
         self.threads = [threading.Thread(target=self._label, args=(person,), daemon=True) for person in people]
         for thread in self.threads:
             thread.start()
+
+    def _add(self) -> None:
+        from tutelage.feedback.imports import import_records
+        from tutelage.records import Completion, Prompt
+
+        numbers = range(self.items, self.items + ITEMS)
+        asked = [Prompt(id=f"p{i}", messages=[{"role": "user", "content": "?"}]) for i in numbers]
+        drawn = [Completion(id=f"{p.id}-{k}", prompt_id=p.id, text=f"{k}", model="m") for p in asked for k in range(2)]
+        with self.store.write() as db:
+            import_records(db, self.project, asked, drawn)
+        self.items += ITEMS
 
     def _label(self, person: str) -> None:
         from tutelage.feedback.queue import lease_next, submit
@@ -203,6 +216,8 @@ class Labelers:
 
     def more(self, count: int) -> None:
         """Until so many more answers are acknowledged."""
+        if len(self.acknowledged) > self.items - ITEMS / 2:
+            self._add()
         before, last = len(self.acknowledged), time.monotonic() + 60
         while len(self.acknowledged) < before + count:
             if time.monotonic() > last:
@@ -226,16 +241,22 @@ class Labelers:
     def close(self) -> None:
         self.over.set()
         for thread in self.threads:
-            thread.join()
+            thread.join(60)
         self.store.close()
+
+
+def postgresql() -> list[Path]:
+    """pg_ctl of each version that can be run here."""
+    able = os.geteuid() or shutil.which("runuser")
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")) if able else []
 
 
 class Database:
     """A PostgreSQL of our own with labelers at work, for all the times that it is stopped."""
 
     def __init__(self) -> None:
-        programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-        if not programs or (os.geteuid() == 0 and not shutil.which("runuser")):
+        programs = postgresql()
+        if not programs:
             raise Skipped("needs PostgreSQL's programs")
         self.folder = Path(tempfile.mkdtemp())
         user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -278,7 +299,7 @@ def database(bench: Bench, out: Path, draw: random.Random) -> Outcome:
 
 def labelers_clock(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     """The server's clock jumps a day or an hour, to and fro, while labelers answer: leases end early or late."""
-    labelers: Labelers = kept(bench, "labelers", lambda: Labelers(str(bench.work / "labelers.db")))
+    labelers: Labelers = kept(bench, "labelers", lambda: Labelers(_fresh(bench)))
     labelers.more(draw.randint(5, 30))
     wall, by = time.time, draw.choice((-86_400, -3600, 3600, 86_400))
     time.time = lambda: wall() + by
@@ -329,8 +350,8 @@ class Pages:
     def close(self) -> None:
         self.clients.end = 0.0
         time.sleep(1)
-        self.server.process.terminate()
-        self.server.process.wait()
+        self.server.end()
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self.check()
         if not load.audit(self.store, self.clients.acknowledged)["counts_fit"]:
             raise Lost("the counts of items are not those of their answers")
@@ -339,7 +360,7 @@ class Pages:
 
 def pages(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     """kill -9 of the server while labelers send; started again by its command (a service manager does that by itself)."""
-    house: Pages = kept(bench, "pages", lambda: Pages(str(bench.work / "pages.db"), 1))
+    house: Pages = kept(bench, "pages", lambda: Pages(_fresh(bench), 1))
     house.more(draw.randint(5, 20))
     house.server.kill()
     started = time.monotonic()
@@ -352,7 +373,7 @@ def pages(bench: Bench, out: Path, draw: random.Random) -> Outcome:
 
 def worker(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     """kill -9 of one of two workers while labelers send."""
-    house: Pages = kept(bench, "workers", lambda: Pages(str(bench.work / "workers.db"), 2))
+    house: Pages = kept(bench, "workers", lambda: Pages(_fresh(bench), 2))
     house.more(draw.randint(5, 20))
     before = house.server.workers()
     os.kill(draw.choice(before), signal.SIGKILL)
@@ -384,6 +405,13 @@ class Jobs:
         if child:
             self.workers.append(child)
             return
+        try:
+            self._work()
+        finally:  # a child never goes on in its parent's place
+            os._exit(1)
+
+    def _work(self) -> None:
+        """In a child, until it is killed."""
         from tutelage.feedback import jobs, jobs_run, lease
         from tutelage.feedback.store import Store, audit
 
@@ -421,14 +449,15 @@ class Jobs:
 
     def close(self) -> None:
         for child in self.workers:
-            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
             ended(child)
         self.store.close()
 
 
 def job(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     """kill -9 of one of two workers amid jobs: the other takes its job when the lease (1 s here) has ended."""
-    house: Jobs = kept(bench, "jobs", lambda: Jobs(str(bench.work / "jobs.db")))
+    house: Jobs = kept(bench, "jobs", lambda: Jobs(_fresh(bench)))
     house.more(4)
     time.sleep(draw.uniform(0.02, 0.4))
     victim = draw.choice(house.workers)
@@ -447,11 +476,15 @@ def job(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     return Outcome(NONE, seconds)
 
 
+def _fresh(bench: Bench) -> str:
+    """A store that nobody has used."""
+    return str(Path(tempfile.mkdtemp(dir=bench.work)) / "feedback.db")
+
+
 def kept(bench: Bench, name: str, make: Callable[[], Any]) -> Any:
-    """A server that all injections of a kind share; closed when all is done."""
+    """A server that all injections of a kind share; closed after them, and after one that it did not bear."""
     if name not in bench.services:
         bench.services[name] = make()
-        bench.closing.callback(bench.services[name].close)
     return bench.services[name]
 
 

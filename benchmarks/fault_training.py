@@ -12,17 +12,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from tutelage.configs import PPOConfig, RewardConfig, SFTConfig
+from tutelage.runs import finished
 from tutelage.verbs import stage_function
 
 COMPARED = {"sft": ["loss"], "reward": ["loss"], "ppo": ["objective/scores", "loss/value_avg"]}
 NONE, ONE = "none", "one command"
+LONGEST = 600  # seconds of one injection: what takes longer hangs
 
 
 class Skipped(Exception):
@@ -48,6 +50,22 @@ class Outcome:
 Fault = Callable[["Bench", Path, random.Random], Outcome]
 
 
+@contextlib.contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Lost, wherever the main thread then is, when the block is not over by then."""
+
+    def over(*_: object) -> None:
+        raise Lost(f"not over after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 30.0)  # again, where something swallowed it
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 class Bench:
     """Small models and runs that nothing hit, each made when it is first needed; and processes that train.
 
@@ -59,7 +77,8 @@ class Bench:
         self.wanted: dict[str, list[list[float]]] = {}
         self.seconds: dict[str, float] = {}
         self.services: dict[str, Any] = {}
-        self.closing = contextlib.ExitStack()
+        self.children: set[int] = set()
+        self.pace = 1.0  # moments come earlier after some that were missed
 
     @cached_property
     def base(self) -> Path:
@@ -118,6 +137,7 @@ class Bench:
             child = os.fork()
             if child:
                 children.append(child)
+                self.children.add(child)
                 continue
             if processes > 1:
                 os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
@@ -150,7 +170,28 @@ class Bench:
             raise Lost("no checkpoint")
 
     def moment(self, verb: str, draw: random.Random) -> float:
-        return draw.uniform(0.05, 0.9) * self.seconds[verb]
+        return draw.uniform(0.05, 0.9) * self.seconds[verb] * self.pace
+
+    def end_children(self) -> None:
+        """Nothing that a fault began goes on after it."""
+        for child in self.children:
+            with contextlib.suppress(ChildProcessError):  # its end was taken already
+                if os.waitpid(child, os.WNOHANG) == (0, 0):
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+        self.children.clear()
+
+    def let_go(self) -> list[str]:
+        """Close the services that injections of a kind share; returns what was wrong with them."""
+        wrong = []
+        while self.services:
+            name, service = self.services.popitem()
+            try:
+                with at_most(LONGEST):
+                    service.close()
+            except Exception as error:
+                wrong.append(f"{name}, at its end: {type(error).__name__}: {error}")
+        return wrong
 
 
 def _train(verb: str, config: object, before: Callable[[], None] | None) -> None:
@@ -158,18 +199,20 @@ def _train(verb: str, config: object, before: Callable[[], None] | None) -> None
     from tutelage.runs import Interrupted, is_disk_full
 
     out = Path(config.out)  # type: ignore[attr-defined]
-    os.dup2(os.open(log_of(out), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    status = 0
+    status = 1
     try:
+        os.dup2(os.open(log_of(out), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         if before:
             before()
         stage_function(verb)(config)
+        status = 0
     except Interrupted:
         status = 130
     except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         status = 28 if is_disk_full(error) else 1
-    os._exit(status)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    finally:  # also where there is no room to say so: a child never goes on in its parent's place
+        os._exit(status)
 
 
 def log_of(out: Path) -> Path:
@@ -219,10 +262,13 @@ def terminate(bench: Bench, out: Path, draw: random.Random) -> Outcome:
     """SIGTERM saves the step at hand."""
     bench.prepare("sft")
     (child,) = bench.start("sft", out)
-    while not (out / "metrics.jsonl").exists():  # before that SIGTERM just ends it
+    last = time.monotonic() + 60
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < last:  # before that SIGTERM just ends it
         time.sleep(0.01)
     time.sleep(bench.moment("sft", draw) / 3)
     status = end(child, signal.SIGTERM)
+    if status == -signal.SIGTERM and finished(out):  # all was written, and it was about to leave
+        raise Missed
     steps, newest = len(rows("sft", out)), (out / "checkpoints/latest").resolve().parent.name
     if status != 130 or newest != f"step-{steps}":
         raise Lost(f"ended with {status} after step {steps} with {newest}")
@@ -267,7 +313,8 @@ def full_disk(bench: Bench, out: Path, draw: random.Random) -> Outcome:
         (place / "filler").unlink()
         return bench.mend("sft", run)
     finally:
-        subprocess.run(["umount", place], check=True)
+        if subprocess.run(["umount", place]).returncode:
+            subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def damaged(how: str, bench: Bench, out: Path, draw: random.Random) -> Outcome:

@@ -11,6 +11,7 @@ labelers (--think seconds, exponential) set the load.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -34,23 +35,29 @@ from tutelage.feedback.schema import Answer, Task
 from tutelage.records import Completion, Prompt
 
 K = 4
+PART = 10_000  # prompts that are stored in one transaction
+WORDS = ["because", "the", "river", "runs", "down", "to", "the", "sea", "and", "nobody", "asks", "it", "why"]
 JSON = {"accept": "application/json"}
 
 
 def fill(store: Store, completions: int, labelers: int) -> list[tuple[str, str]]:
-    """A project with so many completions, each item for three people; (cookie, form token) of each labeler."""
-    count = completions // K
-    asked = [Prompt(id=f"p{i}", messages=[{"role": "user", "content": f"Question {i}: why?"}]) for i in range(count)]
-    words = ["because", "the", "river", "runs", "down", "to", "the", "sea", "and", "nobody", "asks", "it", "why"]
-    rng = random.Random(0)
-    drawn = [
-        Completion(id=f"p{i}-{k}", prompt_id=f"p{i}", text=f"{k}: {' '.join(rng.choices(words, k=60))}")
-        for i in range(count)
-        for k in range(K)
-    ]
+    """A project with so many completions, each item for three people; (cookie, form token) of each labeler.
+
+    Records are made and stored a part at a time: two million need no more memory than one part.
+    """
     with store.write() as db:
-        import_records(db, create_project(db, "Load", overlap=3), asked, drawn)
+        project = create_project(db, "Load", overlap=3)
         people.add_person(db, "Lead", "lead", None, person_id="lead")
+    count, rng = completions // K, random.Random(0)
+    for first in range(0, count, PART):
+        numbers = range(first, min(first + PART, count))
+        with store.write() as db:
+            import_records(db, project, *_records(numbers, rng))
+        if count > PART:
+            print(f"{K * numbers.stop} of {K * count} completions", file=sys.stderr, flush=True)
+    if store.engine.dialect.name == "postgresql":  # as its autovacuum does within minutes of an import
+        with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
     sessions = []
     with store.write() as db:
         for number in range(labelers):
@@ -62,6 +69,16 @@ def fill(store: Store, completions: int, labelers: int) -> list[tuple[str, str]]
     return sessions
 
 
+def _records(numbers: range, rng: random.Random) -> tuple[list[Prompt], list[Completion]]:
+    asked = [Prompt(id=f"p{i}", messages=[{"role": "user", "content": f"Question {i}: why?"}]) for i in numbers]
+    drawn = [
+        Completion(id=f"p{i}-{k}", prompt_id=f"p{i}", text=f"{k}: {' '.join(rng.choices(WORDS, k=60))}")
+        for i in numbers
+        for k in range(K)
+    ]
+    return asked, drawn
+
+
 class Server:
     def __init__(self, where: str, workers: int = 1):
         with socket.socket() as probe:
@@ -71,6 +88,12 @@ class Server:
         self.peak = self.together = 0.0
 
     async def start(self) -> None:
+        for _ in range(3):  # a client that connects to a free port may hold it for a moment
+            if await self._started():
+                return
+        raise RuntimeError("the server did not start")
+
+    async def _started(self) -> bool:
         words = [sys.executable, "-m", "tutelage", "feedback", "serve", "--accounts", "--port", str(self.port)]
         words += ["--workers", str(self.count)]
         environment = {**os.environ, "TUTELAGE_STORE": self.where}
@@ -79,10 +102,11 @@ class Server:
             while True:
                 try:
                     await http.get(f"http://127.0.0.1:{self.port}/login", timeout=5)
-                    return
+                    return True
                 except httpx.HTTPError:
                     if self.process.poll() is not None:
-                        raise SystemExit("the server did not start") from None
+                        await asyncio.sleep(1)
+                        return False
                     await asyncio.sleep(0.1)
 
     def workers(self) -> list[int]:
@@ -94,9 +118,9 @@ class Server:
         """The peak of resident memory in MiB, of all processes (pages that forked ones share count in each)."""
         total = 0.0
         for pid in (self.process.pid, *self.workers()):
-            status = Path(f"/proc/{pid}/status").read_text()
-            peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-            total += int(peak.split()[1]) / 1024
+            with contextlib.suppress(OSError):  # a worker that just ended
+                status = Path(f"/proc/{pid}/status").read_text()
+                total += sum(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
         self.peak = max(self.peak, total)
         self.together = max(self.together, sum(map(_share, (self.process.pid, *self.workers()))))
 
@@ -104,6 +128,14 @@ class Server:
         self.measure()
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def end(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def _share(pid: int) -> float:
@@ -184,8 +216,7 @@ async def run(options: argparse.Namespace, where: str, sessions: list[tuple[str,
         await server.start()
     await asyncio.gather(*workers)
     server.measure()
-    server.process.terminate()
-    server.process.wait()
+    server.end()
     requests = {
         name: {
             "requests": len(times),
@@ -238,12 +269,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         where = options.store or f"{folder}/feedback.db"
         store = Store.open(where)
+        started = time.monotonic()
         sessions = fill(store, options.completions, options.labelers)
+        filled = round(time.monotonic() - started, 1)
         result = asyncio.run(run(options, where, sessions))
         result |= audit(store, result.pop("acknowledged"))
         store.close()
     about = {"labelers": options.labelers, "minutes": options.minutes, "completions": options.completions}
-    about["workers"] = options.workers
+    about |= {"workers": options.workers, "seconds_to_fill": filled}
     print(json.dumps({**about, "think_seconds": options.think, **result}, indent=2))
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/processes.py --repeats 5
     python benchmarks/processes.py --before OLD/src      # beside another version of the source
+    python benchmarks/processes.py --price 0.05          # of a process and hour, for the cost of a million tokens
 
 Ratios of median seconds a step (the first steps left out), each kind in turn so that a busy machine hits all alike.
 `torchrun 1` is the overhead of the path at world size 1. The plan's column is the ratio that `tutelage plan` predicts with
@@ -10,6 +11,7 @@ time, and the gradients' bytes over the rate of an all-reduce that is measured h
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -48,16 +50,18 @@ def torchrun(processes: int) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
 
 
-def seconds(out: Path, processes: int | None, source: Path, steps: int) -> float:
-    """Median seconds a step of one run; processes None: without torchrun."""
+def measured(out: Path, processes: int | None, source: Path, steps: int) -> tuple[float, float]:
+    """Median seconds a step of one run, and its tokens a step; processes None: without torchrun."""
     words = ["-m", "tutelage", "sft", "--max-steps", str(steps), *OPTIONS]
     words += ["--save-every", "1000", "--eval-every", "1000", "--out", str(out)]
     launcher = [] if processes is None else torchrun(processes)
     command = [sys.executable, *launcher, *words]
     subprocess.run(command, env=environment(source), check=True, stderr=subprocess.DEVNULL)
-    at = [json.loads(line)["seconds"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][WARM:-1]
     shutil.rmtree(out)
-    return median(b - a for a, b in zip(at[WARM:-1], at[WARM + 1 : -1], strict=False))
+    pairs = list(itertools.pairwise(rows))
+    tokens = (rows[-1]["num_tokens"] - rows[0]["num_tokens"]) / len(pairs)
+    return median(b["seconds"] - a["seconds"] for a, b in pairs), tokens
 
 
 def predicted(steps: int, folder: Path) -> dict[int, float]:
@@ -109,6 +113,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--before", type=Path)
+    parser.add_argument("--price", type=float, default=1.0, help="of a process and hour")
     options = parser.parse_args()
     kinds: dict[str, tuple[int | None, Path]] = {
         "plain": (None, SOURCE),
@@ -117,18 +122,25 @@ def main() -> None:
     if options.before:
         kinds["plain, before"] = (None, options.before)
     found: dict[str, list[float]] = {name: [] for name in kinds}
+    tokens = 0.0  # a step: the same batches in every kind
     with tempfile.TemporaryDirectory() as folder:
         plans = predicted(options.steps, Path(folder))
         for _ in range(options.repeats):
             for name, (processes, source) in kinds.items():
-                found[name].append(seconds(Path(folder) / "run", processes, source, options.steps))
+                seconds, tokens = measured(Path(folder) / "run", processes, source, options.steps)
+                found[name].append(seconds)
     base = found["plain, before"] if options.before else found["plain"]
-    print("| kind | seconds a step | the plan's | ratio, median | the plan's | ratios |\n|---|---|---|---|---|---|")
+    cost = f"cost of a million tokens ({options.price:g} a process and hour)"
+    heads = [head for name in ("seconds a step", "tokens/s", cost, "times plain") for head in (name, "the plan's")]
+    print(f"| kind | {' | '.join(heads)} | each |\n{'|---' * (len(heads) + 2)}|")
     for name, values in found.items():
+        count = kinds[name][0] or 1
         ratios = [a / b for a, b in zip(values, base, strict=True)]
-        plan = plans[kinds[name][0] or 1]
-        row = [name, f"{median(values):.4f}", f"{plan:.4f}", f"{median(ratios):.3f}", f"{plan / plans[1]:.3f}"]
-        print(f"| {' | '.join([*row, ', '.join(f'{r:.3f}' for r in ratios)])} |")
+        both = median(values), plans[count]
+        row = [name, *(f"{one:.4f}" for one in both), *(f"{tokens / one:.0f}" for one in both)]
+        row += [f"{options.price * count * one * 1e6 / tokens / 3600:.3f}" for one in both]
+        row += [f"{median(ratios):.3f}", f"{plans[count] / plans[1]:.3f}", ", ".join(f"{r:.3f}" for r in ratios)]
+        print(f"| {' | '.join(row)} |")
 
 
 if __name__ == "__main__":

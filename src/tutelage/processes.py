@@ -17,8 +17,13 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
+def launched() -> int:
+    """How many processes were started, whatever this one now does by itself."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def world_size() -> int:
-    return 1 if _alone else int(os.environ.get("WORLD_SIZE", 1))
+    return 1 if _alone else launched()
 
 
 @contextmanager

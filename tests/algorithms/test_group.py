@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tutelage.algorithms.grpo import centered_advantages, dr_grpo_loss, group_advantages, grpo_loss
+from tutelage.algorithms.importance import truncated_importance_weights
 from tutelage.algorithms.kl import k3
 from tutelage.algorithms.rloo import leave_one_out_advantages, penalized_rewards, reinforce_loss
 
@@ -146,3 +147,34 @@ def test_wrong_input_is_refused():
             advantages(f64(1.0)[None])
     with pytest.raises(ValueError, match="advantages_N"):
         grpo_loss(SAME, SAME, SAME, f64(1, 2, 3), OFFSETS, 0.2, 0.0)
+
+
+def test_importance_weights_multiply_the_advantage_and_not_the_penalty():
+    weights, reference = f64(1.0, 0.5, 2.0, 2.0, 0.0, 1.0), f64(0, 0.1, 0, 0, 0, 0)
+    penalty = 0.3 * float(k3(SAME, reference)[1])
+
+    def check(candidate):
+        found = candidate(SAME, SAME, reference, ADVANTAGES, OFFSETS, 0.2, 0.3, weights)
+        close(found, [-0.75 + penalty / 2, 1.25])  # -(1 + .5) / 2 and (2 + 2 + 0 + 1) / 4
+
+    holds_and_rejects(
+        check,
+        grpo_loss,
+        {
+            "left out": lambda *words: grpo_loss(*words[:-1]),
+            "of the penalty too": lambda *_: f64(-0.75 + 0.5 * penalty / 2, 1.25),
+        },
+    )
+    close(dr_grpo_loss(SAME, SAME, SAME, ADVANTAGES, OFFSETS, 0.2, 0.3, 4, weights), [-1.5 / 4, 5 / 4])
+    with pytest.raises(ValueError, match="weights_T"):
+        grpo_loss(SAME, SAME, SAME, ADVANTAGES, OFFSETS, 0.2, 0.3, weights[1:])
+
+
+def test_weighted_reinforce_is_unbiased_under_the_policy_that_drew():
+    """Two answers, drawn by mu with (.8, .2): weighted by pi/mu the mean gradient is that of pi's own draws."""
+    logits = f64(0.3, -0.4).requires_grad_()
+    policy, drew, rewards = logits.log_softmax(0), f64(0.8, 0.2).log(), f64(1.0, 3.0)
+    weights = truncated_importance_weights(policy, drew, 9.0)
+    (drew.exp() * reinforce_loss(policy, rewards * weights)).sum().backward()
+    wanted = torch.autograd.grad(-(logits.softmax(0) * rewards).sum(), logits)[0]
+    close(logits.grad, wanted, digits=9)

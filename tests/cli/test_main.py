@@ -33,6 +33,16 @@ def test_help_of_the_other_verbs(words):
     assert done.returncode == 0 and "usage" in done.stdout
 
 
+@pytest.mark.parametrize("verb", ["study", "feedback", "world"])
+def test_what_is_one_process_refuses_to_be_several(monkeypatch, capsys, verb):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(SystemExit) as end:
+        main([verb])
+    assert end.value.code == 2
+    assert f"rank 3: error: environment: {verb} is one process, and 4 were started" in capsys.readouterr().err
+
+
 def test_the_front_answers_at_once():
     """Best of three, so that a busy machine does not fail it: half a second, nothing heavy loaded."""
 

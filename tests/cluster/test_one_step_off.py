@@ -1,6 +1,7 @@
-"""PPO on answers of the weights before the last update: which weights drew them, and how each token is weighted."""
+"""Training on answers of the weights before the last update: which weights drew them, and how they are weighted."""
 
 import itertools
+import math
 from functools import partial
 from pathlib import Path
 
@@ -9,13 +10,13 @@ import torch
 
 from pretended_ray import Actor, Ray
 from resumed import rows
-from tutelage.algorithms.importance import truncated_importance_weights
+from tutelage.algorithms.importance import answer_importance_weights, truncated_importance_weights
 from tutelage.cluster import samplers
-from tutelage.configs import PPOConfig
+from tutelage.configs import GRPOConfig, OnlineDPOConfig, PPOConfig, RLOOConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.engine.packing import pack
 from tutelage.models import load_policy, load_scalar, save_model
-from tutelage.stages import ppo
+from tutelage.stages import group_policy, ppo
 from tutelage.stages.passes import response_indices
 
 CAP = 1.05  # low, so that some weights are cut there
@@ -68,6 +69,57 @@ def test_each_token_is_weighted_by_how_the_policy_moved_since_it_was_drawn(confi
     ratios = [row["sampling/importance_sampling_ratio/mean"] for row in rows(Path(config.out))]
     assert gaps[0] < 1e-4 < 1e-3 < min(gaps[1:])
     assert ratios == pytest.approx([float(rollout.weights.mean()) for _, rollout, _ in seen], abs=1e-5)
+
+
+CRITICLESS = [(RLOOConfig, {}), (GRPOConfig, {}), (GRPOConfig, {"loss": "dr-grpo"}), (OnlineDPOConfig, {})]
+
+
+@pytest.mark.parametrize(("cls", "changes"), CRITICLESS)
+def test_the_losses_without_a_critic_are_weighted_too(config, monkeypatch, tmp_path, cls, changes):
+    seen, backward = [], group_policy._backward
+
+    def watched(config, policy, optimizer, rollout, groups, advantages_N):
+        row = backward(config, policy, optimizer, rollout, groups, advantages_N)
+        seen.append((rollout, groups, advantages_N, row["loss"]))
+        return row
+
+    monkeypatch.setattr(group_policy, "_backward", watched)
+    names = ("model", "reward_model", "force", "dtype", "seed", "batch_size", "max_new_tokens", "max_length")
+    same = {name: getattr(config, name) for name in (*names, "eval_prompts", "learning_rate", "warmup_steps")}
+    made = cls(**same, group_size=4, max_steps=3, out=str(tmp_path / "run"), **changes)
+    with samplers.using(pool_of(config, ClusterConfig(mode="one-step-off", max_importance_weight=CAP))):
+        group_policy.run(made)
+
+    for rollout, groups, advantages_N, loss in seen:
+        pair = (rollout.logprobs, rollout.sampled_logprobs)
+        by_token, by_answer = (
+            truncated_importance_weights(*pair, CAP),
+            answer_importance_weights(*pair, rollout.offsets, CAP),
+        )
+        weights_T = by_token if cls is GRPOConfig else by_answer
+        assert torch.equal(rollout.weights, weights_T)
+        # The policy has not moved when the minibatch begins: the loss by hand, of the log-probs there are.
+        answers = [(rollout.logprobs[a:b], rollout.reference_logprobs[a:b], weights_T[a:b]) for a, b in spans(rollout)]
+        if cls is OnlineDPOConfig:
+            h = lambda one: float((one[0] - one[1]).sum())  # noqa: E731
+            pairs = [(answers[best], answers[worst]) for best, worst in groups]
+            losses = [float(a[2][0] * b[2][0]) * math.log1p(math.exp(-made.beta * (h(a) - h(b)))) for a, b in pairs]
+        elif cls is RLOOConfig:
+            losses = [-float(A * w[0] * now.sum()) for A, (now, _, w) in zip(advantages_N, answers, strict=True)]
+        else:
+            k3 = lambda now, reference: (reference - now).exp() - 1 - (reference - now)  # noqa: E731
+            sums = [
+                float((-A * w + made.kl_coef * k3(now, reference)).sum())
+                for A, (now, reference, w) in zip(advantages_N, answers, strict=True)
+            ]
+            lengths = [made.max_new_tokens if changes else len(now) for now, _, _ in answers]
+            losses = [one / length for one, length in zip(sums, lengths, strict=True)]
+        assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-4, abs=1e-5)
+    assert len(seen) == 3 and bool((seen[0][0].weights - 1).abs().max() < 1e-3 < (seen[2][0].weights - 1).abs().max())
+
+
+def spans(rollout):
+    return itertools.pairwise(rollout.offsets.tolist())
 
 
 def test_what_our_sampler_drew_with_the_newest_weights_has_weight_one(config):

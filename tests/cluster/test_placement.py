@@ -46,6 +46,16 @@ def test_scorers_stand_between_trainer_and_samplers_and_keep_their_places(tmp_pa
     assert shown[-2:] == ["# sampler 2: 1 CPU, when there is room", "# in all: 9 CPU + 2 GPU"]
 
 
+def test_several_trainers_come_first_each_with_its_own(tmp_path, capsys):
+    block = {"trainers": 2, "trainer_gpus": 1, "samplers": 1}
+    assert bundles(ClusterConfig(**block)) == [{"CPU": 1.0, "GPU": 1}, {"CPU": 1.0, "GPU": 1}, {"CPU": 1.0}]
+    assert reserved(ClusterConfig(**block)) == bundles(ClusterConfig(**block))
+    recipes.main("run", [str(recipe(tmp_path, block)), "--dry-run"])
+    shown = capsys.readouterr().out.split("# placement\n")[1].splitlines()
+    assert "# ppo: 2 trainers and the samplers" in shown and shown[-1] == "# in all: 3 CPU + 2 GPU"
+    assert "# trainer 2: 1 CPU + 1 GPU; begun anew at most 3 times" in shown
+
+
 def test_dry_run_prints_the_placement(tmp_path, capsys):
     path = recipe(tmp_path, {"samplers": 3, "sampler_gpus": 1, "mode": "one-step-off", "backend": "vllm"})
     recipes.main("run", [str(path), "--dry-run"])
@@ -61,17 +71,24 @@ def test_dry_run_prints_the_placement(tmp_path, capsys):
         ({"sampler": 2}, STAGES, "did you mean samplers"),
         ({"samplers": 0}, STAGES, "key samplers"),
         ({"scorers": -1}, STAGES, "key scorers"),
+        ({"trainers": 0}, STAGES, "key trainers"),
+        ({"trainers": 3, "scorers": 2}, STAGES, "give 3 or more"),
         ({"samplers": 2, "least_samplers": 3}, STAGES, "from 1 to 2"),
         ({"mode": "async"}, STAGES, "one-step-off"),
         ({"backend": "hf"}, STAGES, "vllm"),
         ([2], STAGES, "no mapping"),
         ({}, [{"sft": {}}], "no stage samples"),
-        ({"mode": "one-step-off"}, [*STAGES[:-1], {"rloo": {}}], "importance weights"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, cluster, stages, said):
     with pytest.raises(UserError, match=said):
         load_recipe(recipe(tmp_path, cluster, stages))
+
+
+@pytest.mark.parametrize("stage", ["ppo", "rloo", "grpo", "online-dpo"])
+def test_every_on_policy_stage_may_be_one_step_off(tmp_path, stage):
+    found = load_recipe(recipe(tmp_path, {"mode": "one-step-off"}, [*STAGES[:-1], {stage: {}}]))
+    assert found.cluster == ClusterConfig(mode="one-step-off")
 
 
 def test_what_is_typed_stands_on_top_of_the_block(tmp_path):

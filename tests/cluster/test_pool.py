@@ -81,6 +81,15 @@ def test_one_step_off_the_next_answers_are_drawn_with_the_weights_before_the_upd
     assert pool.draw(policy(3.0), request(4, 3), None) == answers(4, 3, 2.0)
 
 
+def test_after_a_rollback_what_was_drawn_ahead_is_thrown_away():
+    """The broken weights drew answers to the prompts of the next step; then an earlier step asks about others."""
+    Worker.calls, Worker.deaths = 0, frozenset()
+    pool = Pool(Ray(0), Worker, ClusterConfig(mode="one-step-off"))
+    assert pool.draw(policy(float("nan")), request(4, 7), request(4, 8))[0][0][:2] == ("p0", 7)
+    assert pool.draw(policy(2.0), request(4, 5), request(4, 6)) == answers(4, 5, 2.0)
+    assert pool.draw(policy(3.0), request(4, 6), None) == answers(4, 6, 2.0)
+
+
 def test_workers_that_always_die_end_the_run():
     Worker.calls, Worker.deaths = 0, frozenset(range(1000))
     with pytest.raises(Died):

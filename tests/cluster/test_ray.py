@@ -160,6 +160,23 @@ def test_a_killed_trainer_goes_on_from_its_last_checkpoint(options, calm, tmp_pa
     assert capfd.readouterr().err.count("goes on from its last checkpoint") == 1
 
 
+def test_two_trainers_share_the_work_and_go_on_when_one_of_them_is_killed(options, calm, tmp_path, capfd):
+    def kill():
+        until(lambda: len(rows(tmp_path / "run")) >= 6)
+        both = actors("Trainer")
+        assert len(both) == 2
+        os.kill(max(both), signal.SIGKILL)
+
+    killer = Beside(kill)
+    few = {**options, "max_steps": 8, "parallel": "fsdp"}
+    place(few, tmp_path / "run", trainers=2)
+    killer.end()
+    found = numbers(tmp_path / "run")
+    for one, other in zip(calm[:8], found, strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-4)  # sums in another order
+    assert capfd.readouterr().err.count("goes on from its last checkpoint") == 1
+
+
 def test_a_sampler_joins_when_a_machine_comes_and_leaves_with_it(options, calm, tmp_path):
     """A cluster with room for the trainer and one sampler; a second machine comes, and goes again."""
     from ray.cluster_utils import Cluster

@@ -11,6 +11,7 @@ from forked import run_on
 from tutelage.engine import distributed
 from tutelage.engine.watchdog import Watchdog, beat, phase
 from tutelage.errors import UserError
+from tutelage.processes import alone
 
 STALL = """
 import sys, time
@@ -40,6 +41,48 @@ def test_a_stall_ends_with_rank_phase_and_stack(tmp_path):
     assert done.returncode == 1 and done.stdout == "was patient\n"
     assert "stalled: rank 1, step 7, reading: no progress for" in done.stderr
     assert "stuck_in_the_data" in done.stderr and "rank 2 has left nothing" in done.stderr
+
+
+WAIT = """
+import json, sys, threading, time
+from pathlib import Path
+from tutelage.engine.watchdog import FOLDER, WAITING, Watchdog, phase
+
+folder = Path(sys.argv[1]) / FOLDER
+folder.mkdir()
+end = time.monotonic() + 1.6  # far longer than the limit
+
+def main_process():
+    while time.monotonic() < end:
+        said = {"step": 3, "phase": "labels", "silent": 0.1, "time": time.time()}
+        (folder / "0.new").write_text(json.dumps(said))
+        (folder / "0.new").replace(folder / "0")
+        time.sleep(0.05)
+
+threading.Thread(target=main_process, daemon=True).start()
+Watchdog(folder.parent, 0.5).start()
+with phase(WAITING):
+    time.sleep(max(0, end - time.monotonic()))
+    print("waited", flush=True)
+    time.sleep(30)
+"""
+
+
+def test_who_waits_for_one_that_works_waits_and_no_longer(tmp_path):
+    environment = {**os.environ, "RANK": "1", "WORLD_SIZE": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", WAIT, tmp_path], capture_output=True, text=True, env=environment, timeout=25
+    )
+    assert done.returncode == 1 and done.stdout == "waited\n"
+    assert "stalled: rank 1, step 0, waiting for the other processes" in done.stderr
+    assert "rank 0: step 3, labels, no progress for" in done.stderr
+
+
+def test_a_process_that_works_alone_still_says_what_it_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with alone():
+        Watchdog(tmp_path, 60.0)._report(0.0)
+    assert (tmp_path / ".heartbeats" / "0").exists()
 
 
 def test_it_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -113,8 +113,10 @@ def test_all_splits_are_looked_at_and_the_quickest_that_fits_wins():
     assert {(one.sampling, one.training) for one in found if one.mode != "shared"} == {(1, 3), (2, 2), (3, 1)}
     assert {one.parallel for one in found if one.training == 1} == {"data"}
     assert all(one.parallel == "data" for one in cluster.splits(PPO, 64) if one.training > 4)  # an example for each
-    assert {one.mode for one in cluster.splits(RLOOConfig(), 4)} == {"shared", "synchronous"}
-    assert [one.training for one in cluster.splits(SampleConfig(), 4)] == [1]
+    assert {one.mode for one in cluster.splits(RLOOConfig(), 4)} == {"shared", "synchronous", "one-step-off"}
+    assert [one.sampling for one in cluster.splits(SampleConfig(), 4)] == [4]  # torchrun divides it
+    assert [one.sampling for one in cluster.splits(SampleConfig(backend="vllm"), 4)] == [1]
+    assert [one.sampling for one in cluster.splits(SampleConfig(), 4, placed=True)] == [1]
 
     models = models_of(PPO, SMALL, 2)
     fleet = Fleet(HUGE, 4, 1e9, price=2.0)

@@ -10,9 +10,7 @@ from safetensors.torch import load_file
 
 from forked import run_on
 from small_stages import make_inputs, rows, stages
-from tutelage.configs import (
-    SFTConfig,
-)
+from tutelage.configs import LabelConfig, SampleConfig, SFTConfig
 from tutelage.runs import Interrupted
 from tutelage.stages import sft
 from tutelage.stages.session import Session
@@ -62,6 +60,28 @@ def test_answers_are_the_same_whatever_the_number_of_processes(trained):
     for count in ("2", "fsdp"):
         many = (trained / count / "ppo/samples.jsonl").read_text().splitlines()
         assert [json.loads(line)["text"] for line in many] == [json.loads(line)["text"] for line in alone]
+
+
+def draw_and_label(model: str, out: Path) -> dict:
+    """What each process is told of stages that do not train."""
+    drawn = out / "completions.jsonl"
+    options = {"model": model, "seed": 3, "dtype": "float32", "max_new_tokens": 8}
+    told = {"sample": stage_function("sample")(SampleConfig(out=str(drawn), prompts=7, samples=2, **options))}
+    labels = LabelConfig(data=str(drawn), out=str(out / "comparisons.jsonl"), overlap=1.0)
+    return told | {"label": stage_function("label")(labels)}
+
+
+def test_several_processes_write_one_file_of_answers_and_one_of_labels(nano, tmp_path):
+    for name in ("one", "three"):
+        (tmp_path / name).mkdir()
+    draw_and_label(str(nano), tmp_path / "one")
+    told = run_on(3, tmp_path, draw_and_label, str(nano), tmp_path / "three")
+    one, three = ((tmp_path / name / "completions.jsonl").read_text() for name in ("one", "three"))
+    assert one == three and one.count("\n") == 7 + 14
+    assert [found["sample"]["completions"] for found in told] == [14] * 3
+    labels = [(tmp_path / name / "comparisons.jsonl").read_text().splitlines() for name in ("one", "three")]
+    ranks = [[json.loads(line).get("ranks") for line in lines] for lines in labels]
+    assert ranks[0] == ranks[1] and told[0]["label"] == told[1]["label"] == told[2]["label"]
 
 
 def train_in_two_sittings(config: SFTConfig) -> str:

@@ -42,12 +42,15 @@ def grpo_loss(
     offsets: Tensor,
     clip: float,
     kl_coef: float,
+    weights_T: Tensor | None = None,
 ) -> Tensor:
     """1/|y| · Σ_t [max(−A·ρ, −A·clip(ρ, 1−ε, 1+ε)) + β·k3_t] (Shao et al. 2024, equation 3, negated). [N]
 
     The mean over an answer's own tokens: a long wrong answer is punished less a token than a short one.
+    weights_T: importance weights, which A is multiplied by, of tokens that another policy than π_old drew.
     """
-    token_T = _token_loss(logprobs_T, old_logprobs_T, reference_logprobs_T, advantages_N, offsets, clip, kl_coef)
+    more = (advantages_N, offsets, clip, kl_coef, weights_T)
+    token_T = _token_loss(logprobs_T, old_logprobs_T, reference_logprobs_T, *more)
     return sum_by(sequence_index(offsets), token_T, len(offsets) - 1) / offsets.diff()
 
 
@@ -60,9 +63,11 @@ def dr_grpo_loss(
     clip: float,
     kl_coef: float,
     max_tokens: int,
+    weights_T: Tensor | None = None,
 ) -> Tensor:
     """1/L · Σ_t of the same terms, L the longest answer allowed: a constant (Liu et al. 2025, Dr. GRPO). [N]"""
-    token_T = _token_loss(logprobs_T, old_logprobs_T, reference_logprobs_T, advantages_N, offsets, clip, kl_coef)
+    more = (advantages_N, offsets, clip, kl_coef, weights_T)
+    token_T = _token_loss(logprobs_T, old_logprobs_T, reference_logprobs_T, *more)
     return sum_by(sequence_index(offsets), token_T, len(offsets) - 1) / max_tokens
 
 
@@ -74,11 +79,15 @@ def _token_loss(
     offsets: Tensor,
     clip: float,
     kl_coef: float,
+    weights_T: Tensor | None,
 ) -> Tensor:
     require_packed(offsets, logprobs_T=logprobs_T, old_logprobs_T=old_logprobs_T)
     require_packed(offsets, reference_logprobs_T=reference_logprobs_T)
     require_one_per_sequence(offsets, advantages_N=advantages_N)
     require_no_empty(offsets)
     advantages_T = advantages_N.detach()[sequence_index(offsets)]
+    if weights_T is not None:
+        require_packed(offsets, weights_T=weights_T)
+        advantages_T = advantages_T * weights_T.detach()
     policy_T = clipped_policy_loss(logprobs_T, old_logprobs_T, advantages_T, clip)
     return policy_T + kl_coef * k3(logprobs_T, reference_logprobs_T)

@@ -54,6 +54,8 @@ VERBS = {
     "world": ("tutelage.cli.world", "show the embedded world, or build its base model"),
 }
 
+ALONE = {"study", "lab", "chat", "export", "serve", "data", "feedback", "world"}  # several would write over each other
+
 
 def usage() -> str:
     lines = [f"  {verb:<11} {about}" for verb, (_, about) in VERBS.items()]
@@ -84,6 +86,9 @@ def _guarded(verb: str, words: list[str]) -> int:
 
     end_on_termination()
     try:
+        if world_size() > 1 and verb in ALONE:
+            what = f"{verb} is one process, and {world_size()} were started"
+            raise UserError(what, where="environment", mend="start it without torchrun, or unset WORLD_SIZE")
         with one_voice():
             result = import_module(VERBS[verb][0]).main(verb, words[1:])
         if world_size() > 1:

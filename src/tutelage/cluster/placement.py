@@ -27,8 +27,8 @@ def resources(cluster: ClusterConfig, role: str) -> dict[str, float]:
 
 
 def roles(cluster: ClusterConfig) -> list[str]:
-    """The role of each bundle: the trainer, the scorers, and last the samplers, some of which may have no place kept."""
-    return ["trainer", *["scorer"] * cluster.scorers, *["sampler"] * cluster.samplers]
+    """The role of each bundle: the trainers, the scorers, and last the samplers, some of which may have no place kept."""
+    return [*["trainer"] * cluster.trainers, *["scorer"] * cluster.scorers, *["sampler"] * cluster.samplers]
 
 
 def bundles(cluster: ClusterConfig) -> list[dict[str, float]]:
@@ -38,20 +38,14 @@ def bundles(cluster: ClusterConfig) -> list[dict[str, float]]:
 
 def reserved(cluster: ClusterConfig) -> list[dict[str, float]]:
     """Those of the bundles that must be there before a stage begins: all but those of samplers beyond the least."""
-    return bundles(cluster)[: 1 + cluster.scorers + cluster.sure]
+    return bundles(cluster)[: cluster.trainers + cluster.scorers + cluster.sure]
 
 
 def check_placement(cluster: ClusterConfig, stages: list[tuple[str, str, StageConfig]]) -> None:
-    """A UserError for a block that does nothing, or asks for what a stage cannot do."""
-    placed = [(stage, config) for stage, _, config in stages if is_placed(config)]
-    if not placed:
+    """A UserError for a block that does nothing."""
+    if not any(is_placed(config) for _, _, config in stages):
         mend = "take the block out, or add ppo, rloo, grpo or online-dpo"
         raise UserError("no stage samples from the policy it trains", where="cluster", mend=mend)
-    if cluster.mode == "one-step-off":
-        for stage, config in placed:
-            if not isinstance(config, PPOConfig):
-                what = f"{stage} has no importance weights, which answers of older weights need"
-                raise UserError(what, where="cluster, key mode", mend="write mode: synchronous")
 
 
 def shown(cluster: ClusterConfig, stages: list[tuple[str, str, StageConfig]]) -> list[str]:
@@ -59,13 +53,15 @@ def shown(cluster: ClusterConfig, stages: list[tuple[str, str, StageConfig]]) ->
     where = address(cluster)
     lines = [f"Ray: {'started on this machine' if where == HERE else where}; {cluster.mode}"]
     lines += ["samplers use vLLM"] if cluster.backend == "vllm" else []
-    apart = "1 trainer, the scorers and the samplers" if cluster.scorers else "1 trainer and the samplers"
+    apart = "1 trainer" if cluster.trainers == 1 else f"{cluster.trainers} trainers"
+    apart += ", the scorers and the samplers" if cluster.scorers else " and the samplers"
     for stage, _, config in stages:
         lines.append(f"{stage}: {apart if is_placed(config) else 'this process'}")
     for number, (role, one) in enumerate(zip(roles(cluster), bundles(cluster), strict=True)):
         asked = " + ".join(f"{amount:g} {name}" for name, amount in one.items())
         if role == "trainer":
-            lines.append(f"trainer: {asked}; begun anew at most {cluster.restarts} times")
+            seat_of = "" if cluster.trainers == 1 else f" {number + 1}"
+            lines.append(f"trainer{seat_of}: {asked}; begun anew at most {cluster.restarts} times")
         else:
             seat = number - roles(cluster).index(role) + 1
             kept = number < len(reserved(cluster))

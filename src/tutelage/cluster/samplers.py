@@ -19,6 +19,7 @@ from tutelage.engine.sampling import Sample, SamplingParams
 from tutelage.engine.vllm import VLLM
 from tutelage.models import Policy, load_policy
 from tutelage.models.checkpoint import load_vllm
+from tutelage.processes import is_main
 from tutelage.records import Prompt
 
 CHUNKS = 4  # parts of an iteration's prompts for each worker: a slow one gets fewer
@@ -73,10 +74,14 @@ class Pool:
     """`samplers` workers; `draw` gives what one process would draw."""
 
     def __init__(self, ray: Any, start: Callable[[int], Any], cluster: ClusterConfig):
-        """start: makes the worker of a seat, an actor that does what `Sampler` does."""
+        """start: makes the worker of a seat, an actor that does what `Sampler` does.
+
+        Of several trainers the main one has them all, and draws for the others.
+        """
         self.ray, self.cluster = ray, cluster
-        self.workers = Workers(ray, start, cluster.samplers, "sampler")
+        self.workers = Workers(ray, start, cluster.samplers if is_main() else 0, "sampler")
         self.version = 0
+        self.begun: Request | None = None
 
     @property
     def off_policy(self) -> bool:
@@ -88,7 +93,12 @@ class Pool:
         return self.off_policy or self.cluster.backend == "vllm"
 
     def draw(self, policy: Policy, request: Request, ahead: Request | None) -> list[list[Sample]]:
-        """The answers of a request, which may have been begun as `ahead` before; those of `ahead` are begun now."""
+        """The answers of a request, which may have been begun as `ahead` before; those of `ahead` are begun now.
+
+        After a rollback other prompts are asked about than was foreseen: what broken weights drew is thrown away.
+        """
+        if self.workers.parts and self.begun != request:
+            self.workers.finish()
         if not self.workers.parts:
             self._begin(policy, request)
         drawn = [row for rows in self.workers.finish() for row in rows]
@@ -97,7 +107,7 @@ class Pool:
         return drawn
 
     def _begin(self, policy: Policy, request: Request) -> None:
-        self.version += 1
+        self.version, self.begun = self.version + 1, request
         there = self.ray.put(policy.plain_weights())
         count = min(len(request.prompts), CHUNKS * self.cluster.samplers)
         edges = [number * len(request.prompts) // count for number in range(count + 1)]

@@ -18,6 +18,7 @@ from tutelage.engine.packing import Packed
 from tutelage.engine.sampling import Sample
 from tutelage.models import StepModel, is_step_model, load_policy, load_scalar, load_step_model
 from tutelage.models.checkpoint import load_tokenizer
+from tutelage.processes import rank, world_size
 from tutelage.records import Prompt
 from tutelage.stages.passes import Pass, reward_passes
 from tutelage.stages.step_scores import process_rewards
@@ -57,8 +58,9 @@ class Scorers:
     """`begin` asks everything that the frozen models say of a rollout, `finish` waits for it."""
 
     def __init__(self, ray: Any, start: Callable[[int], Any], cluster: ClusterConfig, reward_model: Path):
-        """start: makes the worker of a seat, an actor that does what `Scorer` does."""
-        self.workers = Workers(ray, start, cluster.scorers, "scorer")
+        """start: makes the worker of a seat, an actor that does what `Scorer` does. Trainers share the seats out."""
+        seats = range(rank(), cluster.scorers, world_size())
+        self.workers = Workers(ray, lambda place: start(seats[place]), len(seats), "scorer")
         self.by_steps = is_step_model(reward_model)
         self.tokenizer = load_tokenizer(reward_model)
         self.passes: Sequence[Pass] = ()

@@ -1,6 +1,11 @@
-"""A stage in a Ray actor, with samplers and scorers; begun anew from its last checkpoint when the actor dies."""
+"""A stage in Ray actors, with samplers and scorers; begun anew from its last checkpoint when a trainer dies.
 
+Several trainers are to each other what processes of `torchrun` are.
+"""
+
+import contextlib
 import os
+import socket
 import sys
 from dataclasses import replace
 from typing import Any
@@ -9,21 +14,40 @@ from tutelage.cluster.placement import HERE, address, bundles, reserved, resourc
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.errors import UserError
-from tutelage.processes import world_size
+from tutelage.processes import one_voice, world_size
 
 PATIENCE = 120.0  # seconds for the cluster to have room
+SEEN = 20.0  # seconds in which Ray notices that an actor died
 
 
 class Trainer:
-    """What the actor does: run the stage as it is."""
+    """What an actor does: run the stage as it is."""
 
-    def run(
-        self, verb: str, config: PPOConfig | GroupConfig, cluster: ClusterConfig, group: Any, folder: str
-    ) -> dict[str, Any]:
-        """folder: where the command was typed, which the paths of the config start from."""
+    def meeting(self) -> tuple[str, int]:
+        """Where the others may find this one: the address of its machine, and a port that is free there."""
         import ray
 
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return ray.util.get_node_ip_address(), free.getsockname()[1]
+
+    def run(
+        self,
+        verb: str,
+        config: PPOConfig | GroupConfig,
+        cluster: ClusterConfig,
+        group: Any,
+        folder: str,
+        seat: int,
+        meeting: tuple[str, int],
+    ) -> dict[str, Any]:
+        """folder: where the command was typed, which the paths of the config start from; seat: of the trainers."""
+        import ray
+
+        _join(cluster, seat, meeting)
+
         from tutelage.cluster import samplers, scorers
+        from tutelage.engine import distributed
         from tutelage.models import resolve
         from tutelage.stages.gate import gated_reward_model
         from tutelage.stages.rollout import rollout_params
@@ -44,8 +68,18 @@ class Trainer:
             return worker.remote(model, str(gated_reward_model(config)), config.dtype, device, threads)
 
         apart = scorers.Scorers(ray, scorer, cluster, gated_reward_model(config)) if cluster.scorers else None
-        with samplers.using(samplers.Pool(ray, sampler, cluster)), scorers.using(apart):
-            return stage_function(verb)(replace(config, device=_device(config.device, cluster.trainer_gpus)))
+        with one_voice(), samplers.using(samplers.Pool(ray, sampler, cluster)), scorers.using(apart):
+            done = stage_function(verb)(replace(config, device=_device(config.device, cluster.trainer_gpus)))
+        distributed.close()
+        return done
+
+
+def _join(cluster: ClusterConfig, seat: int, meeting: tuple[str, int]) -> None:
+    """Say in the environment which of several trainers this is, as `torchrun` does."""
+    if cluster.trainers > 1:
+        found = {"RANK": seat, "WORLD_SIZE": cluster.trainers, "MASTER_ADDR": meeting[0], "MASTER_PORT": meeting[1]}
+        os.environ |= {name: str(value) for name, value in found.items()}
+        os.environ["LOCAL_RANK"] = "0"  # Ray shows an actor its own GPUs alone
 
 
 def _placed(ray: Any, kind: type, cluster: ClusterConfig, group: Any, role: str, seat: int) -> Any:
@@ -114,10 +148,15 @@ def _room(ray: Any, cluster: ClusterConfig) -> Any:
 
 def _begun_anew(ray: Any, group: Any, verb: str, config: Any, cluster: ClusterConfig) -> dict[str, Any]:
     for attempt in range(cluster.restarts + 1):
-        trainer = _placed(ray, Trainer, cluster, group, "trainer", 0).remote()
+        seats = range(cluster.trainers)
+        trainers = [_placed(ray, Trainer, cluster, group, "trainer", seat).remote() for seat in seats]
         try:
-            return ray.get(trainer.run.remote(verb, config, cluster, group, os.getcwd()))
+            meeting = ray.get(trainers[0].meeting.remote())
+            given = (verb, config, cluster, group, os.getcwd())
+            return _first(ray, [one.run.remote(*given, seat, meeting) for seat, one in enumerate(trainers)])
         except ray.exceptions.RayActorError:
+            for one in trainers:  # those that are left wait for the one that died
+                ray.kill(one)
             if attempt == cluster.restarts:
                 raise
             print(f"{verb}: the trainer died; it goes on from its last checkpoint", file=sys.stderr)
@@ -127,6 +166,25 @@ def _begun_anew(ray: Any, group: Any, verb: str, config: Any, cluster: ClusterCo
                 raise mistake from None
             raise
     raise AssertionError("a last attempt returns or raises")
+
+
+def _first(ray: Any, runs: list[Any]) -> dict[str, Any]:
+    """What the first trainer returns, once all have. An error of one is raised at once.
+
+    When one dies the others lose their connection to it: that error is the death, wherever it is seen first.
+    """
+    left = list(runs)
+    while left:
+        done, left = ray.wait(left, num_returns=1)
+        try:
+            ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            if _mistake(error) is None:
+                for other in left:
+                    with contextlib.suppress(ray.exceptions.GetTimeoutError, ray.exceptions.RayTaskError):
+                        ray.get(other, timeout=SEEN)
+            raise
+    return ray.get(runs[0])
 
 
 def _mistake(error: BaseException) -> UserError | None:

@@ -13,6 +13,7 @@ from tutelage.configs.base import (
 )
 
 Split = Literal["train", "tune", "report"]
+ENDPOINTS = ("openai:", "anthropic:")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -47,6 +48,11 @@ class SampleConfig(ModelConfig):
     """Sequences decoded together."""
     backend: Literal["tutelage", "vllm"] = "tutelage"
     """The sampler: our own, or vLLM, which you install."""
+
+    @property
+    def draws_itself(self) -> bool:
+        """With our sampler: not vLLM, which has processes of its own, and no model behind an API."""
+        return self.backend == "tutelage" and not self.model.startswith(ENDPOINTS)
 
     def check(self) -> None:
         super().check()

@@ -21,7 +21,7 @@ from tutelage.processes import alone, is_main, rank, world_size
 
 T = TypeVar("T")
 BUCKET = 2**24  # gradient elements that are added up in one message: 64 MiB
-PATIENCE = datetime.timedelta(hours=2)  # a save or a judge on one process may take long; stalls are the watchdog's
+PATIENCE = datetime.timedelta(days=7)  # labels or a judge on one process may take long; stalls are the watchdog's
 
 
 def start() -> bool:

@@ -14,8 +14,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from tutelage.processes import rank, world_size
+from tutelage.processes import launched, rank
 
 FOLDER = ".heartbeats"
 _beats = 0
@@ -76,17 +77,35 @@ class Watchdog:
             if _beats != seen:
                 seen, silent = _beats, 0.0
             self._report(silent)
-            # The one that all wait for speaks first.
-            if silent > self.seconds * (1.5 if _phase == WAITING else 1.0):
+            if _phase == WAITING:  # the one that all wait for speaks first, and may be long at work that it does alone
+                if silent > 1.5 * self.seconds and not self._others_go_on():
+                    self._end(silent)
+            elif silent > self.seconds:
                 self._end(silent)
 
     def _report(self, silent: float) -> None:
-        if world_size() == 1:
+        if launched() == 1:
             return
         with suppress(OSError):  # a full disk is not for the watchdog to tell
             self.folder.mkdir(exist_ok=True)
             said = {"step": self.step, "phase": _phase, "silent": round(silent, 1), "time": time.time()}
-            (self.folder / str(rank())).write_text(json.dumps(said))
+            new = self.folder / f"{rank()}.new"
+            new.write_text(json.dumps(said))
+            new.replace(self.folder / str(rank()))  # nobody reads half of it
+
+    def _others_go_on(self) -> bool:
+        """Whether a process that says so itself, lately, has made progress."""
+        for other in range(launched()):
+            said = self._said(other) if other != rank() else None
+            if said and time.time() - said["time"] + said["silent"] < self.seconds:
+                return True
+        return False
+
+    def _said(self, other: int) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / str(other)).read_text())
+        except (OSError, ValueError):
+            return None
 
     def _end(self, silent: float) -> None:
         frame = sys._current_frames().get(self.main or 0)
@@ -98,12 +117,10 @@ class Watchdog:
     def others(self) -> list[str]:
         """What the other processes said last."""
         found = []
-        for other in range(world_size()):
+        for other in range(launched()):
             if other == rank():
                 continue
-            try:
-                said = json.loads((self.folder / str(other)).read_text())
-            except (OSError, ValueError):
+            if (said := self._said(other)) is None:
                 found.append(f"  rank {other} has left nothing")
                 continue
             age = time.time() - said["time"] + said["silent"]

@@ -10,6 +10,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session as Db
 
 from tutelage.feedback import schema
+from tutelage.feedback.at_size import in_parts
 from tutelage.feedback.quality import Compared, Parts, Ranked, figures
 from tutelage.feedback.schema import Project, Task
 from tutelage.feedback.shares import Share, resampled
@@ -38,7 +39,9 @@ def categories(db: Db, project: Project, rankings: Sequence[Ranked]) -> dict[int
     """The use case of each ranked item: its prompt's, else the one that most of its labelers chose."""
     prompt = and_(schema.Prompt.project_id == Task.project_id, schema.Prompt.id == Task.prompt_id)
     query = select(Task.id, schema.Prompt.category).join(schema.Prompt, prompt).where(Task.project_id == project.id)
-    known = {item: name for item, name in db.execute(query).tuples() if name}
+    known: dict[int, str] = {}
+    for some in in_parts(one.item for one in rankings):
+        known |= {item: name for item, name in db.execute(query.where(Task.id.in_(some))).tuples() if name}
     said: dict[int, Counter[str]] = defaultdict(Counter)
     for one in rankings:
         if one.said:

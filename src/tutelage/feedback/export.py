@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session as Db
 from tutelage.data.formats import write_jsonl
 from tutelage.errors import UserError
 from tutelage.feedback import schema
+from tutelage.feedback.at_size import in_parts
 from tutelage.feedback.schema import Answer, Project, Settlement, Task
 from tutelage.records import Comparison, Demonstration, Skip, StepLabel, Thumb
 
@@ -56,13 +57,12 @@ def current_answers(
 
 def export_records(db: Db, project: Project, weights: dict[str, float] | None = None) -> Exported:
     """All current answers but those to gold items; `weights` by labeler go into `Comparison.weight`."""
-    prompts = {p.id: p for p in db.scalars(select(schema.Prompt).filter_by(project_id=project.id))}
-    query = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
-    texts: dict[str, str] = dict(db.execute(query).tuples().all())
+    answers = list(current_answers(db, project))
+    prompts, texts = _asked_about(db, project, [task for _, task in answers])
     found = Exported([], [], [], [], [], [])
     settled = settlements(db, project)
     done: set[int] = set()
-    for answer, task in current_answers(db, project):
+    for answer, task in answers:
         prompt, payload = prompts[task.prompt_id], answer.payload
         common: dict[str, Any] = {"id": answer.id, "prompt_id": prompt.id, "labeler": answer.person_id}
         common["created"] = stamp(answer.created)
@@ -108,6 +108,19 @@ def export_records(db: Db, project: Project, weights: dict[str, float] | None = 
                     continue
             (found.comparisons if orders_a_pair(one) else found.unranked).append(one)
     return found
+
+
+def _asked_about(db: Db, project: Project, tasks: list[Task]) -> tuple[dict[str, schema.Prompt], dict[str, str]]:
+    """The prompts and the texts of completions of these items, by their ids: what nobody answered is not read."""
+    prompts: dict[str, schema.Prompt] = {}
+    for some in in_parts(task.prompt_id for task in tasks):
+        query = select(schema.Prompt).where(schema.Prompt.project_id == project.id, schema.Prompt.id.in_(some))
+        prompts |= {one.id: one for one in db.scalars(query)}
+    texts: dict[str, str] = {}
+    for some in in_parts(name for task in tasks for name in task.completions):
+        asked = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
+        texts.update(db.execute(asked.where(schema.Completion.id.in_(some))).tuples().all())
+    return prompts, texts
 
 
 def settlements(db: Db, project: Project) -> dict[int, Settlement]:

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session as Db
 
 from tutelage.feedback import schema
+from tutelage.feedback.at_size import in_parts
 from tutelage.feedback.export import current_answers
 from tutelage.feedback.quality import LEAST, Ranks, orders, with_rest
 from tutelage.feedback.schema import Answer, Project, Task
@@ -110,7 +111,7 @@ class Habits:
 def habits(db: Db, project: Project) -> tuple[Habits, dict[str, Habits]]:
     """Of all labelers together, and of each by its id."""
     answers = [(answer, task) for answer, task in current_answers(db, project) if answer.kind == "rank"]
-    lengths = _lengths(db, project)
+    lengths = _lengths(db, project, (task for _, task in answers))
     firsts: dict[str, list[tuple[bool, float]]] = defaultdict(list)
     longer: dict[str, dict[int, list[int]]] = defaultdict(dict)
     for answer, task in answers:
@@ -118,7 +119,7 @@ def habits(db: Db, project: Project) -> tuple[Habits, dict[str, Habits]]:
             firsts[answer.person_id].append(trial)
         sizes = [lengths[name] for name in task.completions]
         longer[answer.person_id][task.id] = longer_preferred(with_rest(answer.payload), sizes)
-    odd = contradictions(answers, _repeated_texts(db, project))
+    odd = contradictions(answers, _repeated_texts(db, project, (task for _, task in answers)))
     people = {
         name: Habits(
             _tested(firsts[name]),
@@ -175,21 +176,27 @@ def _compared(own: Counts, others: Counts) -> Longer | None:
     return None if share is None else Longer(share, sum(hits for hits, _ in rest) / total if total else None)
 
 
-def _lengths(db: Db, project: Project) -> dict[str, int]:
-    """Characters of the completions whose prompts were answered."""
-    answered = select(Task.prompt_id).where(Task.project_id == project.id, Task.kind == "rank", Task.filled > 0)
+def _lengths(db: Db, project: Project, tasks: Iterable[Task]) -> dict[str, int]:
+    """Characters of the completions of these items."""
     query = select(schema.Completion.id, func.length(schema.Completion.text))
-    found = query.where(schema.Completion.project_id == project.id, schema.Completion.prompt_id.in_(answered))
-    return dict(db.execute(found).tuples().all())
+    query = query.where(schema.Completion.project_id == project.id)
+    found: dict[str, int] = {}
+    for some in in_parts(name for task in tasks for name in task.completions):
+        found.update(db.execute(query.where(schema.Completion.id.in_(some))).tuples().all())
+    return found
 
 
-def _repeated_texts(db: Db, project: Project) -> dict[str, str]:
-    """Completions, by id, of the prompts that stand in two answered items or more: only there a pair may come again."""
-    twice = select(Task.prompt_id).where(Task.project_id == project.id, Task.kind == "rank", Task.filled > 0)
-    twice = twice.where(Task.is_gold.is_(False)).group_by(Task.prompt_id).having(func.count() > 1)
-    query = select(schema.Completion.id, schema.Completion.text)
-    found = query.where(schema.Completion.project_id == project.id, schema.Completion.prompt_id.in_(twice))
-    return dict(db.execute(found).tuples().all())
+def _repeated_texts(db: Db, project: Project, tasks: Iterable[Task]) -> dict[str, str]:
+    """Completions, by id, of the prompts that stand in two of the items or more: only there a pair may come again."""
+    items: dict[str, dict[int, Task]] = defaultdict(dict)
+    for task in tasks:
+        items[task.prompt_id][task.id] = task
+    twice = [task for group in items.values() if len(group) > 1 for task in group.values()]
+    query = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
+    found: dict[str, str] = {}
+    for some in in_parts(name for task in twice for name in task.completions):
+        found.update(db.execute(query.where(schema.Completion.id.in_(some))).tuples().all())
+    return found
 
 
 def contradictions(answers: Iterable[tuple[Answer, Task]], texts: Mapping[str, str]) -> dict[str, Contradictions]:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session as Db
 
 from tutelage.errors import UserError
 from tutelage.feedback import people
+from tutelage.feedback.at_size import in_parts
 from tutelage.feedback.intake import MOST, Imported, add_completions, add_prompts, add_tasks, task_row
 from tutelage.feedback.ranking import CATEGORIES, shown_cards
 from tutelage.feedback.reading import refuse
@@ -45,8 +46,8 @@ def import_answers(
     add_tasks(db, project, rows, done)
     keys = [row["key"] for row in rows]
     # Locked: nobody fills a place of these items meanwhile (PostgreSQL; SQLite has one writer anyway).
-    found = db.scalars(select(Task).filter_by(project_id=project.id, kind="rank").with_for_update())
-    tasks = {task.key: task for task in found}
+    query = select(Task).filter_by(project_id=project.id, kind="rank").with_for_update()
+    tasks = {one.key: one for some in in_parts(sorted(keys)) for one in db.scalars(query.where(Task.key.in_(some)))}
     _append(db, project, [(one, ids[name], tasks[key]) for (one, name), key in zip(named, keys, strict=True)], done)
     return done
 
@@ -84,11 +85,16 @@ def _labelers(db: Db, named: Iterable[Named], done: Imported) -> dict[str, str]:
 
 
 def _append(db: Db, project: Project, given: list[tuple[Comparison, str, Task]], done: Imported) -> None:
-    rows = db.scalars(select(Answer).filter_by(project_id=project.id).order_by(Answer.number))
-    last = {(row.task_id, row.person_id): row for row in rows}
-    stored = set(db.scalars(select(Answer.id).filter_by(project_id=project.id)))
-    query = select(Assignment).join(Task).where(Task.project_id == project.id)
-    assignments = {(row.task_id, row.person_id): row for row in db.scalars(query)}
+    last: dict[tuple[int, str], Answer] = {}
+    assignments: dict[tuple[int, str], Assignment] = {}
+    for some in in_parts(task.id for _, _, task in given):
+        answers = db.scalars(select(Answer).where(Answer.task_id.in_(some)).order_by(Answer.number))
+        last |= {(row.task_id, row.person_id): row for row in answers}
+        rows = db.scalars(select(Assignment).where(Assignment.task_id.in_(some)))
+        assignments |= {(row.task_id, row.person_id): row for row in rows}
+    stored: set[str] = set()
+    for names in in_parts(_answer_id(project, one, person_id) for one, person_id, _ in given):
+        stored |= set(db.scalars(select(Answer.id).where(Answer.id.in_(names))))
     for one, person_id, task in given:
         name = _answer_id(project, one, person_id)
         if name in stored:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session as Db
 
 from tutelage.errors import UserError
 from tutelage.feedback import schema
+from tutelage.feedback.at_size import in_parts
 from tutelage.feedback.ranking import LETTERS
 from tutelage.feedback.reading import Places, refuse
 from tutelage.feedback.schema import Project, Task
@@ -41,7 +43,9 @@ class Imported:
 def add_prompts(db: Db, project: Project, prompts: list[Prompt], done: Imported) -> dict[str, bool]:
     """Store those that are new. Faults are noted in `done`; once there is one, nothing more is stored."""
     query = select(schema.Prompt.id, schema.Prompt.messages).filter_by(project_id=project.id)
-    stored: dict[str, Any] = dict(db.execute(query).tuples().all())
+    stored: dict[str, Any] = {}
+    for some in in_parts(_ids(prompts)):
+        stored.update(db.execute(query.where(schema.Prompt.id.in_(some))).tuples().all())
     named: dict[str, bool] = {}
     rows = []
     for one in prompts:
@@ -80,7 +84,9 @@ def add_completions(
 ) -> list[Completion]:
     """Store those that are new; as `add_prompts`."""
     query = select(schema.Completion.id, schema.Completion.text).filter_by(project_id=project.id)
-    stored: dict[str, str] = dict(db.execute(query).tuples().all())
+    stored: dict[str, str] = {}
+    for some in in_parts(_ids(completions)):
+        stored.update(db.execute(query.where(schema.Completion.id.in_(some))).tuples().all())
     rows = []
     for one in completions:
         if not _sound(one, _COMPLETION, 160, done):
@@ -96,6 +102,11 @@ def add_completions(
         db.execute(insert(schema.Completion), rows)
     done.completions += len(rows)
     return completions
+
+
+def _ids(records: Sequence[Record]) -> list[str]:
+    """Those that can be asked for; of the others a fault is noted."""
+    return [one.id for one in records if isinstance(one.id, str) and "\x00" not in one.id]
 
 
 TEXT, MAYBE = (str,), (str, type(None))
@@ -156,7 +167,9 @@ def task_row(
 def add_tasks(db: Db, project: Project, rows: list[dict[str, Any]], done: Imported) -> None:
     """Store those that are new; raises where a fault was noted before."""
     refuse(done.faults, done.where)
-    stored = set(db.scalars(select(Task.key).filter_by(project_id=project.id)))
+    query = select(Task.key).filter_by(project_id=project.id)
+    keys = in_parts(row["key"] for row in rows)
+    stored = {key for some in keys for key in db.scalars(query.where(Task.key.in_(some)))}
     new = {row["key"]: row for row in rows if row["key"] not in stored}
     if new:
         db.execute(insert(Task), list(new.values()))

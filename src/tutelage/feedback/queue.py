@@ -19,8 +19,8 @@ from sqlalchemy.orm import aliased
 from tutelage.data.formats import read_rows
 from tutelage.errors import UserError
 from tutelage.feedback import schema
+from tutelage.feedback.at_size import now_and_then
 from tutelage.feedback.ranking import LETTERS, shown_cards
-from tutelage.feedback.recent import recent
 from tutelage.feedback.schema import Answer, Assignment, Draft, Person, Project, Task
 from tutelage.feedback.screening import admission_of, must_screen, start_screening
 
@@ -359,9 +359,9 @@ def my_count(db: Db, project: Project, person_id: str) -> tuple[int, int]:
     mine = mine.where(Assignment.person_id == person_id, Assignment.state != "leased")
     mine = mine.where(Task.part == ("test" if screened else ""))
     done, done_and_open = db.execute(mine).one()
-    of_kind = select(func.count()).select_from(Task).where(Task.project_id == project.id, plain)
-    key = ("still open", project.id, "test" if screened else "")
-    still_open = recent(db).of(key, lambda: db.scalar(of_kind) or 0, int)
+    every = select(func.count()).select_from(Task).where(Task.project_id == project.id, plain)
+    name = (project.id, "tests" if screened else "open")
+    still_open = now_and_then(db, name, lambda: db.scalar(every) or 0, lambda found: found)
     return done, done + max(still_open - done_and_open, 0)
 
 
@@ -375,15 +375,14 @@ def set_overlap(db: Db, project: Project, overlap: int) -> int:
 
 def set_priorities(db: Db, project: Project, priorities: dict[str, float]) -> int:
     """Items of these prompts come in this order (high first), for example by a reward model's uncertainty."""
-    changed = 0
-    for prompt_id, priority in priorities.items():
-        query = update(Task).where(Task.project_id == project.id, Task.prompt_id == prompt_id)
-        changed += db.execute(query.values(behind=-priority)).rowcount  # type: ignore[attr-defined]
+    tasks = db.execute(select(Task.id, Task.prompt_id).where(Task.project_id == project.id)).tuples()
+    changed = [{"id": number, "behind": -priorities[name]} for number, name in tasks if name in priorities]
     if not changed:
         raise UserError(
             "no item has these prompts", where=f"project {project.id}", mend="give prompt ids of the project"
         )
-    return changed
+    db.execute(update(Task), changed)
+    return len(changed)
 
 
 def read_priorities(path: Path) -> dict[str, float]:

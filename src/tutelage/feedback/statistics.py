@@ -2,13 +2,14 @@
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session as Db
 
+from tutelage.feedback.at_size import now_and_then
 from tutelage.feedback.breakdown import by_category, categories, over_time
 from tutelage.feedback.export import current_answers
 from tutelage.feedback.habits import Habits, habits
@@ -27,7 +28,6 @@ from tutelage.feedback.quality import (
     weights_of,
 )
 from tutelage.feedback.queue import my_count
-from tutelage.feedback.recent import recent
 from tutelage.feedback.schema import Answer, Assignment, Person, Project, Task
 from tutelage.feedback.screening import screening_state
 from tutelage.feedback.shares import Share
@@ -128,8 +128,18 @@ def spent(db: Db, project: Project, person_id: str | None = None) -> dict[str, S
 
 
 def progress(db: Db, project: Project, now: float) -> Progress:
-    kinds = recent(db).of(("kinds", project.id), lambda: _by_kind(db, project), lambda rows: sum(r[1] for r in rows))
-    items, answers, needed = sum(k[1] for k in kinds), sum(k[2] for k in kinds), sum(k[3] for k in kinds)
+    """A project of many items is counted now and then: its figures may be some seconds old."""
+    found = now_and_then(db, (project.id, "progress"), lambda: _progress(db, project, now), lambda one: one.items)
+    left = max(found.needed - found.answers, 0)
+    return replace(found, seconds_left=_seconds_left(db, project, left, now))
+
+
+def _progress(db: Db, project: Project, now: float) -> Progress:
+    """All of it but the seconds that are left."""
+    sums = select(Task.kind, func.sum(Task.filled), func.sum(Task.overlap), func.count())
+    kinds = sums.where(Task.project_id == project.id, ~Task.is_gold).group_by(Task.kind)
+    by_kind = {kind: tuple(map(int, counts)) for kind, *counts in db.execute(kinds)}
+    answers, needed, items = (sum(counts[place] for counts in by_kind.values()) for place in range(3))
     given, live = Assignment.state == "leased", Assignment.expires > now
     states = (and_(given, live), and_(given, ~live), Assignment.state == "skipped")
     counts = select(*[func.count(case((state, 1))) for state in states]).select_from(Assignment).join(Task)
@@ -141,16 +151,8 @@ def progress(db: Db, project: Project, now: float) -> Progress:
         leased=leased,
         expired=expired,
         skipped=skipped,
-        seconds_left=_seconds_left(db, project, needed - answers, now),
-        by_kind={kind: filled for kind, _, filled, _ in kinds},
+        by_kind={kind: counts[0] for kind, counts in by_kind.items()},
     )
-
-
-def _by_kind(db: Db, project: Project) -> list[tuple[str, int, int, int]]:
-    """Of each kind of work: items, answers that count, and answers wanted."""
-    sums = select(Task.kind, func.count(), func.sum(Task.filled), func.sum(Task.overlap)).group_by(Task.kind)
-    found = db.execute(sums.where(Task.project_id == project.id, ~Task.is_gold))
-    return [(kind, int(items), int(filled), int(wanted)) for kind, items, filled, wanted in found]
 
 
 def _seconds_left(db: Db, project: Project, left: int, now: float) -> float | None:

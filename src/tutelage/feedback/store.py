@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session as DatabaseSession
 from sqlalchemy.orm import sessionmaker
 
 from tutelage.errors import UserError
-from tutelage.feedback.recent import Recent
+from tutelage.feedback.at_size import COUNTED
 from tutelage.feedback.schema import Audit
 
 BUSY_SECONDS = 10
@@ -34,7 +34,7 @@ class Store:
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        info = {"recent": Recent()}
+        info: dict[str, Any] = {COUNTED: {}}
         # PostgreSQL shows each statement what is committed by then, in a transaction or not: a read does without one.
         reading = engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="AUTOCOMMIT")
         self._reads = sessionmaker(reading, expire_on_commit=False, info=info)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.configs import PPOConfig, RejectionConfig, SampleConfig, StageConfig, TrainingConfig
+from tutelage.configs import RejectionConfig, SampleConfig, StageConfig, TrainingConfig
 from tutelage.models.checkpoint import base_path_of, load_tokenizer, resolve
 from tutelage.planning import memory
 from tutelage.planning.gpus import Fleet
@@ -148,13 +148,14 @@ def memory_of(config: Planned, models: Models, load: Load, split: Split, rows: i
     return phases
 
 
-def splits(config: Planned, count: int, scoring: int = 0) -> Iterator[Split]:
+def splits(config: Planned, count: int, scoring: int = 0, placed: bool = False) -> Iterator[Split]:
     """All of them: the same GPUs for both, or every number of samplers apart, with whole or with sharded models.
 
-    scoring: GPUs of the recipe's scorers, where samplers are apart.
+    scoring: GPUs of the recipe's scorers, where samplers are apart. placed: the recipe has a `cluster:` block.
     """
-    if isinstance(config, SampleConfig):  # the main process does it
-        yield Split(1, 1, "data", "shared")
+    if isinstance(config, SampleConfig):  # every process of torchrun draws; beside Ray one process does
+        count = 1 if placed or not config.draws_itself else count
+        yield Split(count, count, "data", "shared")
         return
     for training in range(count, 0, -1) if isinstance(config, OnPolicy) else (count,):
         for parallel in ("data", "fsdp"):
@@ -168,8 +169,7 @@ def splits(config: Planned, count: int, scoring: int = 0) -> Iterator[Split]:
             if sampling < 1:
                 continue
             yield Split(sampling, training, parallel, "synchronous", scoring)
-            if isinstance(config, PPOConfig):
-                yield Split(sampling, training, parallel, "one-step-off", scoring)
+            yield Split(sampling, training, parallel, "one-step-off", scoring)
 
 
 def plan_split(config: Planned, models: Models, load: Load, fleet: Fleet, split: Split) -> SplitPlan:
@@ -215,7 +215,10 @@ def found_best(
     config: Planned, models: Models, load: Load, fleet: Fleet, mode: str | None = None, scoring: int = 0
 ) -> dict[str, Any]:
     """The search itself, of sizes that are known."""
-    found = [plan_split(config, models, load, fleet, split) for split in splits(config, fleet.count, scoring)]
+    found = [
+        plan_split(config, models, load, fleet, split)
+        for split in splits(config, fleet.count, scoring, mode is not None)
+    ]
     allowed = [one for one in found if one.split.mode != "one-step-off" or mode == "one-step-off"]
     kinds = {
         kind: [one for one in found if one.split.mode == kind] for kind in ("shared", "synchronous", "one-step-off")

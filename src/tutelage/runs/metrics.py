@@ -115,7 +115,7 @@ METRICS = [
             "sampling/importance_sampling_ratio/mean",
             "1",
             None,
-            "mean of min(π/μ, cap), ppo's weights of answers that older weights or vLLM drew; 1 for others",
+            "mean over response tokens of min(π/μ, cap), the weights of what older weights or vLLM drew; 1 for others",
         ),
         ("response_length/mean", "tokens", None, "mean length of the answers, end token included"),
         ("response_length/clip_ratio", "share", "down", "share of answers cut off at max_new_tokens"),

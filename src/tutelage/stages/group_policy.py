@@ -7,6 +7,8 @@ Departures from the papers:
 2. The gradient's norm is clipped (max_grad_norm); one pass over each iteration's answers.
 3. Online DPO with K > 2 takes the best and the worst answer of each prompt (the paper has K = 2).
 4. `best` is the checkpoint with the best held-out reward less the KL penalty, never the gold judge.
+5. What older weights or vLLM drew is weighted by truncated importance weights (rollout.py): GRPO's advantages token by
+   token, as PPO's are; in RLOO, whose action is the answer, and in online DPO, answer by answer.
 """
 
 import sys
@@ -137,21 +139,31 @@ def comparison_within_groups(config: GroupConfig, rollout: Rollout) -> tuple[lis
 
 
 def group_loss(
-    config: GroupConfig, logprobs_T: Tensor, old_T: Tensor, reference_T: Tensor, advantages_N: Tensor, offsets: Tensor
+    config: GroupConfig,
+    logprobs_T: Tensor,
+    old_T: Tensor,
+    reference_T: Tensor,
+    advantages_N: Tensor,
+    offsets: Tensor,
+    weights_T: Tensor,
 ) -> Tensor:
-    """The loss of each episode [N] (online DPO: of each pair, whose episodes follow each other [N/2])."""
+    """The loss of each episode [N] (online DPO: of each pair, whose episodes follow each other [N/2]).
+
+    weights_T: importance weights, ones where the policy itself drew; all tokens of an answer share one in RLOO and
+    online DPO, whose pair has the product of its two (as in WPO, Zhou et al. 2024, with mu known).
+    """
     match config:
         case RLOOConfig():
-            return reinforce_loss(segment_sum(logprobs_T, offsets), advantages_N)
+            return reinforce_loss(segment_sum(logprobs_T, offsets), advantages_N * weights_T[offsets[:-1]])
         case GRPOConfig(loss="grpo"):
-            more = (config.clip, config.kl_coef)
+            more = (config.clip, config.kl_coef, weights_T)
             return grpo_loss(logprobs_T, old_T, reference_T, advantages_N, offsets, *more)
         case GRPOConfig():
-            constants = (config.clip, config.kl_coef, config.max_new_tokens)
+            constants = (config.clip, config.kl_coef, config.max_new_tokens, weights_T)
             return dr_grpo_loss(logprobs_T, old_T, reference_T, advantages_N, offsets, *constants)
         case OnlineDPOConfig():
-            log_ratio_N = segment_sum(logprobs_T - reference_T, offsets)
-            return dpo_loss(log_ratio_N[0::2], log_ratio_N[1::2], config.beta)
+            log_ratio_N, weights_N = segment_sum(logprobs_T - reference_T, offsets), weights_T[offsets[:-1]]
+            return dpo_loss(log_ratio_N[0::2], log_ratio_N[1::2], config.beta) * weights_N[0::2] * weights_N[1::2]
     raise TypeError(f"no loss for {type(config).__name__}")
 
 
@@ -196,10 +208,9 @@ def _backward(
         sequences, starts, where = rollout.part(some)
         targets, offsets = response_indices(sequences, starts)
         logprobs_T, entropy_T = policy.logprobs(pack(sequences, share=True), targets, config.temperature)
-        old_T = rollout.logprobs[where]
-        loss = group_loss(
-            config, logprobs_T, old_T, rollout.reference_logprobs[where], advantages_N[torch.tensor(some)], offsets
-        )
+        old_T, reference_T = rollout.logprobs[where], rollout.reference_logprobs[where]
+        more = (advantages_N[torch.tensor(some)], offsets, rollout.weights[where])
+        loss = group_loss(config, logprobs_T, old_T, reference_T, *more)
         (loss.sum() / terms).backward()
         optimizer.collect()
         with torch.no_grad():

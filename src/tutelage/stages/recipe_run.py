@@ -25,7 +25,7 @@ from tutelage.runs import check_same, finished, write_config, write_json, write_
 from tutelage.runs.folder import HARMLESS
 from tutelage.runs.lineage import environment
 from tutelage.stages.evaluated import CARRIED
-from tutelage.verbs import stage_function
+from tutelage.verbs import is_divided, stage_function
 
 # What stages count of what they were fed, for the picture of the pipeline.
 FED = ("demonstrations", "completions", "comparisons", "labelers", "episodes")
@@ -49,7 +49,7 @@ RERANKED = ("prompts", "solutions", "right_answer", "right_answer_and_steps", "b
 def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
     """Run what is not finished; returns the report. What a stage made stays: its options may not change later.
 
-    Of several processes all take part in training; the main one does the other stages, and writes.
+    Of several processes all take part in training and sampling; the main one does the other stages, and writes.
     """
     started = time.perf_counter()
     left_out = skips(recipe)
@@ -63,7 +63,7 @@ def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:
             print(f"{stage}: left out, {recipe.data} holds comparisons already", file=sys.stderr)
             continue
         done = from_main(lambda: finished(recipe.out / stage))
-        if done is None and isinstance(config, TrainingConfig):
+        if done is None and is_divided(config):
             done = run_stage(recipe.out, stage, verb, config, recipe.cluster)
         results[stage] = done or from_main(lambda: run_stage(recipe.out, stage, verb, config, recipe.cluster))
     return from_main(lambda: _write_reports(recipe, results, command, started))
@@ -91,7 +91,7 @@ def run_stage(
     folder = out / stage
     before = time.perf_counter()
     try:
-        if not isinstance(config, TrainingConfig):  # the others write one file each, whole, and begin anew
+        if not isinstance(config, TrainingConfig) and is_main():  # they write one file each, whole, and begin anew
             folder.mkdir(exist_ok=True)
             write_config(folder, verb, to_mapping(config))
         with PeakMemory() as peak:

@@ -5,15 +5,16 @@ Suffixes: _T response tokens of all episodes end to end, _N episodes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from tutelage.algorithms.importance import truncated_importance_weights
+from tutelage.algorithms.importance import answer_importance_weights, truncated_importance_weights
 from tutelage.algorithms.rewards import terminal_scores
 from tutelage.cluster import samplers
-from tutelage.configs import GroupConfig, PPOConfig
+from tutelage.configs import GroupConfig, GRPOConfig, PPOConfig
 from tutelage.data.batches import step_seed
 from tutelage.data.templates import end_token_id, render_prompts
 from tutelage.engine import distributed
@@ -104,38 +105,41 @@ def collect(
 
     group_size: the configuration's when not given.
     Each process does so for its part of the prompts, with the seeds of the prompts, and has the whole at the end.
-    prompts_of: the prompts of any step; with it a pool of samplers draws, where there is one.
+    prompts_of: the prompts of any step; with it a pool of samplers draws for all processes, where there is one.
     """
-    mine, some = list(distributed.part(asked)), None
-    with whole(models.policy.model, models.value and models.value.model):
+    policy, mine, some = models.policy, list(distributed.part(asked)), None
+    count, pool = group_size or config.group_size, samplers.current() if prompts_of else None
+
+    def request(step: int, prompts: list[Prompt]) -> samplers.Request:
+        return samplers.Request(
+            prompts, count, rollout_params(config), step_seed(seed, "rollout", step), config.max_length
+        )
+
+    with whole(policy.model, models.value and models.value.model):
+        if pool is not None and prompts_of is not None:
+            more = pool.off_policy and step < (config.max_steps or 500)
+            ahead = request(step + 1, prompts_of(step + 1)) if more else None
+            every = distributed.from_main(partial(pool.draw, policy, request(step, asked), ahead))
+            drawn = list(distributed.part(every))
+        elif mine:
+            own = request(step, mine)
+            drawn = draw(policy, mine, count, own.params, own.seed, own.max_length)
         if mine:
-            some = _collect(models, mine, config, seed, step, group_size or config.group_size, prompts_of)
+            some = _collect(models, mine, drawn, config, pool)
     return Rollout.joined(distributed.gather(some))
 
 
 def _collect(
     models: Models,
     asked: list[Prompt],
+    drawn: list[list[Sample]],
     config: PPOConfig | GroupConfig,
-    seed: int,
-    step: int,
-    group_size: int,
-    prompts_of: Callable[[int], list[Prompt]] | None,
+    pool: samplers.Pool | None,
 ) -> Rollout:
-    policy, value = models.policy, models.value
-    params = rollout_params(config)
-    pool = samplers.current() if prompts_of else None
-    if pool is None or prompts_of is None:
-        drawn = draw(policy, asked, group_size, params, step_seed(seed, "rollout", step), config.max_length)
-    else:
-
-        def request(step: int, prompts: list[Prompt]) -> samplers.Request:
-            return samplers.Request(prompts, group_size, params, step_seed(seed, "rollout", step), config.max_length)
-
-        more = pool.off_policy and step < (config.max_steps or step)
-        drawn = pool.draw(policy, request(step, asked), request(step + 1, prompts_of(step + 1)) if more else None)
+    """What every model says of the answers that were drawn to each prompt."""
+    policy, value, temperature = models.policy, models.value, config.temperature
     samples = [one for row in drawn for one in row]
-    asked = [prompt for prompt in asked for _ in range(group_size)]
+    asked = [prompt for prompt, row in zip(asked, drawn, strict=True) for _ in row]
     prompt_ids = render_prompts(policy.tokenizer, [p.messages for p in asked])
     sequences = [ids + one.tokens for ids, one in zip(prompt_ids, samples, strict=True)]
     starts = [len(ids) for ids in prompt_ids]
@@ -146,7 +150,7 @@ def _collect(
     finish = _begin_frozen(models, passes, asked, samples, config)
     with torch.no_grad():
         for one in passes:
-            logprobs[one.where], entropy[one.where] = policy.logprobs(one.packed, one.targets, params.temperature)
+            logprobs[one.where], entropy[one.where] = policy.logprobs(one.packed, one.targets, temperature)
             if value is not None:
                 values[one.where] = value.per_token(one.packed)[one.targets - 1]
     reference_logprobs, raw, step_rewards = finish()
@@ -154,8 +158,12 @@ def _collect(
     scores = terminal_scores(raw, ended, config.missing_eos_penalty)
     sampled = torch.cat([torch.tensor(one.logprobs) for one in samples])
     weights = torch.ones_like(sampled)
-    if pool is not None and pool.corrected and isinstance(config, PPOConfig):
-        weights = truncated_importance_weights(logprobs, sampled, pool.cluster.max_importance_weight)
+    if pool is not None and pool.corrected:
+        cap = pool.cluster.max_importance_weight
+        if isinstance(config, PPOConfig | GRPOConfig):
+            weights = truncated_importance_weights(logprobs, sampled, cap)
+        else:  # RLOO and online DPO: the action is the whole answer
+            weights = answer_importance_weights(logprobs, sampled, offsets, cap)
     tokens = (logprobs, reference_logprobs, values, entropy, sampled, weights, step_rewards)
     return Rollout(asked, samples, sequences, starts, offsets, scores, raw, ended, *tokens)
 

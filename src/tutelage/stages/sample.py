@@ -1,4 +1,7 @@
-"""Draw completions of prompts from a checkpoint, or a model behind an API, into a file of completion records."""
+"""Draw completions of prompts from a checkpoint, or a model behind an API, into a file of completion records.
+
+Several processes draw a part of the prompts each: an answer hangs on its prompt's seed, so that the file is the same.
+"""
 
 import sys
 import time
@@ -6,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.configs import SampleConfig
+from tutelage.configs.measure import ENDPOINTS
 from tutelage.data.formats import check_file, write_jsonl
 from tutelage.data.sources import prompts
 from tutelage.data.templates import end_token_id, render_prompts
 from tutelage.engine import vllm
+from tutelage.engine.distributed import from_main, joined, part
 from tutelage.engine.sampling import Sample, SamplingParams, context_of, row_seed, sample
 from tutelage.errors import UserError
 from tutelage.models import Policy, load_policy
@@ -18,7 +23,6 @@ from tutelage.records import Completion, Prompt
 from tutelage.runs import Progress
 
 SAID = ("temperature", "top_p", "top_k", "min_p", "stop", "seed")  # options that each completion's record repeats
-ENDPOINTS = ("openai:", "anthropic:")
 
 
 def run(config: SampleConfig) -> dict[str, Any]:
@@ -44,7 +48,10 @@ def run(config: SampleConfig) -> dict[str, Any]:
 
     started = time.perf_counter()
     with Progress(len(asked) * config.samples, out.stem, unit="answer") as bar:
-        samples = draw(policy, asked, config.samples, params, config.seed, config.max_length, config.batch_size, bar)
+        mine = list(part(asked))
+        limits = (config.max_length, config.batch_size)
+        drawn = draw(policy, mine, config.samples, params, config.seed, *limits, bar) if mine else []
+        samples = joined(drawn)
     seconds = time.perf_counter() - started
     new_tokens = sum(len(s.tokens) for row in samples for s in row)
 
@@ -61,7 +68,7 @@ def run(config: SampleConfig) -> dict[str, Any]:
         for prompt, row in zip(asked, samples, strict=True)
         for number, one in enumerate(row)
     ]
-    write_jsonl(out, [*asked, *records])
+    from_main(lambda: write_jsonl(out, [*asked, *records]))
     rate = new_tokens / seconds
     return {
         "stage": "sample",
