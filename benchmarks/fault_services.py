@@ -119,7 +119,7 @@ def judge_down(bench: Bench, out: Path, draw: random.Random) -> Outcome:
         if _judged(out) == QUESTIONS:
             raise Missed
         told, judge.sound, started = Counter(judge.told), None, time.monotonic()
-        if status := _evaluate(config, out):
+        if status := _evaluate(bench, config, out):
             raise Lost(f"the command ended with {status}: {(out / 'log').read_text()[-300:]}")
     finally:
         judge.close()
