@@ -17,6 +17,20 @@ if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).
     # A run's half a gigabyte of files needs no disk, and what waits for one (fsync) is a large part of the time.
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
+# The files that take longest are begun first, so that no process is left alone with one at the end.
+LONG = (
+    "stages/test_curves.py", "device/test_pretended.py", "web/test_checklist.py", "studies/test_fast.py",
+    "web/test_unsent.py", "stages/test_crash.py", "web/test_loop_closes.py", "stages/test_processes.py",
+    "web/test_browser.py", "web/test_story.py", "web/test_versions.py", "feedback/test_rounds_killed.py",
+    "stages/test_abilities.py", "stages/test_preference.py", "stages/test_group_policy.py", "serving/test_serve.py",
+    "feedback/test_jobs.py", "feedback/test_workers.py", "stages/test_adapters_in_stages.py", "runs/test_crash.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.relative_to(Path(__file__).parent).as_posix(), len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def tokenizer():
@@ -29,14 +43,17 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def little_text():
-    """Stages that mix plain text in make little of it."""
+    """Stages that mix plain text in, or measure the loss on it, make little of it, and on-policy ones few prompts."""
     from tutelage.data import sources
-    from tutelage.stages import ppo, sft
+    from tutelage.stages import evaluate, group_policy, ppo, sft
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "CHUNK", 20)
         patch.setattr(ppo, "PTX_TOKENS", 2000)
         patch.setattr(sft, "MIXED_TOKENS", 2000)
+        patch.setattr(evaluate, "CORPUS_TOKENS", 1500)
+        for stage in (ppo, group_policy):
+            patch.setattr(stage, "ON_POLICY_PROMPTS", 400)
         yield
 
 

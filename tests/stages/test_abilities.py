@@ -27,9 +27,8 @@ def write(path, rows):
 
 
 @pytest.fixture(autouse=True)
-def few(monkeypatch):
+def few(monkeypatch, little_text):
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 4))
-    monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 1500)
     monkeypatch.setattr(capability, "QUESTIONS", 12)
 
 

@@ -30,7 +30,7 @@ def pairs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(nano, pairs, tmp_path_factory):
+def trained(nano, pairs, tmp_path_factory, little_text):
     out = tmp_path_factory.mktemp("runs")
     sft.run(SFTConfig(model=str(nano), out=str(out / "sft"), max_steps=3, demonstrations=40, **COMMON))
     options = {"data": str(pairs), "max_steps": 3, "batch_size": 4, **COMMON}

@@ -18,7 +18,7 @@ METHODS = [(RLOOConfig, {}), (GRPOConfig, {}), (GRPOConfig, {"loss": "dr-grpo"})
 
 
 @pytest.fixture(scope="module")
-def reward(nano, tmp_path_factory):
+def reward(nano, tmp_path_factory, little_text):
     folder = tmp_path_factory.mktemp("reward") / "model"
     torch.manual_seed(0)
     save_model(folder, load_scalar(nano, "float32", trained=False), {"role": "reward"}, verify=False)

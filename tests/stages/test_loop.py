@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from tutelage.configs import EvalConfig, LabelConfig, PPOConfig, RewardConfig, SampleConfig, SFTConfig
-from tutelage.data import sources
 from tutelage.data.sources import prompts
 from tutelage.data.templates import render_prompt
 from tutelage.engine.packing import pack
@@ -19,7 +18,7 @@ from tutelage.stages.sample import draw
 
 
 @pytest.fixture(scope="module")
-def loop(nano, tmp_path_factory) -> Path:
+def loop(nano, tmp_path_factory, little_text) -> Path:
     out = tmp_path_factory.mktemp("loop")
     common = {"seed": 3, "max_length": 96, "dtype": "float32"}
     sft.run(
@@ -112,8 +111,6 @@ def test_a_finished_folder_is_not_overwritten(loop, nano):
 
 def test_evaluation_has_both_judges_and_all_behaviors(loop, nano, monkeypatch, tmp_path):
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 5))
-    monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 2000)
-    monkeypatch.setattr(sources, "CHUNK", 20)
     monkeypatch.setattr(capability, "QUESTIONS", 8)
     models = (f"base={nano}", f"sft={loop / 'sft'}", f"copy={nano}")
     more = {"prompts": 12, "max_new_tokens": 6, "dtype": "float32", "probes": 6, "kl_from": "sft"}

@@ -3,11 +3,13 @@
 import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from tutelage.cli.studies import main
 from tutelage.errors import UserError
+from tutelage.evaluation.ratings import ratings
 from tutelage.stages import capability, evaluate
 from tutelage.studies.lab import direction, run_lesson, score
 from tutelage.studies.measures import prompt_weights
@@ -24,7 +26,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tokenizer, little_text):
     monkeypatch.setattr(evaluate, "SUITES", dict.fromkeys(evaluate.SUITES, 3))
-    monkeypatch.setattr(evaluate, "CORPUS_TOKENS", 1500)
+    monkeypatch.setattr(evaluate, "ratings", partial(ratings, resamples=20))
     monkeypatch.setattr(capability, "QUESTIONS", 4)
     monkeypatch.setattr(build, "make_tokenizer", lambda seed=0: tokenizer)
     monkeypatch.setenv("TUTELAGE_QUIET", "1")

@@ -25,6 +25,7 @@ from tutelage.records import Comparison, Completion, Dataset, Demonstration, Pro
 
 # A file's prompts are split by a hash of their text; the shares in percent.
 SPLITS = {"train": (0, 90), "tune": (90, 95), "report": (95, 100)}
+ON_POLICY_PROMPTS = 4000  # that the batches of PPO, RLOO and the like are drawn from
 CHUNK = 2000  # documents of the world that are made and tokenized at once
 SPLIT_NAMES = {"valid": "tune", "validation": "tune", "dev": "tune", "test": "report", "eval": "report"}
 # Degenerate rows are left out with a warning where the file is long and they are few; else they are errors.

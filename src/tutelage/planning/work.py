@@ -19,7 +19,7 @@ from tutelage.configs import (
 )
 from tutelage.data.batches import batch_order, token_budget_batches
 from tutelage.data.preferences import has_winner, render_answer
-from tutelage.data.sources import comparisons, demonstrations, prompts, thumbs
+from tutelage.data.sources import ON_POLICY_PROMPTS, comparisons, demonstrations, prompts, thumbs
 from tutelage.data.templates import Rendered, render, render_prompts
 from tutelage.engine.packing import pack
 from tutelage.planning.memory import Work
@@ -111,7 +111,7 @@ def _guess(config: TrainingConfig) -> Load:
 def _sampled(config: SampleConfig | PPOConfig | GroupConfig | RejectionConfig, tokenizer: Any) -> Load:
     """Prompts as they are, answers as long as they may be."""
     known = there(config.data)
-    count = config.prompts if isinstance(config, SampleConfig | RejectionConfig) else 4000
+    count = config.prompts if isinstance(config, SampleConfig | RejectionConfig) else ON_POLICY_PROMPTS
     split = config.split if isinstance(config, SampleConfig) else "train"
     asked = prompts(config.data, split, count, config.seed) if known else []
     lengths = sorted(map(len, render_prompts(tokenizer, [p.messages for p in asked])))

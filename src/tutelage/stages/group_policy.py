@@ -27,7 +27,7 @@ from tutelage.algorithms.rloo import leave_one_out_advantages, penalized_rewards
 from tutelage.algorithms.schedules import constant_after_warmup
 from tutelage.configs import GroupConfig, GRPOConfig, OnlineDPOConfig, RLOOConfig
 from tutelage.data.batches import batch_order, rank_batches, step_seed
-from tutelage.data.sources import data_hash, prompts
+from tutelage.data.sources import ON_POLICY_PROMPTS, data_hash, prompts
 from tutelage.data.templates import template_hash
 from tutelage.engine.distributed import summed_row
 from tutelage.engine.optimizer import MasterAdam
@@ -52,7 +52,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
     source, reward_source = resolve(config.model), gated_reward_model(config)
     models = on_policy_models(config, source, reward_source)
     policy = models.policy
-    asked = fitting_prompts(policy, prompts(config.data, "train", 4000, config.seed), config.max_length)
+    asked = fitting_prompts(policy, prompts(config.data, "train", ON_POLICY_PROMPTS, config.seed), config.max_length)
     held_out = fitting_prompts(
         policy, prompts(config.data, "tune", config.eval_prompts, config.seed), config.max_length
     )

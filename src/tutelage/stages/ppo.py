@@ -26,7 +26,7 @@ from tutelage.algorithms.rewards import token_rewards
 from tutelage.algorithms.schedules import constant_after_warmup
 from tutelage.configs import PPOConfig
 from tutelage.data.batches import batch_order, rank_batches, step_seed
-from tutelage.data.sources import data_hash, load_texts, prompts
+from tutelage.data.sources import ON_POLICY_PROMPTS, data_hash, load_texts, prompts
 from tutelage.data.templates import Rendered, template_hash
 from tutelage.engine.distributed import summed_row
 from tutelage.engine.optimizer import MasterAdam
@@ -68,7 +68,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
     models = on_policy_models(config, source, reward_source)
     policy, value = models.policy, models.value
     assert value is not None
-    asked = fitting_prompts(policy, prompts(config.data, "train", 4000, config.seed), config.max_length)
+    asked = fitting_prompts(policy, prompts(config.data, "train", ON_POLICY_PROMPTS, config.seed), config.max_length)
     held_out = fitting_prompts(
         policy, prompts(config.data, "tune", config.eval_prompts, config.seed), config.max_length
     )
