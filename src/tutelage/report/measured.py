@@ -8,6 +8,7 @@ from typing import Any
 from tutelage.evaluation.overoptimization import verdict
 from tutelage.report.parts import data, figure, interval, look, name, number, ordered, panel, sentence
 from tutelage.report.svg import Dot, Line, dot_panel, esc, line_panel, percent, short
+from tutelage.runs.metrics import DRAWN_FIRST
 
 Report = dict[str, Any]
 JUDGES = {
@@ -283,45 +284,14 @@ def _reward_says(n: dict[str, float | None]) -> str:
     return "The reward model does about as well as its labels allow: better labels would help, more of the same hardly."
 
 
-FIRST = (  # the names that stages log come first; the short ones are of older runs
-    "loss",
-    "objective/scores",
-    "objective/kl",
-    "response_length/mean",
-    "response_length/clip_ratio",
-    "eval/scores",
-    "eval/kl",
-    "objective/entropy",
-    "rewards/margins",
-    "rewards/accuracies",
-    "eval/rewards/accuracies",
-    "rewards/chosen",
-    "rewards/rejected",
-    "eval/loss",
-    "eval/accuracy",
-    "step_accuracy",
-    "eval/step_accuracy",
-    "accuracy",
-    "reward",
-    "proxy",
-    "gold",
-    "kl",
-    "length",
-    "entropy",
-    "clip_fraction",
-    "explained_variance",
-    "value_loss",
-    "grad_norm",
-    "learning_rate",
-)
-
-
 def curves(metrics: dict[str, list[dict[str, Any]]], most: int) -> str:
     """Training curves of each stage, folded; `most` points a series (first and last kept)."""
     made = []
     for stage, rows in metrics.items():
         keys = list(dict.fromkeys(k for row in rows for k in row if number(row[k]) is not None))
-        keys = [k for k in FIRST if k in keys] + [k for k in keys if k not in (*FIRST, "step", "seconds", "num_tokens")]
+        keys = [k for k in DRAWN_FIRST if k in keys] + [
+            k for k in keys if k not in (*DRAWN_FIRST, "step", "seconds", "num_tokens")
+        ]
         thin = rows[:: max(1, -(-len(rows) // most))]
         panels = []
         for key in keys[:9]:

@@ -182,3 +182,35 @@ the same quantity, so that dashboards made for it work. This page is generated:
 
 if __name__ == "__main__":
     print(PAGE + markdown_table())
+
+DRAWN_FIRST = (  # the curves of a stage, on its page and in its report; the short names are of older runs
+    "objective/scores",
+    "objective/kl",
+    "response_length/mean",
+    "response_length/clip_ratio",
+    "eval/scores",
+    "eval/kl",
+    "loss",
+    "eval/loss",
+    "eval/accuracy",
+    "accuracy",
+    "step_accuracy",
+    "eval/step_accuracy",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+    "rewards/accuracies",
+    "eval/rewards/accuracies",
+    "objective/entropy",
+    "entropy",
+    "proxy",
+    "gold",
+    "kl",
+    "policy/clipfrac_avg",
+    "val/explained_variance",
+    "ptx/grad_ratio",
+    "grad_norm",
+    "learning_rate",
+)

@@ -17,37 +17,12 @@ import yaml
 from tutelage.configs import STAGES, TrainingConfig
 from tutelage.errors import UserError
 from tutelage.runs.files import read_json, read_log
-from tutelage.runs.metrics import METRICS
+from tutelage.runs.metrics import DRAWN_FIRST, METRICS
 
 MOST_POINTS = 400
 STALLED = 240  # seconds without a step
 DEEPEST = 5
 SAMPLES = 12
-FIRST = (  # what is drawn, in this order, where a stage logs it
-    "objective/scores",
-    "objective/kl",
-    "response_length/mean",
-    "response_length/clip_ratio",
-    "eval/scores",
-    "eval/kl",
-    "loss",
-    "eval/loss",
-    "eval/accuracy",
-    "accuracy",
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/margins",
-    "logps/chosen",
-    "logps/rejected",
-    "eval/rewards/accuracies",
-    "objective/entropy",
-    "entropy",
-    "policy/clipfrac_avg",
-    "val/explained_variance",
-    "ptx/grad_ratio",
-    "grad_norm",
-    "learning_rate",
-)
 ON_POLICY = ("ppo", "rloo", "grpo", "online-dpo")
 NOT_DRAWN = {"step", "seconds", "num_tokens", "episode", "epoch"}
 NEITHER = {"objective/kl", "eval/kl", "grad_norm"}  # small is no aim by itself
@@ -169,7 +144,7 @@ def curves(run: RunView) -> list[Series]:
     rows = read_log(run.path / "metrics.jsonl")
     names = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, int | float)))
     names = [name for name in names if name not in NOT_DRAWN and not name.startswith("time/")]
-    names.sort(key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    names.sort(key=lambda name: DRAWN_FIRST.index(name) if name in DRAWN_FIRST else len(DRAWN_FIRST))
     found = []
     for name in names:
         points = [(float(r["step"]), float(r[name])) for r in rows if isinstance(r.get(name), int | float)]
