@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,13 @@ def known_revisions() -> set[str]:
     return {one.revision for one in ScriptDirectory.from_config(_migrations()).walk_revisions()}
 
 
+@cache  # to find it, Python compiles every migration
+def _newest() -> str | None:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_migrations()).get_current_head()
+
+
 def _migrations() -> Any:
     from alembic.config import Config
 
@@ -177,15 +185,13 @@ def _migrations() -> Any:
 def _migrate(engine: Engine) -> None:
     from alembic import command
     from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
 
-    config = _migrations()
-    head = ScriptDirectory.from_config(config).get_current_head()
     with engine.connect().execution_options(reading=True) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         connection.rollback()
-    if current == head:
+    if current == _newest():
         return
+    config = _migrations()
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":  # two servers may start at once
             connection.execute(text("SELECT pg_advisory_xact_lock(7264)"))
