@@ -143,7 +143,7 @@ def _evaluate(bench: Bench, config: object, out: Path) -> int:
         os.dup2(os.open(out / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         chats.LONGEST_PAUSE, chats.ATTEMPTS = 0.02, 3
         kept = chats.Endpoint
-        chats.Endpoint = lambda *words, **options: kept(*words, **{**options, "timeout": 0.4})  # type: ignore
+        chats.Endpoint = lambda *words, **options: kept(*words, **{**options, "timeout": 1.0})  # type: ignore
         evaluate.run(config)  # type: ignore[arg-type]
         status = 0
     except BaseException as error:
