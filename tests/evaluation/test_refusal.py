@@ -125,8 +125,8 @@ def test_the_interval_of_kappa_resamples_prompts():
     ("model", "part", "least"),
     [
         ("llama2orig", slice(None), 0.8),
-        ("llama2orig", slice(1, None, 2), 0.74),  # the half on which the rules were not written
-        ("gpt4", slice(None), 0.89),  # held out, too
+        ("llama2orig", slice(1, None, 2), 0.75),  # the half on which the rules were not written
+        ("gpt4", slice(None), 0.9),  # held out, too
     ],
 )
 def test_agreement_with_people(model, part, least):
