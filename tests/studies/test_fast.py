@@ -153,6 +153,8 @@ def test_methods_stand_beside_each_other_with_what_they_cost(folder, nano):
         "kto-half",
     )  # the others are like those that stay
     left_out += ("critic", "cai", "red-team", "helpful", "helpfulness", "ai-label", "cai-reward", "rl-cai")
+    left_out += ("solver", "solutions", "steps", "prm", "orm", "candidates", "rerank", "prm-ppo", "orm-ppo")
+    left_out += ("after-prm", "after-orm", "solved-prm", "solved-orm")  # tests/studies/test_tables.py
     stages = [one for one in study.stages if stage_name(one) not in left_out]
     compared = [name for name in stages[-1]["eval"]["models"] if name not in left_out]
     stages[-1] = {"eval": {**stages[-1]["eval"], "models": compared}}
@@ -166,6 +168,7 @@ def test_methods_stand_beside_each_other_with_what_they_cost(folder, nano):
         fast=quick,
         vary=replace(study.vary, cases=cases),
         methods=replace(study.methods, needs=needs),
+        tables={},
     )
     result = run_study(small, folder / "approaches", fast=True, model=str(nano))
     for rows in result["methods"].values():

@@ -20,7 +20,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "behavior": ("of", "stage"),  # of a model, as eval names it
     "corpus_loss": ("stage",),  # of a model
     "card": ("stage",),  # a number of a reward model's report card
-    "result": ("stage",),  # any number that a stage returned
+    "result": ("stage",),  # any number that a stage returned; inside of it by dots, an item of a list by its number
 }
 POINTS = ("first", "last", "change", "max", "min", "mean", "best", "since_best", "kl_of_best")
 STAGE_OF = {
@@ -85,7 +85,18 @@ class Cell:
             return _number(result["corpus_loss"].get(row["corpus_loss"]))
         if kind == "card":
             return _number(result["reward_model"].get(row["card"]))
-        return _number(result.get(str(row["result"])))
+        return _number(_inside(result, str(row["result"])))
+
+
+def _inside(result: Any, path: str) -> Any:
+    """ "best_of_n.-1.majority.value" of {"best_of_n": [..., {"majority": {"value": 0.5}}]}; None where it leads nowhere."""
+    for name in path.split("."):
+        if isinstance(result, list) and name.lstrip("-").isdigit():
+            place = int(name)
+            result = result[place] if -len(result) <= place < len(result) else None
+        else:
+            result = result.get(name) if isinstance(result, Mapping) else None
+    return result
 
 
 def _number(value: Any) -> float | None:

@@ -91,6 +91,8 @@ class Study:
     model: str = "world"
     over_optimization: OverOptimization | None = None
     methods: Methods | None = None
+    tables: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
+    """Title → row → column → a measure, taken at the first of the values: for stages that what is varied leaves alone."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,12 @@ def load_study(path: Path) -> Study:
                 f"there is no case {value!r}{near}", where=f"{where}, key fast", mend="name one of the cases"
             )
     _measures(study.measures, where)
+    for title, rows in study.tables.items():
+        for name, columns in rows.items():
+            place = f"{where}, table {title!r}, row {name!r}"
+            _measures(columns, place)
+            for measure in columns.values():
+                _among_stages(stage_measured(measure), study.stages, place)
     known = {f"{name}.{part}" for name in study.measures for part in ("first", "last", "change", "low", "high", "n")}
     for one in study.conclude:
         _sentence(one, known, f"{where}, key conclude")
@@ -211,9 +219,7 @@ def _measured_methods(methods: Methods, entries: list[Any], where: str) -> None:
     """Every stage that a method names is there, and the eval compares all of them and measures the KL from the baseline."""
     stages = {stage_name(entry): next(iter(entry.values())) for entry in entries if isinstance(entry, dict)}
     for name in (stage for needs in [[methods.stage], *methods.needs.values()] for stage in needs):
-        if name not in stages:
-            near = did_you_mean(name, sorted(stages))
-            raise UserError(f"there is no stage {name!r}{near}", where=where, mend=f"use: {', '.join(sorted(stages))}")
+        _among_stages(name, entries, where)
     asked = stages[methods.stage]
     if asked.get("kl_from") != methods.baseline:
         mend = f"give stage {methods.stage} kl_from: {methods.baseline}"
@@ -223,6 +229,13 @@ def _measured_methods(methods: Methods, entries: list[Any], where: str) -> None:
         if name not in compared:
             mend = f"add it to the models of stage {methods.stage}"
             raise UserError(f"{name!r} is not compared", where=where, mend=mend)
+
+
+def _among_stages(name: str, entries: list[Any], where: str) -> None:
+    names = sorted(map(stage_name, entries))
+    if name not in names:
+        near = did_you_mean(name, names)
+        raise UserError(f"there is no stage {name!r}{near}", where=where, mend=f"use: {', '.join(names)}")
 
 
 def load_scenario(path: Path) -> Scenario:

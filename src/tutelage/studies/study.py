@@ -18,6 +18,8 @@ from tutelage.studies.measures import Cell, over_seeds
 from tutelage.studies.methods import as_markdown as methods_as_markdown
 from tutelage.studies.methods import compare_methods
 from tutelage.studies.schema import Study, fill
+from tutelage.studies.tables import as_markdown as tables_as_markdown
+from tutelage.studies.tables import measure_tables
 
 
 def check_settings(settings: Mapping[str, Any], stages: Sequence[Any], where: str) -> None:
@@ -83,6 +85,9 @@ def run_study(study: Study, out: Path, *, fast: bool = False, model: str | None 
         "methods": compare_methods(study.methods, list(zip((c["value"] for c in cells), ran, strict=True)))
         if study.methods
         else None,
+        "tables": measure_tables(
+            study.tables, [cell for row, cell in zip(cells, ran, strict=True) if row["value"] == values[0]]
+        ),
         "seconds": round(time.perf_counter() - started, 1),
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -176,6 +181,7 @@ def as_markdown(study: Study, result: Mapping[str, Any]) -> str:
     lines += ["![The figure](figure.svg)", ""]
     if study.methods is not None:
         lines += methods_as_markdown(study.methods, result["methods"])
+    lines += tables_as_markdown(result["tables"])
     lines += ["| " + " | ".join([study.vary.label, *names]) + " |", "|" + "---|" * (len(names) + 1)]
     for row in result["summary"]:
         lines.append("| " + " | ".join([str(row["value"]), *(_shown(row[name]) for name in names)]) + " |")
