@@ -5,7 +5,9 @@
     python benchmarks/processes.py --price 0.05          # of a process and hour, for the cost of a million tokens
 
 Ratios of median seconds a step (the first steps left out), each kind in turn so that a busy machine hits all alike.
-`torchrun 1` is the overhead of the path at world size 1. The plan's column is the ratio that `tutelage plan` predicts with
+`torchrun 1` is the overhead of the path at world size 1; since two turns of the same work may differ by a tenth on a machine that is
+shared, it is measured once more with both at the same time, each on a core of its own, and cores changed at each turn
+(--pairs). The plan's column is the ratio that `tutelage plan` predicts with
 the formulas of docs/scale.md: products divided among the processes, of which no more than there are cores compute at a
 time, and the gradients' bytes over the rate of an all-reduce that is measured here.
 """
@@ -52,16 +54,44 @@ def torchrun(processes: int) -> list[str]:
 
 def measured(out: Path, processes: int | None, source: Path, steps: int) -> tuple[float, float]:
     """Median seconds a step of one run, and its tokens a step; processes None: without torchrun."""
+    subprocess.run(command(out, processes, steps), env=environment(source), check=True, stderr=subprocess.DEVNULL)
+    return seconds_and_tokens(out)
+
+
+def command(out: Path, processes: int | None, steps: int) -> list[str]:
     words = ["-m", "tutelage", "sft", "--max-steps", str(steps), *OPTIONS]
     words += ["--save-every", "1000", "--eval-every", "1000", "--out", str(out)]
     launcher = [] if processes is None else torchrun(processes)
-    command = [sys.executable, *launcher, *words]
-    subprocess.run(command, env=environment(source), check=True, stderr=subprocess.DEVNULL)
+    return [sys.executable, *launcher, *words]
+
+
+def seconds_and_tokens(out: Path) -> tuple[float, float]:
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][WARM:-1]
     shutil.rmtree(out)
     pairs = list(itertools.pairwise(rows))
     tokens = (rows[-1]["num_tokens"] - rows[0]["num_tokens"]) / len(pairs)
     return median(b["seconds"] - a["seconds"] for a, b in pairs), tokens
+
+
+def paired(pairs: int, steps: int, folder: Path) -> list[float]:
+    """Seconds a step of torchrun 1 over those of plain, run at the same time on a core each, which they change each turn."""
+    cores, ratios = sorted(os.sched_getaffinity(0))[:2], []
+    for turn in range(pairs if len(cores) == 2 else 0):
+        outs = [folder / "plain", folder / "one"]
+        running = [
+            subprocess.Popen(
+                ["taskset", "-c", str(cores[(turn + place) % 2]), *command(out, processes, steps)],
+                env=environment(SOURCE),
+                stderr=subprocess.DEVNULL,
+            )
+            for place, (out, processes) in enumerate(zip(outs, (None, 1), strict=True))
+        ]
+        codes = [one.wait() for one in running]
+        if any(codes):
+            raise RuntimeError(f"a run of pair {turn} failed")
+        plain, one = (seconds_and_tokens(out)[0] for out in outs)
+        ratios.append(one / plain)
+    return ratios
 
 
 def predicted(steps: int, folder: Path) -> dict[int, float]:
@@ -112,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--before", type=Path)
     parser.add_argument("--price", type=float, default=1.0, help="of a process and hour")
     options = parser.parse_args()
@@ -129,6 +160,7 @@ def main() -> None:
             for name, (processes, source) in kinds.items():
                 seconds, tokens = measured(Path(folder) / "run", processes, source, options.steps)
                 found[name].append(seconds)
+        pairs = paired(options.pairs, 4 * options.steps, Path(folder))
     base = found["plain, before"] if options.before else found["plain"]
     cost = f"cost of a million tokens ({options.price:g} a process and hour)"
     heads = [head for name in ("seconds a step", "tokens/s", cost, "times plain") for head in (name, "the plan's")]
@@ -141,6 +173,10 @@ def main() -> None:
         row += [f"{options.price * count * one * 1e6 / tokens / 3600:.3f}" for one in both]
         row += [f"{median(ratios):.3f}", f"{plans[count] / plans[1]:.3f}", ", ".join(f"{r:.3f}" for r in ratios)]
         print(f"| {' | '.join(row)} |")
+    if pairs:
+        print(
+            f"\ntorchrun 1 beside plain, a core each: {median(pairs):.3f} times ({', '.join(f'{r:.3f}' for r in pairs)})"
+        )
 
 
 if __name__ == "__main__":
