@@ -8,8 +8,8 @@ Ratios of median seconds a step (the first steps left out), each kind in turn so
 `torchrun 1` is the overhead of the path at world size 1; since two turns of the same work may differ by a tenth on a machine that is
 shared, it is measured once more with both at the same time, each on a core of its own, and cores changed at each turn
 (--pairs). The plan's column is the ratio that `tutelage plan` predicts with
-the formulas of docs/scale.md: products divided among the processes, of which no more than there are cores compute at a
-time, and the gradients' bytes over the rate of an all-reduce that is measured here.
+the formulas of docs/scale.md: products divided among the processes, at the rate that each of them reaches while all multiply at
+the same time, and the gradients' bytes over the rate of an all-reduce; both are measured here.
 """
 
 import argparse
@@ -28,17 +28,26 @@ WARM = 5
 COUNTS = (1, 2, 4)
 OPTIONS = ["--batch-size", "16", "--dtype", "float32"]
 ADDED_UP = 2**23  # elements of the all-reduce that is timed
-RING = f"""
+SIZE, SECONDS = 512, 3.0  # of the products that are timed, and for how long
+RATES = f"""
 import time, torch, torch.distributed as dist
 dist.init_process_group("gloo")
-tensor, best = torch.ones({ADDED_UP}), float("inf")
+torch.set_num_threads(1)
+n, tensor, best = dist.get_world_size(), torch.ones({ADDED_UP}), float("inf")
 for _ in range(5):
     start = time.perf_counter()
     dist.all_reduce(tensor)
     best = min(best, time.perf_counter() - start)
-n = dist.get_world_size()
+a, b, count = torch.randn({SIZE}, {SIZE}), torch.randn({SIZE}, {SIZE}), 0
+dist.barrier()
+start = time.perf_counter()
+while time.perf_counter() < start + {SECONDS}:
+    a @ b
+    count += 1
+rate = torch.tensor(2 * {SIZE}**3 * count / (time.perf_counter() - start), dtype=torch.float64)
+dist.all_reduce(rate)
 if dist.get_rank() == 0:
-    print(2 * (n - 1) / n * 4 * {ADDED_UP} / best, flush=True)
+    print(2 * (n - 1) / n * 4 * {ADDED_UP} / best, float(rate) / n, flush=True)
 dist.barrier()
 dist.destroy_process_group()
 """
@@ -97,13 +106,10 @@ def paired(pairs: int, steps: int, folder: Path) -> list[float]:
 def predicted(steps: int, folder: Path) -> dict[int, float]:
     """The plan's seconds a step for each number of processes, one thread each, on the cores that are there."""
     sys.path.insert(0, str(SOURCE))
-    import torch
-
     from tutelage.configs import SFTConfig
     from tutelage.models.checkpoint import load_tokenizer, resolve
     from tutelage.planning.cluster import Split, plan_split
     from tutelage.planning.gpus import GPU, Fleet
-    from tutelage.planning.machine import gemm_rates
     from tutelage.planning.plan import models_of
     from tutelage.planning.shape import read_shape
     from tutelage.planning.work import load_of
@@ -114,27 +120,20 @@ def predicted(steps: int, folder: Path) -> dict[int, float]:
             """Of products alone, as on one machine: SFT samples nothing."""
             return {"gemm_flops": {"float32": self.float32}, "memory_bytes_per_second": 1.0}
 
-    torch.set_num_threads(1)
     config = SFTConfig(max_steps=steps, batch_size=16, dtype="float32")
     path = resolve(config.model)
     models, load = models_of(config, read_shape(path), 4), load_of(config, load_tokenizer(path))
-    rate = gemm_rates(2.0)["float32"]
-    script = folder / "ring.py"
-    script.write_text(RING)
+    script = folder / "rates.py"
+    script.write_text(RATES)
     found = {}
     for n in COUNTS:
-        network = float("inf")
-        if n > 1:
-            command = [sys.executable, *torchrun(n), str(script)]
-            done = subprocess.run(command, env=environment(SOURCE), check=True, capture_output=True, text=True)
-            network = float(done.stdout.split()[-1])
-        share = min(1.0, len(os.sched_getaffinity(0)) / n)
-        core = Core(float("inf"), 1.0, 1.0, rate * share)
-        plan = plan_split(config, models, load, Fleet(core, n, network), Split(n, n, "data", "shared"))
+        measuring = [sys.executable, *torchrun(n), str(script)]
+        done = subprocess.run(measuring, env=environment(SOURCE), check=True, capture_output=True, text=True)
+        ring, rate = map(float, done.stdout.split()[-2:])
+        core = Core(float("inf"), 1.0, 1.0, rate)
+        plan = plan_split(config, models, load, Fleet(core, n, ring or float("inf")), Split(n, n, "data", "shared"))
         found[n] = plan.seconds / load.steps
-        print(
-            f"{n}: {rate / 1e9:.1f} GFLOP/s a core, {share:.2f} of one each, ring {network / 1e9:.2f} GB/s", flush=True
-        )
+        print(f"{n}: {rate / 1e9:.1f} GFLOP/s in each at once, all-reduce at {ring / 1e9:.2f} GB/s", flush=True)
     return found
 
 
