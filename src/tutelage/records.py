@@ -117,6 +117,11 @@ class Comparison(Record):
         """What it counts for: its weight, 1 when absent."""
         return 1.0 if self.weight is None else self.weight
 
+    @property
+    def right(self) -> float:
+        """The chance that the ranks' order is right: 1, unless a soft label says how sure it is."""
+        return 1.0 if self.probability is None else max(self.probability, 1 - self.probability)
+
     def filled_ranks(self) -> list[int | None]:
         """The ranks; with `rest_below` what is not ranked shares the last one."""
         if not self.rest_below:

@@ -30,6 +30,7 @@ ROUND_TRIPS = [
     ("trl-preference", True, {"prompt": "What is 2+2?", "chosen": " 4", "rejected": " 5"}),
     ("trl-preference", False, {"prompt": TALK, "chosen": said("6"), "rejected": said("7")}),
     ("ranking", True, {"prompt": "p", "completions": ["a", "b"], "ranks": [2, 1], "labeler": "ann", "weight": 0.5}),
+    ("ranking", True, {"prompt": "p", "completions": ["a", "b"], "ranks": [2, 1], "probability": 0.2}),
     ("ranking", False, {"prompt": TALK, "completions": ["a", "b", "c"], "ranks": [None, 1, 2]}),
     ("ranking", True, {"prompt": "p", "completions": ["a", "b", "c"], "ranks": [1, None, None], "rest_below": True}),
     ("trl-unpaired", True, {"prompt": "p", "completion": "good", "label": True}),

@@ -70,6 +70,25 @@ def test_rankings_start_at_the_log_of_their_orders(nano, rankings, tmp_path):
     assert found == pytest.approx(share * math.log(2) + (1 - share) * math.log(6), abs=1e-4)
 
 
+def test_a_soft_label_in_a_file_is_learned_from_as_soft(nano, tmp_path):
+    """Its first step is that of the same pair in both orders, weighted by the chances; twice the mean weight of 1/2."""
+    pairs = [({"probability": 0.3}, 1.0, [[2, 1]]), ({}, 0.3, [[1, 2]]), ({}, 0.7, [[2, 1]])]
+    made = []
+    for number in range(8):
+        prompt, texts = f"Name {number}.", ["A red hat.", f"Go {number} away now."]
+        common = {"schema": "tutelage.comparison/1", "prompt_id": f"p{number}", "completion_ids": ["a", "b"]}
+        common |= {"messages": [{"role": "user", "content": prompt}], "completions": texts}
+        made.append([{**common, "id": f"c{number}{w}", "ranks": r, "weight": w, **more} for more, w, (r,) in pairs])
+    grads = []
+    for name, chosen in (("soft", [row[:1] for row in made]), ("both", [row[1:] for row in made])):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(one) + "\n" for row in chosen for one in row))
+        config = make(DPOConfig, nano, path, tmp_path / name, max_steps=1, batch_size=8 * len(chosen[0]))
+        preference.run(config)
+        grads.append(rows(tmp_path / name)[0]["grad_norm"] * len(chosen[0]))
+    assert grads[0] == pytest.approx(grads[1], rel=1e-3)
+
+
 def trained_rows(path, count):
     from tutelage.data.sources import comparisons
 

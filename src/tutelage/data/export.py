@@ -12,7 +12,18 @@ from tutelage.data.preferences import taken_apart
 from tutelage.errors import UserError
 from tutelage.records import Comparison, Dataset, Demonstration, Message, Prompt, StepLabel, Thumb
 
-REMARKS = ("category", "labeler", "created", "seconds", "ratings", "flags", "note", "weight", "rest_below")
+REMARKS = (
+    "category",
+    "labeler",
+    "created",
+    "seconds",
+    "ratings",
+    "flags",
+    "note",
+    "weight",
+    "probability",
+    "rest_below",
+)
 
 
 def preference_rows(comparison: Comparison, plain: bool) -> list[Row]:

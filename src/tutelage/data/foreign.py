@@ -339,7 +339,7 @@ def comparison(
     prompt = prompt_of(messages, row)
     extras: Row = {
         key: row[key]
-        for key in ("rest_below", "labeler", "created", "seconds", "ratings", "flags", "note", "weight")
+        for key in ("rest_below", "labeler", "created", "seconds", "ratings", "flags", "note", "weight", "probability")
         if key in row
     }
     ids = [completion_id(prompt.id, text) for text in texts]

@@ -51,6 +51,7 @@ class Example:
     answers: list[Rendered]
     ranks: list[int]
     weight: float = 1.0
+    right: float = 1.0  # the chance that the order is right: less in a soft label
     mismatched: list[Rendered] = field(default_factory=list)  # KTO: the prompt with another prompt's answer
     references: list[float] = field(default_factory=list)  # log-probabilities under the reference: answers
     mismatched_references: list[float] = field(default_factory=list)
@@ -152,7 +153,7 @@ def _from_comparisons(found: list[Comparison], config: PreferenceConfig, tokeniz
         ]
         tied = step_seed(config.seed, "tied", one.id)
         ranks = without_ties(one.ranks, tied) if whole else [rank or 0 for rank in one.ranks]
-        examples.append(Example(one.prompt_id, answers, ranks, one.share))
+        examples.append(Example(one.prompt_id, answers, ranks, one.share, one.right))
     if len(examples) < len(found):
         left_out = len(found) - len(examples)
         print(f"{config.verb}: {left_out} comparisons have ties only and are left out", file=sys.stderr)
@@ -214,6 +215,7 @@ def _answers(policy: Policy, examples: Sequence[Example], baseline: torch.Tensor
         torch.tensor([rank for e in examples for rank in e.ranks]),
         offsets_of(torch.tensor([len(e.answers) for e in examples])),
         baseline,
+        torch.tensor([e.right for e in examples]) if any(e.right < 1 for e in examples) else None,
     )
     return answers, entropy_T
 

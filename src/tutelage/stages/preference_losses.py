@@ -3,7 +3,7 @@
 Suffixes: _N answers of all comparisons end to end, _P comparisons (KTO: answers), _M ordered pairs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Answers:
     ranks_N: Tensor  # 0 takes no part
     offsets: Tensor  # [P+1]
     baseline: Tensor = field(default_factory=lambda: torch.zeros(()))  # KTO's z_0
+    right_P: Tensor | None = None  # the chance that each comparison's order is right; sure where there is none
 
     def __post_init__(self) -> None:
         self.better, self.worse, self.comparison = ordered_pairs(self.ranks_N, self.offsets)
@@ -51,6 +52,11 @@ class Answers:
         """Values of the better and of the worse answer of every ordered pair, [M] each."""
         return values_N[self.better], values_N[self.worse]
 
+    def reversed(self) -> "Answers":
+        """Comparisons of two answers in the other order. Longer ones, which are sure, lose theirs."""
+        ranks_N = torch.where((self.ranks_N == 1) | (self.ranks_N == 2), 3 - self.ranks_N, 0)
+        return replace(self, ranks_N=ranks_N, right_P=None)
+
     def mean_over_pairs(self, values_M: Tensor) -> Tensor:
         """Mean over the pairs of each comparison: a comparison counts once, however many answers it has. [P]"""
         count = len(self.offsets) - 1
@@ -59,7 +65,18 @@ class Answers:
 
 
 def preference_loss(config: PreferenceConfig, answers: Answers) -> Tensor:
-    """The loss of each comparison (KTO: of each answer). [P]"""
+    """The loss of each comparison (KTO: of each answer). [P]
+
+    Of a soft label the expected one, p L(order) + (1 − p) L(reverse): for DPO the cross-entropy with p, which is cDPO with
+    a label smoothing of its own for each pair (Mitchell 2023).
+    """
+    if answers.right_P is None:
+        return _loss_of_order(config, answers)
+    in_order_P = _loss_of_order(config, replace(answers, right_P=None))
+    return answers.right_P * in_order_P + (1 - answers.right_P) * _loss_of_order(config, answers.reversed())
+
+
+def _loss_of_order(config: PreferenceConfig, answers: Answers) -> Tensor:
     match config:
         case DPOConfig(loss="plackett-luce"):
             ratios_N = answers.log_ratios(config.logprob)
