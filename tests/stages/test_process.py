@@ -136,7 +136,24 @@ def test_reranking(models, solved, tmp_path):
         assert one[name]["value"] == pytest.approx(1 / 3, abs=0.06), name
     assert three["any"]["value"] == 1 and two["any"]["value"] == pytest.approx(2 / 3)
     assert three["majority"]["value"] == pytest.approx(0.5, abs=0.06)  # one right, one wrong, one without an answer
+    # Here whoever has the right answer has right steps, so that both tables are the same.
+    assert done["best_of_n_by_right_steps"] == done["best_of_n"]
     assert done["first_errors"]["solutions"] == 180 and (tmp_path / "r" / "rerank.json").exists()
+
+
+def test_a_right_answer_by_wrong_steps_is_solved_but_not_by_right_steps(tmp_path):
+    prompt = next(p for p in reasoning.problems("report", 40) if len(reasoning.problem_of(p)["holders"]) > 2)
+    right = reasoning.right_steps(reasoning.problem_of(prompt))
+    wrong = [right[0].replace(" to ", " to Nobody, not to "), *right[1:]]
+    texts = ["\n".join(right), "\n".join(wrong), "\n".join([*right[:-1], "Answer: Nobody."])]
+    records = [Completion(id=str(i), prompt_id=prompt.id, text=text) for i, text in enumerate(texts)]
+    write_jsonl(tmp_path / "three.jsonl", [prompt, *records])
+    done = rerank.run(RerankConfig(data=str(tmp_path / "three.jsonl")))
+    # Of three, the commonest answer is the right one, and one of the two solutions that have it has right steps.
+    solved, by_steps = done["best_of_n"][-1], done["best_of_n_by_right_steps"][-1]
+    assert (solved["n"], solved["majority"]["value"], by_steps["majority"]["value"]) == (3, 1.0, 0.5)
+    assert done["best_of_n_by_right_steps"][0]["any"]["value"] == pytest.approx(1 / 3)
+    assert done["best_of_n"][0]["any"]["value"] == pytest.approx(2 / 3)
 
 
 def test_guards_against_what_would_please_the_model_alone(models):

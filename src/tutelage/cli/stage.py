@@ -101,9 +101,10 @@ def _tables(result: dict[str, Any]) -> list[str]:
             low, high = result[name]["ci95"]
             lines.append(f"{name.replace('_', ' ')}: {result[name]['value']:.3f} [{low:.3f}, {high:.3f}]")
     if result.get("stage") == "rerank":
-        for row in result["best_of_n"]:
-            ways = ", ".join(f"{name} {row[name]['value']:.3f}" for name in row if name != "n")
-            lines.append(f"best of {row['n']}: {ways}")
+        for key, said in (("best_of_n", ""), ("best_of_n_by_right_steps", ", by right steps")):
+            for row in result.get(key, []):
+                ways = ", ".join(f"{name} {row[name]['value']:.3f}" for name in row if name != "n")
+                lines.append(f"best of {row['n']}{said}: {ways}")
     return lines
 
 

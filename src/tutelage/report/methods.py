@@ -161,9 +161,10 @@ def process(report: Report) -> str:
         rows = [{"labels of": stage, **one} for stage, one in labels.items()]
         made.append(f"<figure><figcaption><h3>Labeled steps</h3></figcaption>{_table('step-labels', rows)}</figure>")
     for stage, ranked in (found.get("rerank") or {}).items():
-        rows = ranked.get("best_of_n") or []
-        if len(rows) > 1:
-            made.append(_chosen_solutions(stage, ranked, rows))
+        for key, by in (("best_of_n", "right answer"), ("best_of_n_by_right_steps", "right answer by right steps")):
+            rows = ranked.get(key) or []
+            if len(rows) > 1:
+                made.append(_chosen_solutions(f"{stage}-{key.replace('_', '-')}", stage, by, ranked, rows))
     shares = [
         [stage, *_share(ranked, "right_answer"), *_share(ranked, "right_answer_and_steps")]
         for stage, ranked in (found.get("rerank") or {}).items()
@@ -179,7 +180,7 @@ def _share(ranked: Mapping[str, Any], key: str) -> tuple[float | None, float | N
     return (number(entry.get("value")), *(interval(entry.get("ci95")) or (None, None)))
 
 
-def _chosen_solutions(stage: str, ranked: Mapping[str, Any], rows: Rows) -> str:
+def _chosen_solutions(file: str, stage: str, by: str, ranked: Mapping[str, Any], rows: Rows) -> str:
     ways = [(key, words, color) for key, words, color in WAYS if key in rows[0]]
     lines = [
         Line(words, [(float(r["n"]), r[key]["value"]) for r in rows], color, "circle", dash=key in ("majority", "any"))
@@ -187,17 +188,18 @@ def _chosen_solutions(stage: str, ranked: Mapping[str, Any], rows: Rows) -> str:
     ]
     chart = panel("Problems solved", line_panel(lines, "Best of n", x_label="solutions to choose from", show=percent))
     head = ["n", *(key for key, _, _ in ways)]
-    below = data(f"{stage}-best-of-n", head, [[r["n"], *(r[key]["value"] for key, _, _ in ways)] for r in rows])
+    below = data(file, head, [[r["n"], *(r[key]["value"] for key, _, _ in ways)] for r in rows])
     last = rows[-1]
     choosing = [(last[key]["value"], words) for key, words, _ in ways if key != "any"]
     best, words = max(choosing)
-    says = f"Of {last['n']} solutions, {words} chooses best: {percent(best)} of the problems"
+    says = f"Of {last['n']} solutions, {words} chooses best: {percent(best)} of the problems have a {by}"
     if "any" in last:
         says += f"; {percent(last['any']['value'])} have a right one among them"
-    errors = ranked.get("first_errors") or {}
+    errors = {} if "steps" in by else ranked.get("first_errors") or {}
     if number(errors.get("first_error_accuracy")) is not None:
         says += f". The first wrong step is found in {percent(errors['first_error_accuracy'])} of the solutions"
-    return figure(f"{name(stage)}: who chooses best", f"{ranked.get('prompts')} problems", [chart], below, f"{says}.")
+    sub = f"{ranked.get('prompts')} problems, solved by a {by}"
+    return figure(f"{name(stage)}: who chooses best", sub, [chart], below, f"{says}.")
 
 
 # --- best of n -----------------------------------------------------------------------------------------------------

@@ -43,7 +43,10 @@ CONSTITUTIONAL = (
     *("hard_labels", "left_out", "principles", "rounds", "agreement_with_people"),
 )
 STEP_LABELS = ("solutions", "left_out", "steps", "right_steps", "right_answers", "labels_right", "first_errors_right")
-RERANKED = ("prompts", "solutions", "right_answer", "right_answer_and_steps", "best_of_n", "first_errors", "auc")
+RERANKED = (
+    *("prompts", "solutions", "right_answer", "right_answer_and_steps", "best_of_n", "best_of_n_by_right_steps"),
+    *("first_errors", "auc"),
+)
 
 
 def run_recipe(recipe: Recipe, command: str) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def run(config: RerankConfig) -> dict[str, Any]:
     smallest = min(len(one) for one in right)
     sizes = sorted({*(2**k for k in range(smallest.bit_length()) if 2**k <= smallest), smallest})
     result["best_of_n"] = [_at(n, groups, right, scores, config.seed) for n in sizes]
+    if (by_steps := _by_right_steps(groups)) is not None:
+        result["best_of_n_by_right_steps"] = [_at(n, groups, by_steps, scores, config.seed) for n in sizes]
     flat = [one for row in right for one in row]
     result["auc"] = {
         name: {"value": auc(values, flat), "ci95": auc_interval(values, flat)}
@@ -76,14 +78,19 @@ def run(config: RerankConfig) -> dict[str, Any]:
 
 def _correctness(groups: Groups, right: list[list[bool]]) -> dict[str, Any]:
     """Share of solutions with the right answer, and in the world of those whose every step is right too."""
+    table = {"right_answer": _interval([sum(row) / len(row) for row in right])}
+    if (by_steps := _by_right_steps(groups)) is not None:
+        table["right_answer_and_steps"] = _interval([sum(row) / len(row) for row in by_steps])
+    return table
+
+
+def _by_right_steps(groups: Groups) -> list[list[bool]] | None:
+    """In the world: whether each solution has the right answer, and every step before it is right too."""
     from tutelage.world.reasoning import is_reasoning, solved
 
-    shares = [sum(row) / len(row) for row in right]
-    table = {"right_answer": _interval(shares)}
-    if all(is_reasoning(prompt) for prompt, _ in groups):
-        steps = [[solved(prompt, one.text)[1] for one in group] for prompt, group in groups]
-        table["right_answer_and_steps"] = _interval([sum(row) / len(row) for row in steps])
-    return table
+    if not all(is_reasoning(prompt) for prompt, _ in groups):
+        return None
+    return [[solved(prompt, one.text)[1] for one in group] for prompt, group in groups]
 
 
 def _interval(shares: list[float]) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def _at(
     n: int, groups: Groups, right: list[list[bool]], scores: dict[str, list[list[float]]], seed: int
 ) -> dict[str, Any]:
     """The share of problems solved by the best of n, by each way of choosing."""
-    row: dict[str, Any] = {"n": n, "majority": _interval(_majority(n, groups, seed))}
+    row: dict[str, Any] = {"n": n, "majority": _interval(_majority(n, groups, right, seed))}
     for name, rows in scores.items():
         shares = [
             best_of_n(torch.tensor(values), torch.tensor(is_right, dtype=torch.float32), n)
@@ -147,17 +154,22 @@ def _at(
     return row
 
 
-def _majority(n: int, groups: Groups, seed: int) -> list[float]:
-    """For each problem how often the commonest answer among n solutions is right; equal counts are drawn among."""
+def _majority(n: int, groups: Groups, right: list[list[bool]], seed: int) -> list[float]:
+    """For each problem how often one of n solutions that have the commonest answer is right.
+
+    Equal counts are drawn among, and so are the solutions of one answer.
+    """
     found = []
-    for prompt, group in groups:
+    for (prompt, group), is_right in zip(groups, right, strict=True):
         rng = random.Random(f"{seed} {prompt.id}")
         answers = [final_answer(one.text) for one in group]
         wins = 0.0
         for _ in range(DRAWS):
-            counts = Counter(answer for answer in rng.sample(answers, n) if answer is not None)
-            most = [answer for answer, count in counts.items() if count == max(counts.values())]
-            wins += (prompt.answer in most) / max(len(most), 1)
+            drawn = [i for i in rng.sample(range(len(answers)), n) if answers[i] is not None]
+            counts = Counter(answers[i] for i in drawn)
+            most = max(counts.values(), default=0)
+            shares = {a: sum(is_right[i] for i in drawn if answers[i] == a) / most for a in counts if counts[a] == most}
+            wins += sum(shares.values()) / max(len(shares), 1)
         found.append(wins / DRAWS)
     return found
 
