@@ -88,8 +88,8 @@ def test_steps_and_solutions():
     card = {"step_accuracy": 0.8, "auc": 0.9, "gate": "passed"}
     labels = {"solutions": 5, "steps": 20, "labels_right": 0.75}
     made = process({"process": {"cards": {"prm": card}, "rerank": {"rerank": ranked}, "labels": {"truth": labels}}})
-    assert "steps: minimum chooses best: 82 %" in made and "90 % have a right one" in made
-    assert "62 % of the problems have a right answer by right steps; 70 %" in made
+    assert "steps: minimum chooses best: 82 % right answers; 90 % of the problems have one" in made
+    assert "62 % right answers by right steps; 70 %" in made
     assert made.count("first wrong step is found in 70 %") == 1 and "passed" in made and "0.75" in made
 
 

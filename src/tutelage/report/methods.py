@@ -146,6 +146,7 @@ WAYS = (
     ("majority", "majority", "s-base"),
     ("any", "any right", "s-gold"),
 )
+SOLVED = {"best_of_n": "right answers", "best_of_n_by_right_steps": "right answers by right steps"}
 CARD = ("step_accuracy", "auc", "first_error_accuracy", "steps", "solutions", "gate")
 
 
@@ -161,10 +162,10 @@ def process(report: Report) -> str:
         rows = [{"labels of": stage, **one} for stage, one in labels.items()]
         made.append(f"<figure><figcaption><h3>Labeled steps</h3></figcaption>{_table('step-labels', rows)}</figure>")
     for stage, ranked in (found.get("rerank") or {}).items():
-        for key, by in (("best_of_n", "right answer"), ("best_of_n_by_right_steps", "right answer by right steps")):
+        for key, what in SOLVED.items():
             rows = ranked.get(key) or []
-            if len(rows) > 1:
-                made.append(_chosen_solutions(f"{stage}-{key.replace('_', '-')}", stage, by, ranked, rows))
+            if len(rows) > 1 and any(name not in ("n", "majority", "any") for name in rows[0]):
+                made.append(_chosen_solutions(f"{stage}-{key.replace('_', '-')}", stage, what, ranked, rows))
     shares = [
         [stage, *_share(ranked, "right_answer"), *_share(ranked, "right_answer_and_steps")]
         for stage, ranked in (found.get("rerank") or {}).items()
@@ -180,7 +181,7 @@ def _share(ranked: Mapping[str, Any], key: str) -> tuple[float | None, float | N
     return (number(entry.get("value")), *(interval(entry.get("ci95")) or (None, None)))
 
 
-def _chosen_solutions(file: str, stage: str, by: str, ranked: Mapping[str, Any], rows: Rows) -> str:
+def _chosen_solutions(file: str, stage: str, what: str, ranked: Mapping[str, Any], rows: Rows) -> str:
     ways = [(key, words, color) for key, words, color in WAYS if key in rows[0]]
     lines = [
         Line(words, [(float(r["n"]), r[key]["value"]) for r in rows], color, "circle", dash=key in ("majority", "any"))
@@ -192,14 +193,13 @@ def _chosen_solutions(file: str, stage: str, by: str, ranked: Mapping[str, Any],
     last = rows[-1]
     choosing = [(last[key]["value"], words) for key, words, _ in ways if key != "any"]
     best, words = max(choosing)
-    says = f"Of {last['n']} solutions, {words} chooses best: {percent(best)} of the problems have a {by}"
+    says = f"Of {last['n']} solutions, {words} chooses best: {percent(best)} {what}"
     if "any" in last:
-        says += f"; {percent(last['any']['value'])} have a right one among them"
-    errors = {} if "steps" in by else ranked.get("first_errors") or {}
+        says += f"; {percent(last['any']['value'])} of the problems have one among them"
+    errors = {} if "steps" in what else ranked.get("first_errors") or {}
     if number(errors.get("first_error_accuracy")) is not None:
         says += f". The first wrong step is found in {percent(errors['first_error_accuracy'])} of the solutions"
-    sub = f"{ranked.get('prompts')} problems, solved by a {by}"
-    return figure(f"{name(stage)}: who chooses best", sub, [chart], below, f"{says}.")
+    return figure(f"{name(stage)}: who chooses {what}", f"{ranked.get('prompts')} problems", [chart], below, f"{says}.")
 
 
 # --- best of n -----------------------------------------------------------------------------------------------------
