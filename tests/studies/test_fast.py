@@ -154,7 +154,7 @@ def test_methods_stand_beside_each_other_with_what_they_cost(folder, nano):
     )  # the others are like those that stay
     left_out += ("critic", "cai", "red-team", "helpful", "helpfulness", "ai-label", "cai-reward", "rl-cai")
     left_out += ("solver", "solutions", "steps", "prm", "orm", "candidates", "rerank", "prm-ppo", "orm-ppo")
-    left_out += ("after-prm", "after-orm", "solved-prm", "solved-orm")  # tests/studies/test_tables.py
+    left_out += ("after-prm", "after-orm", "solved-prm", "solved-orm")  # tests/studies/test_study_tables.py
     stages = [one for one in study.stages if stage_name(one) not in left_out]
     compared = [name for name in stages[-1]["eval"]["models"] if name not in left_out]
     stages[-1] = {"eval": {**stages[-1]["eval"], "models": compared}}
