@@ -89,7 +89,7 @@ class Cell:
 
 
 def _inside(result: Any, path: str) -> Any:
-    """ "best_of_n.-1.majority.value" of {"best_of_n": [..., {"majority": {"value": 0.5}}]}; None where it leads nowhere."""
+    """The value at a path such as best_of_n.-1.majority.value, -1 being a list's last item; None where it leads nowhere."""
     for name in path.split("."):
         if isinstance(result, list) and name.lstrip("-").isdigit():
             place = int(name)
@@ -156,6 +156,14 @@ def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
     known = [value for value in values if value is not None]
     mean, low, high = mean_interval(known) if known else (None, None, None)
     return {"mean": mean, "ci95": [low, high] if len(known) > 1 else None, "seeds": len(known)}
+
+
+def shown(entry: Mapping[str, Any] | None, form: str, *, ends: bool = True) -> str:
+    """What `over_seeds` found, as a table's cell: the mean, its interval where there is one, a dash for nothing."""
+    if entry is None or entry["mean"] is None:
+        return "–"
+    interval = f" ({entry['ci95'][0]:{form}} to {entry['ci95'][1]:{form}})" if ends and entry["ci95"] else ""
+    return f"{entry['mean']:{form}}{interval}"
 
 
 def prompt_weights(prompts: Sequence[str], seed: int = 0, resamples: int = RESAMPLES) -> list[dict[str, int]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tutelage.studies.measures import Cell, over_seeds
+from tutelage.studies.measures import Cell, over_seeds, shown
 from tutelage.studies.schema import Methods
 
 # Column → the measure, in which {name} and {baseline} are put in.
@@ -79,13 +79,8 @@ def as_markdown(methods: Methods, table: Mapping[str, Sequence[Mapping[str, Any]
     for value, rows in table.items():
         lines += [f"## {value}", "", "| method | " + " | ".join(heads) + " |", "|" + "---|" * (len(heads) + 1)]
         for row in rows:
-            lines.append(f"| {row['method']} | " + " | ".join(_shown(row[c], c == "win") for c in TITLES) + " |")
+            lines.append(
+                f"| {row['method']} | " + " | ".join(shown(row[c], ".3g", ends=c == "win") for c in TITLES) + " |"
+            )
         lines.append("")
     return lines
-
-
-def _shown(entry: Mapping[str, Any], with_interval: bool) -> str:
-    if entry["mean"] is None:
-        return "–"
-    ends = entry["ci95"] if with_interval else None
-    return f"{entry['mean']:.3g}" + (f" ({ends[0]:.3g} to {ends[1]:.3g})" if ends else "")

@@ -14,7 +14,7 @@ from tutelage.runs import write_json, write_text
 from tutelage.studies.cells import known_options, run_cell
 from tutelage.studies.conditions import holds
 from tutelage.studies.figures import study_figure
-from tutelage.studies.measures import Cell, over_seeds
+from tutelage.studies.measures import Cell, over_seeds, shown
 from tutelage.studies.methods import as_markdown as methods_as_markdown
 from tutelage.studies.methods import compare_methods
 from tutelage.studies.schema import Study, fill
@@ -184,12 +184,5 @@ def as_markdown(study: Study, result: Mapping[str, Any]) -> str:
     lines += tables_as_markdown(result["tables"])
     lines += ["| " + " | ".join([study.vary.label, *names]) + " |", "|" + "---|" * (len(names) + 1)]
     for row in result["summary"]:
-        lines.append("| " + " | ".join([str(row["value"]), *(_shown(row[name]) for name in names)]) + " |")
+        lines.append("| " + " | ".join([str(row["value"]), *(shown(row[name], ".3f") for name in names)]) + " |")
     return "\n".join([*lines, "", f"Seeds {', '.join(map(str, result['seeds']))}; {result['seconds']} s.", ""])
-
-
-def _shown(entry: Mapping[str, Any]) -> str:
-    if entry["mean"] is None:
-        return "–"
-    ends = entry["ci95"]
-    return f"{entry['mean']:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")

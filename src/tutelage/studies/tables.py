@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tutelage.studies.measures import Cell, over_seeds
+from tutelage.studies.measures import Cell, over_seeds, shown
 
 Tables = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]  # title → row → column → measure
 Measured = dict[str, dict[str, dict[str, dict[str, Any]]]]  # the same, each measure a mean over seeds
@@ -27,13 +27,6 @@ def as_markdown(tables: Measured) -> list[str]:
         columns = list(dict.fromkeys(column for row in rows.values() for column in row))
         lines += [f"## {title}", "", f"| | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
         for name, row in rows.items():
-            lines.append(f"| {name} | {' | '.join(_shown(row.get(column)) for column in columns)} |")
+            lines.append(f"| {name} | {' | '.join(shown(row.get(column), '.3g') for column in columns)} |")
         lines.append("")
     return lines
-
-
-def _shown(entry: Mapping[str, Any] | None) -> str:
-    if entry is None or entry["mean"] is None:
-        return "–"
-    ends = entry["ci95"]
-    return f"{entry['mean']:.3g}" + (f" ({ends[0]:.3g} to {ends[1]:.3g})" if ends else "")
