@@ -15,6 +15,8 @@ from tutelage.models import load_policy, load_step_model
 from tutelage.records import Completion, StepLabel
 from tutelage.stages import ppo, prm, rerank, sample, step_label, step_scores
 from tutelage.stages.step_scores import guarded_steps, process_rewards, score_steps
+from tutelage.studies.measures import Cell
+from tutelage.studies.schema import find, load_study
 from tutelage.world import reasoning
 from tutelage.world.facts import PEOPLE
 
@@ -138,6 +140,11 @@ def test_reranking(models, solved, tmp_path):
     assert three["majority"]["value"] == pytest.approx(0.5, abs=0.06)  # one right, one wrong, one without an answer
     # Here whoever has the right answer has right steps, so that both tables are the same.
     assert done["best_of_n_by_right_steps"] == done["best_of_n"]
+    # Every number that the study of approaches takes of it is there.
+    (rows,) = load_study(find("studies", "approaches")).tables.values()
+    asked = [one for row in rows.values() for one in row.values() if one["stage"] == "rerank"]
+    cell = Cell({}, {"rerank": done})
+    assert len(asked) >= 8 and all(cell.measure(one) is not None for one in asked)
     assert done["first_errors"]["solutions"] == 180 and (tmp_path / "r" / "rerank.json").exists()
 
 

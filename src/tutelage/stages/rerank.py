@@ -47,7 +47,10 @@ def run(config: RerankConfig) -> dict[str, Any]:
         )
     right = [[final_answer(one.text) == prompt.answer for one in group] for prompt, group in groups]
     result: dict[str, Any] = {"stage": "rerank", "prompts": len(groups), "solutions": sum(map(len, right))}
-    result |= _correctness(groups, right)
+    by_steps = _by_right_steps(groups)
+    result["right_answer"] = _share(right)
+    if by_steps is not None:
+        result["right_answer_and_steps"] = _share(by_steps)
 
     # 2. What each way of choosing makes of n solutions.
     scores: dict[str, list[list[float]]] = {}
@@ -61,7 +64,7 @@ def run(config: RerankConfig) -> dict[str, Any]:
     smallest = min(len(one) for one in right)
     sizes = sorted({*(2**k for k in range(smallest.bit_length()) if 2**k <= smallest), smallest})
     result["best_of_n"] = [_at(n, groups, right, scores, config.seed) for n in sizes]
-    if (by_steps := _by_right_steps(groups)) is not None:
+    if by_steps is not None:
         result["best_of_n_by_right_steps"] = [_at(n, groups, by_steps, scores, config.seed) for n in sizes]
     flat = [one for row in right for one in row]
     result["auc"] = {
@@ -76,12 +79,9 @@ def run(config: RerankConfig) -> dict[str, Any]:
     return result
 
 
-def _correctness(groups: Groups, right: list[list[bool]]) -> dict[str, Any]:
-    """Share of solutions with the right answer, and in the world of those whose every step is right too."""
-    table = {"right_answer": _interval([sum(row) / len(row) for row in right])}
-    if (by_steps := _by_right_steps(groups)) is not None:
-        table["right_answer_and_steps"] = _interval([sum(row) / len(row) for row in by_steps])
-    return table
+def _share(right: list[list[bool]]) -> dict[str, Any]:
+    """Of the solutions that are right, with its interval over problems."""
+    return _interval([sum(row) / len(row) for row in right])
 
 
 def _by_right_steps(groups: Groups) -> list[list[bool]] | None:
