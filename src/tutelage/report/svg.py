@@ -183,7 +183,8 @@ def line_panel(
     """Lines named at their ends; `reference` is a level drawn across. Lines without a known point are left out."""
     lines = [line for line in lines if line.known]
     longest = max((len(line.label) for line in lines), default=0)
-    left, right, top, bottom = 46, min(max(86, 14 + 7.6 * longest), 0.4 * width) if longest else 14, 14, height - 42
+    room = round(min(max(86, 14 + 7.6 * longest), 0.4 * width)) if longest else 14
+    left, right, top, bottom = 46, room, 14, height - 42
     y_values = [y for line in lines for _, y in line.known] + ([reference[0]] if reference else [])
     x0, x1 = x_limits or _limits([x for line in lines for x, _ in line.known], 0.0)
     y0, y1 = y_limits or _limits(y_values, 0.07)
