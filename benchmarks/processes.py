@@ -5,11 +5,10 @@
     python benchmarks/processes.py --price 0.05          # of a process and hour, for the cost of a million tokens
 
 Ratios of median seconds a step (the first steps left out), each kind in turn so that a busy machine hits all alike.
-`torchrun 1` is the overhead of the path at world size 1; since two turns of the same work may differ by a tenth on a machine that is
-shared, it is measured once more with both at the same time, each on a core of its own, and cores changed at each turn
-(--pairs). The plan's column is the ratio that `tutelage plan` predicts with
-the formulas of docs/scale.md: products divided among the processes, at the rate that each of them reaches while all multiply at
-the same time, and the gradients' bytes over the rate of an all-reduce; both are measured here.
+`torchrun 1` is the overhead of the path at world size 1. Two turns of the same work may differ by a tenth on a shared machine, so it is
+measured once more with both at the same time, a core each, and cores changed at each turn (--pairs).
+The plan's column is the ratio that `tutelage plan` predicts with the formulas of docs/scale.md: products divided among the
+processes, at the rate that each reaches while all multiply, and the gradients' bytes over the rate of an all-reduce; both are measured here.
 """
 
 import argparse

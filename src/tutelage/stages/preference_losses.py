@@ -53,7 +53,7 @@ class Answers:
         return values_N[self.better], values_N[self.worse]
 
     def reversed(self) -> "Answers":
-        """Comparisons of two answers in the other order. Longer ones, which are sure, lose theirs."""
+        """Comparisons of two answers in the other order; what longer ones become counts nothing, since they are sure."""
         ranks_N = torch.where((self.ranks_N == 1) | (self.ranks_N == 2), 3 - self.ranks_N, 0)
         return replace(self, ranks_N=ranks_N, right_P=None)
 
