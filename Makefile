@@ -2,7 +2,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 OUT ?= runs/quickstart
-TASKS ?= sft,reward,dpo,ppo,sample
+TASKS ?= sft,reward,dpo,rloo,ppo,ppo-adapters,sample
 BIN := .venv/bin
 
 .PHONY: quickstart test lint audit docs benchmark

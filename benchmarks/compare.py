@@ -24,7 +24,9 @@ from typing import Any
 import torch
 
 HERE = Path(__file__).parent
-TASKS = ("sft", "reward", "dpo", "ppo", "sample")
+TASKS = ("sft", "reward", "dpo", "rloo", "ppo", "ppo-adapters", "sample")
+ONLINE = ("rloo", "ppo", "ppo-adapters")  # beside TRL's RLOO, which has no reward model and no critic
+WORDS = {"ppo-adapters": ("ppo", "--adapters")}  # of the command, where a task is not called like its verb
 SAMPLING = ((32, 1), (8, 4), (64, 1))  # prompts x samples
 NEW_TOKENS = 48
 
@@ -76,15 +78,15 @@ def _training(task: str, args: argparse.Namespace, work: Path) -> dict[str, Any]
     """Ours and TRL's in turn; rates in each side's unit of work, and peak resident memory."""
     turns = []
     for turn in range(args.turns):
-        theirs = _trl("rloo" if task == "ppo" else task, args)
+        theirs = _trl("rloo" if task in ONLINE else task, args)
         ours = _ours(task, args, work / f"{task}{turn}", work)
         turns.append((ours, theirs))
         print(task, json.dumps({"ours": ours, "theirs": theirs}), file=sys.stderr)
     unit = "tokens_per_second" if task == "sft" else "samples_per_second"
     parameters = _parameters(args.model)
     summary = {
-        "unit": {"sft": "tokens/s", "ppo": "completions/s"}.get(task, "pairs/s"),
-        "peer": turns[0][1]["peer"] + (" RLOO" if task == "ppo" else ""),
+        "unit": {"sft": "tokens/s", **dict.fromkeys(ONLINE, "completions/s")}.get(task, "pairs/s"),
+        "peer": turns[0][1]["peer"] + (" RLOO" if task in ONLINE else ""),
         "ours": statistics.median(o[unit] for o, _ in turns),
         "theirs": statistics.median(t[unit] for _, t in turns),
         "ratios": [o[unit] / t[unit] for o, t in turns],
@@ -103,9 +105,20 @@ def _trl(task: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ours(task: str, args: argparse.Namespace, out: Path, work: Path) -> dict[str, Any]:
-    command: list[Any] = [sys.executable, "-m", "tutelage", task, "--model", args.model, "--out", out, "--seed", "0"]
+    command: list[Any] = [
+        sys.executable,
+        "-m",
+        "tutelage",
+        *WORDS.get(task, (task,)),
+        "--model",
+        args.model,
+        "--out",
+        out,
+        "--seed",
+        "0",
+    ]
     command += ["--max-steps", 20, "--batch-size", args.batch, "--max-length", args.max_length, "--dtype", "bfloat16"]
-    if task == "ppo":
+    if task in ONLINE:
         reward = work / "reward-model"
         if not reward.exists():
             start = [sys.executable, "-m", "tutelage", "reward", "--model", args.model, "--data", args.rows]
@@ -241,7 +254,7 @@ def _write(out: Path, table: dict[str, Any]) -> None:
             ratio = f"**{statistics.median(row['ratios']):.1f}** ({', '.join(f'{x:.1f}' for x in row['ratios'])})"
             memory = f"{row['memory_ratio']:.2f}" if "memory_ratio" in row else ""
             planned = f"{row['planned']:.2f}" if "planned" in row else ""
-            share = f"{row['gflops'] / table['gemm_gflops']:.0%}" if "gflops" in row and task != "ppo" else ""
+            share = f"{row['gflops'] / table['gemm_gflops']:.0%}" if "gflops" in row and task not in ONLINE else ""
             rates = f"{row['ours']:.3g} {row['unit']} | {row['theirs']:.3g}"
             lines.append(f"| {name} | {row['peer']} | {rates} | {ratio} | {memory} | {planned} | {share} |")
     (out / "RESULTS.md").write_text("\n".join(lines) + "\n")
