@@ -216,6 +216,8 @@ def resolve_stage(
         defaults["model"] = produced["sft"]
     if verb == "cai" and "sft" in produced:
         defaults["policy"] = produced["sft"]
+    if verb == "sample":
+        defaults["split"] = "train"  # the report's prompts are kept for the report
     if verb == "label" and "sample" in produced:
         defaults["data"] = produced["sample"]
     if verb in FROM_LABELS and "label" in produced and recipe.data == "world":

@@ -34,6 +34,7 @@ def test_recipe_resolves(path, tmp_path):
     configs = {stage: config for stage, _, config in recipe.stages}
     assert configs["ppo"].model == str(tmp_path / "sft") and configs["ppo"].reward_model == str(tmp_path / "reward")
     assert configs["reward"].data == str(tmp_path / "label" / "comparisons.jsonl")
+    assert configs["sample"].split == "train"  # the report asks others
     assert configs["eval"].models[0] == "base=world" and f"ppo={tmp_path / 'ppo'}" in configs["eval"].models
 
 

@@ -258,5 +258,7 @@ def test_all_of_a_files_prompts_whatever_split_they_are_in(tmp_path):
     file = tmp_path / "many.jsonl"
     file.write_bytes(lines(*({"prompt": f"Question {i}?"} for i in range(200))))
     assert len(prompts(str(file), "train", None, 0)) < 200 == len(prompts(str(file), "all", None, 0))
+    assert len(prompts(str(file), None, None, 0)) == 200  # who names no split has given the prompts to be answered
+    assert prompts("world", None, 5, 0) == prompts("world", "train", 5, 0)
     with pytest.raises(UserError, match="no end"):
         prompts("world", "all", 5, 0)

@@ -28,8 +28,8 @@ class SampleConfig(ModelConfig):
     """Completions a prompt, K."""
     prompts: int | None = None
     """Use this many prompts; all when not given."""
-    split: Literal["train", "tune", "report", "all"] = "train"
-    """Which share of the prompts; `all` takes a file's whole."""
+    split: Literal["train", "tune", "report", "all"] | None = None
+    """Which share of the prompts; when not given, all of a file's, and the world's for training. In a recipe, those for training."""
     max_new_tokens: int = 256
     """Longest answer, in tokens."""
     min_new_tokens: int = 0

@@ -210,8 +210,12 @@ def demonstrations(spec: str, count: int | None, seed: int) -> list[Demonstratio
     return found[:count]
 
 
-def prompts(spec: str, split: str, count: int | None, seed: int) -> list[Prompt]:
-    """Prompts of a split, or of `all`: the world's, or a file's (without repeats)."""
+def prompts(spec: str, split: str | None, count: int | None, seed: int) -> list[Prompt]:
+    """Prompts of a split, or of `all`: the world's, or a file's (without repeats).
+
+    None: those that are asked for without more words, all of a file's and the world's for training.
+    """
+    split = split or ("train" if is_world(spec) else "all")
     if is_world(spec):
         from tutelage import world
 
