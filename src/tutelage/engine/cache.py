@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tutelage.engine.attention import PackedLayout
 from tutelage.engine.device import CPU, moved
+from tutelage.engine.native import BLOCK
 from tutelage.engine.packing import Packed
 
 ROOM = 32  # tokens by which all rows grow together, at the least
@@ -45,7 +46,7 @@ class CacheLayout:
         if slots <= self.slots and length <= self.room:
             return
         self.slots = self.slots if slots <= self.slots else max(slots, 2 * self.slots)
-        self.room = self.room if length <= self.room else length + max(ROOM, length // 8)
+        self.room = self.room if length <= self.room else _whole_blocks(length + max(ROOM, length // 8))
         for layer in self.keys:  # one after the other: two of the whole cache would be much
             self.keys[layer] = self._roomy(self.keys[layer], key=True)
             self.values[layer] = self._roomy(self.values[layer])
@@ -131,3 +132,7 @@ class CacheLayout:
                 & (torch.arange(self.room, device=self.device) > (self.lengths - window)[:, None])[:, None, None, :]
             )
         return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v
+
+
+def _whole_blocks(length: int) -> int:
+    return -(-length // BLOCK) * BLOCK

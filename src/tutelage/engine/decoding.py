@@ -17,6 +17,7 @@ from tutelage.engine.attention import attending
 from tutelage.engine.cache import CacheLayout
 from tutelage.engine.device import moved
 from tutelage.engine.logprobs import finished, head_of
+from tutelage.engine.native import Kernels, kernels
 from tutelage.engine.packing import Packed
 
 FUSED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "MistralForCausalLM")
@@ -37,7 +38,11 @@ def _hidden(model: Any, cache: CacheLayout, tokens: Tensor, positions: Tensor) -
 
 def decoder_step(model: Any, cache: CacheLayout) -> Step:
     """tokens [B] and positions [B] -> last hidden states [B, H], reading and writing the cache."""
-    return FusedStep(model, cache) if fusable(model) else partial(_hidden, model, cache)
+    if not fusable(model):
+        return partial(_hidden, model, cache)
+    alike = all(p.dtype == model.dtype for name, p in model.base_model.named_parameters() if "norm" in name)
+    found = kernels(model.dtype) if alike and cache.device.type == "cpu" else None
+    return FusedStep(model, cache) if found is None else NativeStep(model, cache, found)
 
 
 def fusable(model: Any) -> bool:
@@ -108,6 +113,25 @@ class FusedStep:
             gate, up = gate_up(_normed(x, norm_2)).chunk(2, -1)
             x = x + down(silu(gate).mul_(up))
         return _normed(x, body.norm)
+
+
+class NativeStep(FusedStep):
+    """The same step, with what lies between the products in functions of our own."""
+
+    def __init__(self, model: Any, cache: CacheLayout, native: Kernels):
+        super().__init__(model, cache)
+        self.native = native
+
+    def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        body, native, more = self.body, self.native, None
+        x = embedding(tokens, body.embed_tokens.weight)
+        cos, sin = (t[0].contiguous() for t in body.rotary_emb(x[None], positions[None]))  # [B, d]
+        for number, (norm, qkv, out, norm_2, gate_up, down, scale) in enumerate(self.layers):
+            projected = qkv(native.add_norm(x, more, norm.weight, norm.variance_epsilon))
+            keys, values = self.cache.keys[number], self.cache.values[number]
+            more = out(native.attend(projected, keys, values, (cos, sin), positions, scale))
+            more = down(native.gated(gate_up(native.add_norm(x, more, norm_2.weight, norm_2.variance_epsilon))))
+        return native.add_norm(x, more, body.norm.weight, body.norm.variance_epsilon)
 
 
 def _normed(x: Tensor, norm: Any) -> Tensor:

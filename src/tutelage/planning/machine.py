@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tutelage.engine.device import CPU, multiplies_bfloat16, resolve_device
+from tutelage.engine.native import kernels
 
 SIZE = 1024  # of the square matrices that are multiplied
 SIZE_ON_GPU = 8192
@@ -30,6 +31,7 @@ def facts(seconds: float = 2.0) -> dict[str, Any]:
         "cores_allowed": allowed_cores(),
         "threads": torch.get_num_threads(),
         "native_bfloat16": native,
+        "native_decoding": kernels(torch.float32) is not None,
         "memory_bytes": memory_bytes(),
         "memory_limit_bytes": memory_limit(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -165,6 +167,8 @@ def warnings_of(found: dict[str, Any]) -> list[str]:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > 0.5 * cores:
         notes.append(f"other programs are at work (load {load:.1f}): the rates are below what the machine can do")
+    if not found["native_decoding"]:
+        notes.append("no C compiler (cc, gcc or clang) that works: the sampler takes up to twice as long")
     if found["versions"]["peft"] is None:
         notes.append("peft is not installed: --adapters needs it (pip install 'tutelage[adapters]')")
     return notes

@@ -1,0 +1,130 @@
+"""`decoding.c`, compiled once on the machine that runs it: what a decoding step does between its matrix products.
+
+There is no need of it: without a compiler, or with TUTELAGE_NATIVE=0, decoding takes the same step by torch's functions,
+each of which costs more than its numbers. The library is kept in the user's cache folder, under a name made of
+everything that it depends on. It takes part in torch's own threads: it is not linked with a library of threads, and
+finds the one that torch has loaded.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("decoding.c")
+BLOCK = 64  # of decoding.c: a cache's room is a multiple of it
+# Not -ffast-math: sums are only taken in another order where the source says so.
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+THREADS = (("-fopenmp",), ())  # the second where threads are not to be had
+NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
+SECONDS = 120  # for a compilation
+Pointer, Size, Number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+class Kernels:
+    """The functions for one type of numbers. Tensors are contiguous and on the processor."""
+
+    def __init__(self, library: ctypes.CDLL, name: str):
+        self._add_norm = _function(library, f"add_norm_{name}", [Pointer] * 4 + [Size] * 2 + [Number])
+        self._gated = _function(library, f"gated_{name}", [Pointer] * 2 + [Size] * 2)
+        self._attend = _function(library, f"attend_{name}", [Pointer] * 7 + [Size] * 5 + [Number])
+        self._attend.restype = ctypes.c_int
+
+    def add_norm(self, x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+        """x += more, where there is one;  weight * x / sqrt(mean(x^2) + eps). x, more: [B, H]."""
+        out = torch.empty_like(x)
+        added = None if more is None else more.data_ptr()
+        self._add_norm(x.data_ptr(), added, weight.data_ptr(), out.data_ptr(), *x.shape, eps)
+        return out
+
+    def gated(self, gate_up: Tensor) -> Tensor:
+        """silu(gate) * up, the halves of [B, 2F]."""
+        rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+        out = gate_up.new_empty(rows, width)
+        self._gated(gate_up.data_ptr(), out.data_ptr(), rows, width)
+        return out
+
+    def attend(
+        self, qkv: Tensor, keys: Tensor, values: Tensor, rotation: tuple[Tensor, Tensor], lengths: Tensor, scale: float
+    ) -> Tensor:
+        """[B, h * d] of one new token in each row, whose key and value are appended.
+
+        qkv: [B, (h + 2 h_kv) d]; keys [S, h_kv, room, d] with their positions side by side, and values; rotation: cosines
+        and sines [B, d]; lengths: [B] tokens in the cache before it.
+        """
+        key_heads, room, size = keys.shape[1:]
+        heads = qkv.shape[1] // size - 2 * key_heads
+        out = qkv.new_empty(len(qkv), heads * size)
+        places = (x.data_ptr() for x in (qkv, keys, values, *rotation, lengths, out))
+        if self._attend(*places, len(qkv), heads, key_heads, size, room, scale):
+            raise MemoryError("no memory for the scores of a row")
+        return out
+
+
+def _function(library: ctypes.CDLL, name: str, arguments: list[type]) -> "ctypes._NamedFuncPointer":
+    function = library[name]
+    function.argtypes, function.restype = arguments, None
+    return function
+
+
+@cache
+def kernels(dtype: torch.dtype) -> Kernels | None:
+    """The functions for float32 or bfloat16; None where they cannot be had."""
+    found = _library() if dtype in NAMES and os.environ.get("TUTELAGE_NATIVE") != "0" else None
+    return None if found is None else Kernels(found, NAMES[dtype])
+
+
+def compiler() -> str | None:
+    """The C compiler: CC, or the system's."""
+    asked = os.environ.get("CC")
+    return shutil.which(asked) if asked else next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    cc = compiler()
+    for threads in THREADS if cc else ():
+        try:
+            return ctypes.CDLL(str(_compiled(str(cc), threads)))
+        except (OSError, subprocess.SubprocessError):  # no such flag, no such threads, no room on the disk
+            continue
+    return None
+
+
+def _compiled(cc: str, threads: tuple[str, ...]) -> Path:
+    """The library's file, made where it is not there yet."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutelage" / "native"
+    made_of = [SOURCE.read_text(), _version(cc), *FLAGS, *threads, _processor()]
+    path = folder / f"decoding-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            part, whole = Path(work) / "decoding.o", Path(work) / "decoding.so"
+            _run([cc, *FLAGS, *threads, "-c", str(SOURCE), "-o", str(part)])
+            _run([cc, "-shared", str(part), "-o", str(whole)])  # without -fopenmp: torch's threads are there
+            whole.replace(path)  # whole, whoever else makes it at the same time
+    return path
+
+
+def _run(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS).stdout
+
+
+def _version(cc: str) -> str:
+    return _run([cc, "--version"])
+
+
+def _processor() -> str:
+    """What its instructions are: a folder may be shared by machines of several kinds."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    flags = [line for line in lines if line.startswith(("flags", "Features"))]
+    return f"{platform.machine()} {platform.processor()} {flags[:1]}"

@@ -1,0 +1,127 @@
+"""The parts of a decoding step in C: the numbers of the definitions, the fallback, one library of threads."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn.functional import rms_norm, silu
+
+from tutelage.engine import decoding, native
+from tutelage.engine.cache import CacheLayout
+from tutelage.engine.sampling import SamplingParams, sample
+from tutelage.models import load_policy
+
+pytestmark = pytest.mark.skipif(native.compiler() is None, reason="needs a C compiler")
+CLOSE = {torch.float32: {"atol": 2e-6, "rtol": 2e-6}, torch.bfloat16: {"atol": 1e-6, "rtol": 2**-7}}
+TYPES = pytest.mark.parametrize("dtype", CLOSE, ids=str)
+
+
+def normal(*shape, dtype):
+    return torch.randn(*shape).to(dtype)
+
+
+@TYPES
+def test_sum_and_norm(dtype):
+    torch.manual_seed(0)
+    x, more, weight = normal(9, 70, dtype=dtype), normal(9, 70, dtype=dtype), normal(70, dtype=dtype)
+    own = x.clone()
+    got = native.kernels(dtype).add_norm(own, more, weight, 1e-5)
+    assert torch.equal(own, x + more)
+    torch.testing.assert_close(got, rms_norm(x + more, (70,), weight, 1e-5), **CLOSE[dtype])
+    torch.testing.assert_close(
+        native.kernels(dtype).add_norm(x, None, weight, 1e-5), rms_norm(x, (70,), weight, 1e-5), **CLOSE[dtype]
+    )
+
+
+@TYPES
+def test_gated(dtype):
+    """Also where e^-x would overflow, or vanish."""
+    torch.manual_seed(0)
+    x = normal(5, 2 * 33, dtype=dtype)
+    x[0, :6] = torch.tensor([-200.0, -88.5, -20.0, 20.0, 88.5, 200.0])
+    gate, up = x.chunk(2, -1)
+    torch.testing.assert_close(native.kernels(dtype).gated(x), silu(gate) * up, **CLOSE[dtype])
+
+
+def test_what_is_no_number_stays_none():
+    x = torch.tensor([[float("nan"), 1.0, 2.0, 3.0]]).to(torch.bfloat16)
+    found = native.kernels(torch.bfloat16)
+    assert found.gated(x).isnan().tolist() == [[True, False]]
+    assert found.add_norm(x, None, torch.ones(4).to(torch.bfloat16), 1e-5).isnan().all()
+
+
+def defined(qkv, keys, values, rotation, lengths, scale):
+    """Rotation, the caches with the new keys and values, and attention in float64 over what is in them."""
+    rows, key_heads, room, size = keys.shape
+    each = qkv.view(rows, -1, size)
+    turning, place = each[:, :-key_heads], torch.arange(rows)
+    half = torch.cat([-turning[..., size // 2 :], turning[..., : size // 2]], -1)
+    turned = turning * rotation[0][:, None] + half * rotation[1][:, None]
+    keys, values = keys.clone(), values.clone()
+    keys[place, :, lengths], values[place, :, lengths] = turned[:, -key_heads:], each[:, -key_heads:]
+    query = turned[:, :-key_heads].unflatten(1, (key_heads, -1))
+    scores = (query.double() @ keys.double().transpose(2, 3)) * scale
+    hidden = torch.arange(room) > lengths[:, None]
+    weights = scores.masked_fill_(hidden[:, None, None], float("-inf")).softmax(-1)
+    return (weights @ values.double()).view(rows, -1), keys, values
+
+
+@TYPES
+@pytest.mark.parametrize("rows, heads, key_heads, size", [(5, 9, 3, 64), (40, 4, 4, 6), (3, 8, 1, 80)])
+def test_attention(dtype, rows, heads, key_heads, size):
+    torch.manual_seed(0)
+    room = 3 * native.BLOCK
+    lengths = torch.randint(0, room, (rows,))
+    lengths[:3] = torch.tensor([0, native.BLOCK - 1, room - 1])
+    qkv = normal(rows, (heads + 2 * key_heads) * size, dtype=dtype)
+    keys = normal(rows + 1, key_heads, size, room, dtype=dtype).transpose(2, 3)
+    values = normal(rows + 1, key_heads, room, size, dtype=dtype)
+    angles = torch.rand(rows, size // 2).repeat(1, 2) * 7
+    rotation = angles.cos().to(dtype), angles.sin().to(dtype)
+    wanted, new_keys, new_values = defined(qkv, keys[:rows], values[:rows], rotation, lengths, size**-0.5)
+    untouched = keys[rows:].clone(), values[rows:].clone()
+    got = native.kernels(dtype).attend(qkv, keys, values, rotation, lengths, size**-0.5)
+    assert torch.equal(values[:rows], new_values) and torch.equal(values[rows:], untouched[1])
+    torch.testing.assert_close(keys[:rows], new_keys, atol=1e-6, rtol=0)
+    assert torch.equal(keys[rows:], untouched[0])
+    rounding = 1e-5 if dtype == torch.float32 else 0.02  # of scores, weights and their sum, as in training
+    torch.testing.assert_close(got.double(), wanted, atol=rounding, rtol=rounding)
+
+
+def test_a_step_is_the_step_of_torch(nano, monkeypatch):
+    prompts, seeds = [[2, 50, 60, 1, 3], [2, 51, 61, 62, 63, 64, 1, 3]], [[1, 2, 3], [4, 5]]
+    policy, params = load_policy(nano, "float32"), SamplingParams(70, 70)  # beyond a block of keys
+    kinds, drawn = [], []
+    for found in (native.kernels, lambda dtype: None):
+        monkeypatch.setattr(decoding, "kernels", found)
+        kinds.append(type(decoding.decoder_step(policy.model, CacheLayout())))
+        drawn.append([one for row in sample(policy.model, prompts, seeds, params, [1]) for one in row])
+    assert kinds == [decoding.NativeStep, decoding.FusedStep]
+    for own, torchs in zip(*drawn, strict=True):
+        assert own.tokens == torchs.tokens and own.logprobs == pytest.approx(torchs.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("environment", [{"TUTELAGE_NATIVE": "0"}, {"CC": "no-such-compiler"}, {"CC": "false"}])
+def test_without_it_torch_decodes(environment, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native, "_library", native._library.__wrapped__)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert native.kernels.__wrapped__(torch.float32) is None
+
+
+def test_compiled_once_whoever_asks_and_with_torchs_threads(tmp_path, monkeypatch):
+    """Two processes at the same time; neither loads a second library of threads."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    program = (
+        "import torch; from pathlib import Path; from tutelage.engine import native\n"
+        "assert native.kernels(torch.bfloat16)\n"
+        "maps = Path('/proc/self/maps')\n"
+        "print(len({x.split()[-1] for x in maps.open() if 'libgomp' in x}) if maps.exists() else 1)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    own = native._compiled(native.compiler(), native.THREADS[0])
+    assert (other.communicate()[0].strip(), other.returncode) == ("1", 0)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
+    assert list(own.parent.iterdir()) == [own]  # what it was made in is gone
