@@ -51,6 +51,49 @@ def test_what_is_no_number_stays_none():
     assert found.add_norm(x, None, torch.ones(4).to(torch.bfloat16), 1e-5).isnan().all()
 
 
+@TYPES
+@pytest.mark.parametrize("vocabulary, temperature", [(5, 1.0), (256, 0.7), (700, 1.3)])
+def test_a_draw_is_the_inverse_transform(dtype, vocabulary, temperature):
+    torch.manual_seed(0)
+    logits, uniform = normal(400, vocabulary, dtype=dtype) * 3, torch.rand(400)
+    logits[:, 1] = float("-inf")
+    uniform[:2] = torch.tensor([0.0, 1 - 2**-24])
+    weights = (logits.double() / temperature).softmax(-1)
+    upto = weights.cumsum(-1)
+    tokens, logprobs = native.kernels(dtype).draw(logits, uniform, temperature)
+    place = tokens[:, None]
+    assert (weights.gather(-1, place) > 0).all() and not (tokens == 1).any()
+    inside = upto.gather(-1, place)[:, 0] - uniform
+    assert (inside > -1e-5).all() and (inside < weights.gather(-1, place)[:, 0] + 1e-5).all()
+    torch.testing.assert_close(logprobs.double(), weights.gather(-1, place)[:, 0].log(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_rest_without_weight_is_not_drawn():
+    """Where the last parts of the vocabulary are ruled out, and the number next to one."""
+    logits = torch.full((1, 900), float("-inf"))
+    logits[0, 7] = 2.0
+    tokens, logprobs = native.kernels(torch.float32).draw(logits, torch.tensor([1 - 2**-24]), 1.0)
+    assert (int(tokens[0]), float(logprobs[0])) == (7, 0.0)
+
+
+@pytest.mark.skipif(native.products() is None, reason="needs a processor with products of pairs, without tiles")
+@pytest.mark.parametrize("rows", [1, 12, 13, 64])
+@pytest.mark.parametrize("outputs, inputs", [(32, 64), (49, 100), (17, 2), (96, 258)])
+def test_products(rows, outputs, inputs):
+    torch.manual_seed(0)
+    x, weight, bias = (
+        normal(*shape, dtype=torch.bfloat16) for shape in ((rows, inputs), (outputs, inputs), (outputs,))
+    )
+    for added in (None, bias):
+        wanted = x.double() @ weight.double().t() + (0 if added is None else added.double())
+        got = native.products().product(weight, added)(x)
+        assert got.shape == (rows, outputs)
+        torch.testing.assert_close(got.double(), wanted, atol=0.01, rtol=2**-8)
+    sliced = normal(rows, 2 * inputs, dtype=torch.bfloat16)[:, ::2]  # of any strides
+    got = native.products().product(weight, None)(sliced)
+    torch.testing.assert_close(got.double(), sliced.double() @ weight.double().t(), atol=0.01, rtol=2**-8)
+
+
 def defined(qkv, keys, values, rotation, lengths, scale):
     """Rotation, the caches with the new keys and values, and attention in float64 over what is in them."""
     rows, key_heads, room, size = keys.shape
@@ -108,7 +151,7 @@ def test_without_it_torch_decodes(environment, monkeypatch, tmp_path):
     monkeypatch.setattr(native, "_library", native._library.__wrapped__)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert native.kernels.__wrapped__(torch.float32) is None
+    assert native.kernels.__wrapped__(torch.float32) is None and native.products.__wrapped__() is None
 
 
 def test_compiled_once_whoever_asks_and_with_torchs_threads(tmp_path, monkeypatch):

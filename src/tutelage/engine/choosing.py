@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from tutelage.engine.native import kernels
+
 BLOCK = 256  # tokens whose weights are summed before the cumulative sum: it runs over V / 256 numbers, then 256
 AT_ONCE = 2**18  # weights made together: they stay near the processor, and in memory that it has touched
 AT_ONCE_ON_GPU = 2**26  # there a part more is launches more
@@ -31,6 +33,11 @@ class SamplingParams:
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
 
+    @property
+    def whole(self) -> bool:
+        """Whether tokens are drawn from all of the distribution."""
+        return self.temperature > 0 and self.top_p >= 1 and self.top_k <= 0 and self.min_p <= 0
+
 
 def choose(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
     """Next token [B] by inverse transform of one uniform number a row, and its log-probability [B].
@@ -38,6 +45,8 @@ def choose(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
     logits: [B, V]. The log-probability is that of the distribution at this temperature, before tokens are
     left out. A row's token depends on its own logits and number only.
     """
+    if logits.device.type == "cpu" and params.whole and (native := kernels(logits.dtype)) is not None:
+        return native.draw(logits, uniform.contiguous(), params.temperature)
     at_once = AT_ONCE if logits.device.type == "cpu" else AT_ONCE_ON_GPU
     rows = max(1, at_once // logits.shape[-1])
     some = [_choose(*part, params) for part in zip(logits.split(rows), uniform.split(rows), strict=True)]

@@ -10,6 +10,7 @@
 
 #define LANES 16
 #define BLOCK 64 /* keys whose scores are summed together, in registers */
+#define PART 256 /* weights that are summed before the sums are */
 #define ENOUGH 16384 /* elements from which several threads are worth waking */
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
@@ -36,6 +37,9 @@ static inline float exponential(float x) {
     p = p * r + 1.0f;
     return from_bits(to_bits(p) + power);
 }
+
+/* e^x for x <= 0, and nothing where it is next to nothing: of a token that is ruled out, whose logit is minus infinity. */
+static inline float weight(float x) { return x < -87.0f ? 0.0f : exponential(x); }
 
 /* bfloat16: the upper half of a float, rounded to the nearest, ties to even. */
 static inline float wide_bf16(uint16_t x) { return from_bits((uint32_t)x << 16); }
@@ -142,7 +146,7 @@ int NAME(attend)(const T *restrict qkv, T *restrict keys, T *restrict values, co
                  const T *restrict sin, const int64_t *restrict lengths, T *restrict out, int64_t rows,
                  int64_t heads, int64_t key_heads, int64_t size, int64_t room, float scale) {
     int64_t repeats = heads / key_heads, tile = size * room, failed = 0;
-#pragma omp parallel for schedule(dynamic, 1) reduction(+ : failed) if (rows * heads * size > ENOUGH / 4)
+#pragma omp parallel for schedule(static) reduction(+ : failed) if (rows * heads * size > ENOUGH / 4)
     for (int64_t b = 0; b < rows; b++) {
         float *memory = malloc(sizeof(float) * (room + 2 * size));
         if (!memory) {
@@ -168,16 +172,16 @@ int NAME(attend)(const T *restrict qkv, T *restrict keys, T *restrict values, co
                 }
 #pragma omp simd reduction(+ : total)
                 for (int64_t l = 0; l < count; l++) {
-                    float weight = exponential(weights[l] - most);
-                    total += weight;
-                    weights[l] = ROUNDED(weight);
+                    float one = exponential(weights[l] - most);
+                    total += one;
+                    weights[l] = ROUNDED(one);
                 }
                 for (int64_t i = 0; i < size; i++) mixed[i] = 0;
                 for (int64_t l = 0; l < count; l++) {
                     const T *restrict one = value + l * size;
-                    float weight = weights[l];
+                    float share = weights[l];
 #pragma omp simd
-                    for (int64_t i = 0; i < size; i++) mixed[i] += weight * WIDE(one[i]);
+                    for (int64_t i = 0; i < size; i++) mixed[i] += share * WIDE(one[i]);
                 }
                 T *restrict written = out + (b * heads + h) * size;
 #pragma omp simd
@@ -187,6 +191,42 @@ int NAME(attend)(const T *restrict qkv, T *restrict keys, T *restrict values, co
         free(memory);
     }
     return failed != 0;
+}
+
+/* Of each row of logits [rows, vocabulary] / temperature: the token at which the cumulative weight passes uniform times
+   the whole, and its log-probability. Weights are summed by parts, and looked at one by one in the part where it passes. */
+void NAME(draw)(const T *restrict logits, const float *restrict uniform, int64_t *restrict tokens,
+                float *restrict logprobs, int64_t rows, int64_t vocabulary, float temperature) {
+    int64_t parts = (vocabulary + PART - 1) / PART;
+#pragma omp parallel for schedule(static) if (rows * vocabulary > ENOUGH)
+    for (int64_t b = 0; b < rows; b++) {
+        const T *row = logits + b * vocabulary;
+        float most = -3.0e38f, sums[parts];
+        double total = 0, before = 0;
+#pragma omp simd reduction(max : most)
+        for (int64_t i = 0; i < vocabulary; i++) most = WIDE(row[i]) > most ? WIDE(row[i]) : most;
+        for (int64_t part = 0; part < parts; part++) {
+            int64_t last = (part + 1) * PART < vocabulary ? (part + 1) * PART : vocabulary;
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = part * PART; i < last; i++) sum += weight((WIDE(row[i]) - most) / temperature);
+            sums[part] = sum;
+            total += sum;
+        }
+        double point = uniform[b] * total;
+        int64_t part = 0, found = -1;
+        while (part + 1 < parts && before + sums[part] <= point) before += sums[part++];
+        while (found < 0 && part >= 0) { /* a part without weight, which rounding may lead to, is left for the one before */
+            for (int64_t i = part * PART; i < (part + 1) * PART && i < vocabulary && before <= point; i++) {
+                float one = weight((WIDE(row[i]) - most) / temperature);
+                before += one;
+                found = one > 0 ? i : found;
+            }
+            part--;
+        }
+        tokens[b] = found < 0 ? 0 : found;
+        logprobs[b] = (WIDE(row[tokens[b]]) - most) / temperature - (float)__builtin_log(total);
+    }
 }
 
 #undef WIDE

@@ -17,7 +17,7 @@ from tutelage.engine.attention import attending
 from tutelage.engine.cache import CacheLayout
 from tutelage.engine.device import moved
 from tutelage.engine.logprobs import finished, head_of
-from tutelage.engine.native import Kernels, kernels
+from tutelage.engine.native import Kernels, kernels, products
 from tutelage.engine.packing import Packed
 
 FUSED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "MistralForCausalLM")
@@ -57,10 +57,12 @@ def fusable(model: Any) -> bool:
 
 
 def product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """x -> x W' + b, with W laid out once as the processor's bfloat16 kernels want it."""
+    """x [B, K] -> x W' + b, with W laid out once as the processor's bfloat16 kernels want it."""
     on_processor = (
         weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
     )
+    if on_processor and weight.shape[1] % 2 == 0 and (own := products()) is not None:
+        return own.product(weight, bias)
     if on_processor and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, 32)  # 32: the rows it is tuned for
         return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")

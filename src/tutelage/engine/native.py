@@ -1,6 +1,6 @@
-"""`decoding.c`, compiled once on the machine that runs it: what a decoding step does between its matrix products.
+"""`decoding.c` and `products.c`, compiled once on the machine that runs them: a decoding step in few calls.
 
-There is no need of it: without a compiler, or with TUTELAGE_NATIVE=0, decoding takes the same step by torch's functions,
+There is no need of them: without a compiler, or with TUTELAGE_NATIVE=0, decoding takes the same step by torch's functions,
 each of which costs more than its numbers. The library is kept in the user's cache folder, under a name made of
 everything that it depends on. It takes part in torch's own threads: it is not linked with a library of threads, and
 finds the one that torch has loaded.
@@ -13,14 +13,16 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("decoding.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("decoding.c", "products.c")]
 BLOCK = 64  # of decoding.c: a cache's room is a multiple of it
+COLUMNS = 32  # of products.c: outputs that are made together
 # Not -ffast-math: sums are only taken in another order where the source says so.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 THREADS = (("-fopenmp",), ())  # the second where threads are not to be had
@@ -37,6 +39,7 @@ class Kernels:
         self._gated = _function(library, f"gated_{name}", [Pointer] * 2 + [Size] * 2)
         self._attend = _function(library, f"attend_{name}", [Pointer] * 7 + [Size] * 5 + [Number])
         self._attend.restype = ctypes.c_int
+        self._draw = _function(library, f"draw_{name}", [Pointer] * 4 + [Size] * 2 + [Number])
 
     def add_norm(self, x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """x += more, where there is one;  weight * x / sqrt(mean(x^2) + eps). x, more: [B, H]."""
@@ -68,6 +71,40 @@ class Kernels:
             raise MemoryError("no memory for the scores of a row")
         return out
 
+    def draw(self, logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Tokens [B] by inverse transform of uniform numbers [B], and their log-probabilities [B]. logits: [B, V]."""
+        rows, tokens, logprobs = (
+            logits.contiguous(),
+            uniform.new_empty(len(uniform), dtype=torch.long),
+            torch.empty_like(uniform),
+        )
+        places = (x.data_ptr() for x in (rows, uniform, tokens, logprobs))
+        self._draw(*places, *rows.shape, temperature)
+        return tokens, logprobs
+
+
+class Products:
+    """Products of few rows with weights in bfloat16, where the processor multiplies pairs of them (AVX-512) and has no tiles."""
+
+    def __init__(self, library: ctypes.CDLL):
+        self._lay_out = _function(library, "lay_out", [Pointer] * 2 + [Size] * 2)
+        self._product = _function(library, "product", [Pointer] * 4 + [Size] * 3)
+
+    def product(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """x [B, K] -> x W' + b [B, N], with W [N, K] laid out once; K is even."""
+        outputs, inputs = weight.shape
+        laid_out = weight.new_empty(-(-outputs // COLUMNS) * COLUMNS * inputs)
+        self._lay_out(weight.contiguous().data_ptr(), laid_out.data_ptr(), outputs, inputs)
+        added = None if bias is None else bias.detach().to(weight.dtype).contiguous()
+
+        def multiplied(x: Tensor) -> Tensor:
+            rows, out = x.contiguous(), x.new_empty(len(x), outputs)
+            places = (rows.data_ptr(), laid_out.data_ptr(), None if added is None else added.data_ptr(), out.data_ptr())
+            self._product(*places, len(x), outputs, inputs)
+            return out
+
+        return multiplied
+
 
 def _function(library: ctypes.CDLL, name: str, arguments: list[type]) -> "ctypes._NamedFuncPointer":
     function = library[name]
@@ -80,6 +117,13 @@ def kernels(dtype: torch.dtype) -> Kernels | None:
     """The functions for float32 or bfloat16; None where they cannot be had."""
     found = _library() if dtype in NAMES and os.environ.get("TUTELAGE_NATIVE") != "0" else None
     return None if found is None else Kernels(found, NAMES[dtype])
+
+
+@cache
+def products() -> Products | None:
+    """The products, where the processor has what they are made of."""
+    found = _library() if os.environ.get("TUTELAGE_NATIVE") != "0" else None
+    return Products(found) if found is not None and found.has_products() else None
 
 
 def compiler() -> str | None:
@@ -102,14 +146,15 @@ def _library() -> ctypes.CDLL | None:
 def _compiled(cc: str, threads: tuple[str, ...]) -> Path:
     """The library's file, made where it is not there yet."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutelage" / "native"
-    made_of = [SOURCE.read_text(), _version(cc), *FLAGS, *threads, _processor()]
+    made_of = [*(source.read_text() for source in SOURCES), _version(cc), *FLAGS, *threads, _processor()]
     path = folder / f"decoding-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            part, whole = Path(work) / "decoding.o", Path(work) / "decoding.so"
-            _run([cc, *FLAGS, *threads, "-c", str(SOURCE), "-o", str(part)])
-            _run([cc, "-shared", str(part), "-o", str(whole)])  # without -fopenmp: torch's threads are there
+            parts, whole = [Path(work) / f"{source.stem}.o" for source in SOURCES], Path(work) / "decoding.so"
+            for source, part in zip(SOURCES, parts, strict=True):
+                _run([cc, *FLAGS, *threads, "-c", str(source), "-o", str(part)])
+            _run([cc, "-shared", *map(str, parts), "-o", str(whole)])  # without -fopenmp: torch's threads are there
             whole.replace(path)  # whole, whoever else makes it at the same time
     return path
 
