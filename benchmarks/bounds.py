@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tutelage.configs import STAGES
 from tutelage.data.templates import end_token_id, render_prompts
+from tutelage.engine import decoding, native
 from tutelage.engine.sampling import SamplingParams, sample
 from tutelage.models import load_policy
 from tutelage.verbs import stage_function
@@ -123,11 +124,33 @@ class Products(TorchDispatchMode):
         super().__init__()
         self.sizes: Counter[Size] = Counter()
 
+    def __enter__(self) -> "Products":
+        self.own, decoding.products = decoding.products, lambda: self if self.own() else None
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        decoding.products = self.own
+        super().__exit__(*error)
+
+    def product(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """In place of the sampler's own product, which torch does not see."""
+        multiplied = self.own().product(weight, bias)
+
+        def noted(x: Tensor) -> Tensor:
+            self.sizes[(_own, (_described(x), _described(weight)), ())] += 1
+            return multiplied(x)
+
+        return noted
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if str(func).rsplit(".", 1)[0] in PRODUCTS:
             described = tuple(_described(arg) for arg in args)
             self.sizes[(func, described, tuple((k, _described(v)) for k, v in (kwargs or {}).items()))] += 1
         return func(*args, **(kwargs or {}))
+
+
+def _own(x: Tensor, multiplied: Callable[[Tensor], Tensor]) -> Tensor:
+    return multiplied(x)
 
 
 def _described(arg: Any) -> Any:
@@ -151,7 +174,7 @@ def _flops(size: Size) -> float:
     """2 M N K, for each of a batch of products."""
     shapes = [arg[1] for arg in size[1] if isinstance(arg, tuple) and arg and arg[0] == "tensor"]
     first, second = shapes[-2:] if "addmm" in str(size[0]) or "baddbmm" in str(size[0]) else shapes[:2]
-    transposed = "linear" in str(size[0])  # weights as [out, in]
+    transposed = "linear" in str(size[0]) or size[0] is _own  # weights as [out, in]
     rows = 1
     for extent in first[:-1]:
         rows *= extent
@@ -167,6 +190,10 @@ def alone(size: Size) -> float:
     )
     count = int(min(64, max(3, COLD // max(one, 1))))
     operands = [([_made(x) for x in described], {k: _made(v) for k, v in named}) for _ in range(count)]
+    if func is _own:
+        own = native.products()
+        assert own is not None
+        operands = [([x, own.product(weight, None)], {}) for (x, weight), _ in operands]
 
     def work() -> None:
         for args, kwargs in operands:
@@ -187,7 +214,7 @@ def bound(seconds: float, sizes: Counter[Size]) -> dict[str, float]:
     for size, count in sizes.items():
         took = alone(size) * count
         products, flops = products + took, flops + _flops(size) * count
-        attention += took if "bmm" in str(size[0]) else 0.0
+        attention += took if "bmm" in str(size[0]) else 0.0  # the sampler's is no product
     return {"seconds": seconds, "products": products, "of attention": attention, "flops": flops}
 
 

@@ -54,8 +54,9 @@ def solutions_of(question: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     rows = []
     for name, one in question.items():
         if isinstance(one, dict) and (steps := [line for line in one["solution"].split("\n") if line.strip()]):
-            row = {"prompt": question["question"], "completions": steps, "labels": [one["is_correct"]] * len(steps)}
-            rows.append((name, row))
+            right = one["is_correct"]
+            row = {"prompt": question["question"], "completions": steps, "labels": [right] * len(steps)}
+            rows.append((name, row | {"outcome": right}))
     return rows
 
 

@@ -125,7 +125,11 @@ def test_alpaca_sharegpt_and_questions():
 
 def test_steps_and_neutral_labels():
     (_, label) = items_of({"prompt": "p", "completions": ["a", "b", "c"], "labels": [True, False, True]}, "row 1")
-    assert isinstance(label, StepLabel) and label.labels == [1, -1, 1]
+    assert isinstance(label, StepLabel) and label.labels == [1, -1, 1] and label.outcome is None
+    row = {"prompt": "p", "completions": ["a"], "labels": [True], "outcome": False}
+    assert items_of(row, "row 1")[1].outcome is False
+    with pytest.raises(UserError, match="row 1, field outcome: is neither true nor false"):
+        items_of({**row, "outcome": "no"}, "row 1")
 
 
 def test_ids_come_from_the_content():

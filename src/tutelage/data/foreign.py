@@ -111,9 +111,13 @@ def stepwise(row: Row, where: str) -> list[Item]:
         raise DegenerateRow(
             "a step is empty", where=f"{where}, field completions", mend="take the step and its label out"
         )
+    outcome = row.get("outcome")
+    if outcome is not None and not isinstance(outcome, bool):
+        mend = "say whether the solution's answer is right"
+        raise UserError("is neither true nor false", where=f"{where}, field outcome", mend=mend)
     who: dict[str, Any] = labeler_of(row)
     number = _id("s", prompt.id, texts, marks, who.get("labeler"))
-    return [prompt, StepLabel(id=number, prompt_id=prompt.id, steps=texts, labels=marks, **who)]
+    return [prompt, StepLabel(id=number, prompt_id=prompt.id, steps=texts, labels=marks, outcome=outcome, **who)]
 
 
 def prompt_completion(row: Row, where: str) -> list[Item]:
