@@ -49,8 +49,9 @@ def main() -> None:
         table = {"machine": _machine(), "batch": args.batch, "max_length": args.max_length, "turns": args.turns}
         table |= {"model": Path(args.model).name, "results": _kept(args.out / "results.json", table)}
         for task in args.tasks.split(","):
-            table["results"][task] = (_sampling if task == "sample" else _training)(task, args, work)
-            table["gemm_gflops"] = max(_gemm_gflops(), table.get("gemm_gflops", 0.0))
+            found = (_sampling if task == "sample" else _training)(task, args, work)
+            beside = {"gemm_gflops": _gemm_gflops(), "date": time.strftime("%Y-%m-%d")}
+            table["results"][task] = {n: r | beside for n, r in found.items()} if task == "sample" else found | beside
             table["results"] = {name: table["results"][name] for name in TASKS if name in table["results"]}
             _write(args.out, table)  # after each, so that what was measured outlives a stop
     print((args.out / "RESULTS.md").read_text())
@@ -242,19 +243,22 @@ def _write(out: Path, table: dict[str, Any]) -> None:
         f"{machine['processor']}, {machine['threads']} threads; torch {machine['torch']}; {table['model']}, batch"
     ]
     lines[-1] += f" {table['batch']}, at most {table['max_length']} tokens, bfloat16; {table['turns']} turns;"
-    lines[-1] += f" matrix products at {table['gemm_gflops']:.0f} GFLOP/s."
+    lines[-1] += (
+        " the rate of large matrix products is measured beside each kind of work: the machine is not the same every day."
+    )
     lines += [
         "",
         "| work | peer | ours | theirs | ratio (each turn) | memory, ours / theirs | memory, planned / measured "
-        "| of the GEMM rate |",
-        "|" + "---|" * 8,
+        "| GEMM rate, GFLOP/s (share of it) | measured |",
+        "|" + "---|" * 9,
     ]
     for task, found in table["results"].items():
         for name, row in found.items() if task == "sample" else [(task, found)]:
             ratio = f"**{statistics.median(row['ratios']):.1f}** ({', '.join(f'{x:.1f}' for x in row['ratios'])})"
             memory = f"{row['memory_ratio']:.2f}" if "memory_ratio" in row else ""
             planned = f"{row['planned']:.2f}" if "planned" in row else ""
-            share = f"{row['gflops'] / table['gemm_gflops']:.0%}" if "gflops" in row and task not in ONLINE else ""
+            share = f" ({row['gflops'] / row['gemm_gflops']:.0%})" if "gflops" in row and task not in ONLINE else ""
+            share = f"{row['gemm_gflops']:.0f}{share} | {row['date']}"
             rates = f"{row['ours']:.3g} {row['unit']} | {row['theirs']:.3g}"
             lines.append(f"| {name} | {row['peer']} | {rates} | {ratio} | {memory} | {planned} | {share} |")
     (out / "RESULTS.md").write_text("\n".join(lines) + "\n")
