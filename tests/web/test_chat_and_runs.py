@@ -129,12 +129,18 @@ def test_thumbs_go_into_the_store_and_out(local, store):
     sent = {"messages": ASKED, "completion": "Good day.", "model": "world"}
     up = local.send("/v1/feedback", {**sent, "thumb": "up", "id": "a1"})
     assert up.status_code == 200 and up.json() == {"id": "a1"}
+    assert local.send("/v1/feedback", {**sent, "thumb": "up", "id": "a1"}).json() == {"id": "a1"}  # sent twice
+    for other in ({"thumb": "down"}, {"edit": "Good."}, {"thumb": "up", "completion": "Bad day."}):
+        reply = local.send("/v1/feedback", {**sent, **other, "id": "a1"})
+        assert reply.status_code == 422 and "names another answer" in reply.json()["error"]
     assert local.send("/v1/feedback", {**sent, "edit": "Good day to you."}).status_code == 200
     for bad in (
         {**sent},
         {**sent, "thumb": "sideways"},
         {**sent, "thumb": "up", "stars": 5},
         {"completion": "x", "thumb": "up"},
+        {"messages": ASKED, "thumb": "up"},
+        {"messages": [{"role": "user", "content": "a\x00b"}], "completion": "x", "thumb": "up"},
     ):
         assert local.send("/v1/feedback", bad).status_code == 422, bad
     thumb = {**sent, "thumb": "up"}
@@ -142,6 +148,13 @@ def test_thumbs_go_into_the_store_and_out(local, store):
         assert local.http.post("/v1/feedback", json=thumb, headers=browser).status_code == 403
     assert local.http.post("/v1/feedback", json=thumb, headers={"origin": "http://evil.example"}).status_code == 403
     assert local.http.post("/v1/feedback", json=thumb).status_code == 200  # a program on this machine
+    none = {"authorization": "Bearer none"}  # as OpenAI's client sends it
+    assert local.http.post("/v1/feedback", json=thumb, headers=none).status_code == 200
+    half = '{"messages": [{"role": "user", "content": "x"}], "completion": "\\ud800", "thumb": "up"}'
+    for body in (half, "[]"):  # a program gets its errors as JSON
+        kind = {"content-type": "application/json", "accept": "*/*"}
+        refused = local.http.post("/v1/feedback", content=body, headers=kind)
+        assert refused.status_code in (400, 422) and refused.json()["error"]
     assert local.send("/v1/feedback/a1/undo", {}).status_code == 200
     assert local.send("/v1/feedback/zz/undo", {}).status_code == 422
     exported = local.get("/projects/chat/export")

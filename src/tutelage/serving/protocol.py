@@ -21,7 +21,15 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"], None),
 }
 """Fields of OpenAI's that are not supported, with the values that ask for nothing."""
-NO_MATTER = ("user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key")
+NO_MATTER = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "parallel_tool_calls",
+    "safety_identifier",
+    "prompt_cache_key",
+)
 """Fields that do not change the answer."""
 OF_ANSWERS = ("annotations", "audio", "function_call", "tool_calls")
 """Fields of an answer's message that OpenAI's client hands back as null with the turn."""
