@@ -148,6 +148,7 @@ class Filling:
 
     def _judge_by(self, spec: str) -> None:
         from tutelage.configs import EvalConfig
+        from tutelage.judges.llm import LLMJudge
         from tutelage.judges.verdict import Match
         from tutelage.stages.judged import open_judge
 
@@ -164,6 +165,8 @@ class Filling:
             for (p, a, b), verdict in zip(todo, judge.compare_all(matches), strict=True):
                 self.tried.add((p, a, b, spec))
                 one.judge(p, a, b, spec, points=verdict.points, flipped=verdict.flipped, problem=verdict.problem)
+        if isinstance(judge, LLMJudge) and judge.failures:
+            self.failure = f"{spec} left {len(judge.failures)} calls: {judge.failures[0]}"
 
 
 def _reply(one: Comparison, prompt: int, c: int) -> Reply:
