@@ -87,7 +87,7 @@ class Request(BaseModel):
         for name, neutral in NEUTRAL.items():
             if name in values and values[name] not in neutral:
                 message = "{name} is not supported by this server; leave it out"
-                raise PydanticCustomError("unsupported", message, {"name": name})  # type: ignore[arg-type]
+                raise PydanticCustomError("unsupported", message, {"name": name})
         ignored = (*NEUTRAL, *NO_MATTER)
         return {name: value for name, value in values.items() if name not in ignored}
 
