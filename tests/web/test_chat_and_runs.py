@@ -41,7 +41,9 @@ def test_runs_are_listed_and_open(local):
     assert "&lt;i&gt;said at 4" in page and "<i>said" not in page and "objective/kl rose" in page
     assert "said at 1" in local.get("/runs/one/ppo?step=1").text
     assert "hx-get" not in local.get("/runs/one/ppo/live").text  # nothing to wait for
-    for path in ("/runs/nothing", "/runs/../secrets", "/runs/one"):
+    table = local.get("/runs/one/ppo/metrics.csv").text.splitlines()
+    assert table[0] == "step,seconds,objective/kl,objective/scores" and table[4] == "4,4,2.0,1.0"
+    for path in ("/runs/nothing", "/runs/../secrets", "/runs/one", "/runs/one/metrics.csv"):
         assert local.get(path).status_code in (404, 422), path
 
 
