@@ -177,6 +177,35 @@ def test_where_there_are_accounts_feedback_needs_one(store, bench):
     assert stranger.send("/v1/feedback", sent).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("lesson", "knob", "given", "refused"),
+    [
+        ("careless", "label.by", "openai:http://evil.example/v1#m", True),  # it would be sent this machine's key
+        ("careless", "label.by", "os:system", True),
+        ("stale-reward", "sample.model", "/etc/model", True),
+        ("stale-reward", "sample.model", "sft", False),
+        ("careless", "label.by", "world:fair:random=0.2", False),
+        ("many-epochs", "ppo.inner_epochs", "2.5", True),
+        ("many-epochs", "ppo.inner_epochs", "nan", True),
+        ("many-epochs", "ppo.inner_epochs", "2", False),
+    ],
+)
+def test_a_lead_turns_a_lesson_s_knobs_within_the_world(store, bench, monkeypatch, lesson, knob, given, refused):
+    from tutelage.feedback import people
+    from tutelage.workbench.lessons import Lessons
+
+    started = []
+    monkeypatch.setattr(Lessons, "start", lambda _, one, guesses, sure, knobs, seeds: started.append(knobs) or "x")
+    lead = Browser(create_app(store, workbench=bench))
+    with store.write() as db:
+        token, session = people.sign_in(db, people.add_person(db, "Lee", "lead", "a long password"))
+    lead.http.cookies.set("tutelage_session", token)
+    lead.csrf = session.csrf
+    reply = lead.send(f"/lab/{lesson}", {f"knob-{knob}": given, "seeds": "1"})
+    assert (reply.status_code == 422) == refused and bool(started) != refused, reply.text
+    assert refused or str(started[0][knob]) == given
+
+
 def test_every_page_for_those_who_train_keeps_others_out(store, bench):
     from fastapi.routing import APIRoute
 
