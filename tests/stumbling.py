@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Stub:
-    """A server that answers with a script: statuses, texts, or "half" for a body that is cut off."""
+    """A server that answers with a script: statuses (one with what it says), texts, or "half" for a body cut off."""
 
     def __init__(self):
         self.script, self.seen = [], []
@@ -19,11 +19,12 @@ class Stub:
                 stub.seen.append((self.path, dict(self.headers), body))
                 step = stub.script.pop(0) if stub.script else "fine"
                 step = step(body) if callable(step) else step
-                if isinstance(step, int):
-                    self.send_response(step)
+                if not isinstance(step, str):
+                    status, why = step if isinstance(step, tuple) else (step, "no")
+                    self.send_response(status)
                     self.send_header("Retry-After", "3")
                     self.end_headers()
-                    self.wfile.write(b'{"error": "no"}')
+                    self.wfile.write(json.dumps({"error": why}).encode())
                     return
                 choice = {"message": {"content": step}, "finish_reason": "length" if step == "cut" else "stop"}
                 reply = {"choices": [choice], "content": [{"type": "text", "text": step}], "stop_reason": "end_turn"}

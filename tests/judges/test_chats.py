@@ -6,7 +6,7 @@ from stumbling import Stub
 from tutelage.errors import UserError
 from tutelage.judges import chats
 from tutelage.judges.cache import Cache, Reply, key_of
-from tutelage.judges.chats import ChatFailedError, Endpoint, LocalChat, open_chat
+from tutelage.judges.chats import ChatFailedError, ChatRefusedError, Endpoint, LocalChat, open_chat
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
 
@@ -56,6 +56,35 @@ def test_what_no_attempt_mends_is_said_at_once(stub, pauses, monkeypatch):
     for wrong in ("openai:http://x/v1#", "openai:x#m"):
         with pytest.raises(UserError):
             open_chat(wrong)
+
+
+def test_a_conversation_that_is_refused_is_counted_and_the_others_go_on(stub, pauses):
+    """As a content filter does it, or a context that is too small."""
+    turns = [[{"role": "user", "content": c}] for c in ("bad", *"abc")]
+    filtered = [lambda body: (400, "filtered") if body["messages"][0]["content"] == "bad" else "good"] * 100
+    stub.script = list(filtered)
+    endpoint = Endpoint("openai", stub.url, "m", parallel=1)
+    found = endpoint.answers(turns)
+    assert isinstance(found[0], ChatRefusedError) and "filtered" in str(found[0]) and found[1:] == ["good"] * 3
+    assert not pauses and len(stub.seen) == 4  # asked once
+    assert len(endpoint.answers(turns[:1] * 20)) == 20  # it is known to answer
+    with pytest.raises(UserError, match=r"(?s)status 400.*check the URL and the model"):
+        Endpoint("openai", stub.url, "m", parallel=1).answers(turns[:1] * 20)
+
+
+def test_a_model_that_reasons_is_asked_in_its_own_words(stub, pauses, capsys):
+    def reasons(body):
+        if "max_tokens" in body:
+            return 400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+        return (400, "Unsupported value: 'temperature' does not support 0") if "temperature" in body else "fine"
+
+    stub.script = [reasons] * 40
+    asked = [ASKED] * 6
+    assert Endpoint("openai", stub.url, "m", any_temperature=True).answers(asked) == ["fine"] * 6
+    assert stub.seen[-1][2] == {"model": "m", "max_completion_tokens": 512, "messages": ASKED}
+    assert capsys.readouterr().err.count("takes no temperature") >= 1
+    contestant = Endpoint("openai", stub.url, "m", temperature=0.7)  # its temperature is part of what is compared
+    assert "does not support" in str(contestant.answers(asked[:1])[0])
 
 
 def test_anthropics_shape(stub, monkeypatch):

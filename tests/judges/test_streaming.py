@@ -49,8 +49,9 @@ def test_pieces_and_then_the_whole(served):
     *pieces, whole = streamed(endpoint, ASKED)
     assert pieces == ["Good ", "day"] and (str(whole), whole.finish) == ("Good day", "stop")
     assert handler.seen[0]["stream"] is True and handler.seen[0]["max_tokens"] == 7
-    handler.script = (200, [{"choices": []}, chunk("Go"), chunk(finish="length"), "[DONE]"])
-    assert list(streamed(endpoint, ASKED))[-1].finish == "length"
+    for broken_off in ("length", "content_filter"):
+        handler.script = (200, [{"choices": []}, chunk("Go"), chunk(finish=broken_off), "[DONE]"])
+        assert list(streamed(endpoint, ASKED))[-1].finish == "length"
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,10 @@ def test_many_at_once_answer_as_alone(client):
         ({"stop": [""]}, "stop"),
         ({"presence_penalty": 1}, "presence_penalty is not supported"),
         ({"extra_body": {"beam": 3}}, "Unrecognized request argument supplied: beam"),
+        ({"extra_body": {"top-k": 3}}, "Unrecognized request argument supplied: top-k"),
+        ({"extra_body": {"str": 3}}, "Unrecognized request argument supplied: str"),
+        ({"stream": True, "stream_options": {"usage": True}}, "supplied: usage"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0"),
         ({"stream_options": {"include_usage": True}}, "stream is true"),
         ({"messages": [{"role": "user", "content": "word " * 3000}]}, "context holds 512"),
     ],
@@ -214,7 +218,24 @@ def test_bad_completions_are_400(client, bad):
         complete(client, **bad)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"model": "base"}'])
+def test_a_field_that_is_not_supported_is_named(client):
+    with pytest.raises(openai.BadRequestError) as refused:
+        chat(client, logit_bias={"50": 1})
+    assert (refused.value.param, refused.value.code) == ("logit_bias", "unsupported_parameter")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"model": "base"}',
+        b'{"model": "\\ud800", "messages": [{"role": "user", "content": "x"}]}',
+        b'{"model": "base", "messages": [{"role": "user", "content": "\\ud800"}]}',
+    ],
+)
 def test_bodies_that_are_no_request_are_400(client, body):
     url, headers = f"{client.base_url}chat/completions", {"Content-Type": "application/json"}
     with pytest.raises(urllib.error.HTTPError) as refused:
@@ -229,6 +250,14 @@ def test_what_is_not_there_is_404(client):
     assert refused.value.body["code"] == "model_not_found" and "base, other" in refused.value.body["message"]
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="base", input="x")
+
+
+def test_an_answer_is_a_turn_as_the_client_hands_it_back(client):
+    first = chat(client, seed=1).choices[0].message
+    assert first.content and first.model_dump()["tool_calls"] is None
+    for turn in (first, first.model_dump()):
+        again = chat(client, seed=1, messages=[*ASKED, turn, ASKED[0]])
+        assert again.usage.prompt_tokens > 12
 
 
 def test_fields_that_ask_for_nothing_are_taken(client):

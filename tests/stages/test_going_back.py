@@ -56,6 +56,10 @@ def test_rollbacks_are_bounded(nano, tmp_path, poisoned):
     with pytest.raises(FloatingPointError, match="loss is nan"):
         stage_function("sft")(config(nano, tmp_path / "run", rollbacks=2))
     assert len(rollbacks(tmp_path / "run")) == 2
+    assert "loss is nan" in json.loads((tmp_path / "run/failed.json").read_text())["reason"]
+    poisoned()
+    assert stage_function("sft")(config(nano, tmp_path / "run", rollbacks=2, resume=True))["steps"] == 6
+    assert not (tmp_path / "run/failed.json").exists()
 
 
 def test_without_a_checkpoint_it_stops_and_names_the_number(nano, tmp_path, poisoned):

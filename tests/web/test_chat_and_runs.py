@@ -41,7 +41,9 @@ def test_runs_are_listed_and_open(local):
     assert "&lt;i&gt;said at 4" in page and "<i>said" not in page and "objective/kl rose" in page
     assert "said at 1" in local.get("/runs/one/ppo?step=1").text
     assert "hx-get" not in local.get("/runs/one/ppo/live").text  # nothing to wait for
-    for path in ("/runs/nothing", "/runs/../secrets", "/runs/one"):
+    table = local.get("/runs/one/ppo/metrics.csv").text.splitlines()
+    assert table[0] == "step,seconds,objective/kl,objective/scores" and table[4] == "4,4,2.0,1.0"
+    for path in ("/runs/nothing", "/runs/../secrets", "/runs/one", "/runs/one/metrics.csv"):
         assert local.get(path).status_code in (404, 422), path
 
 
@@ -129,12 +131,18 @@ def test_thumbs_go_into_the_store_and_out(local, store):
     sent = {"messages": ASKED, "completion": "Good day.", "model": "world"}
     up = local.send("/v1/feedback", {**sent, "thumb": "up", "id": "a1"})
     assert up.status_code == 200 and up.json() == {"id": "a1"}
+    assert local.send("/v1/feedback", {**sent, "thumb": "up", "id": "a1"}).json() == {"id": "a1"}  # sent twice
+    for other in ({"thumb": "down"}, {"edit": "Good."}, {"thumb": "up", "completion": "Bad day."}):
+        reply = local.send("/v1/feedback", {**sent, **other, "id": "a1"})
+        assert reply.status_code == 422 and "names another answer" in reply.json()["error"]
     assert local.send("/v1/feedback", {**sent, "edit": "Good day to you."}).status_code == 200
     for bad in (
         {**sent},
         {**sent, "thumb": "sideways"},
         {**sent, "thumb": "up", "stars": 5},
         {"completion": "x", "thumb": "up"},
+        {"messages": ASKED, "thumb": "up"},
+        {"messages": [{"role": "user", "content": "a\x00b"}], "completion": "x", "thumb": "up"},
     ):
         assert local.send("/v1/feedback", bad).status_code == 422, bad
     thumb = {**sent, "thumb": "up"}
@@ -142,6 +150,13 @@ def test_thumbs_go_into_the_store_and_out(local, store):
         assert local.http.post("/v1/feedback", json=thumb, headers=browser).status_code == 403
     assert local.http.post("/v1/feedback", json=thumb, headers={"origin": "http://evil.example"}).status_code == 403
     assert local.http.post("/v1/feedback", json=thumb).status_code == 200  # a program on this machine
+    none = {"authorization": "Bearer none"}  # as OpenAI's client sends it
+    assert local.http.post("/v1/feedback", json=thumb, headers=none).status_code == 200
+    half = '{"messages": [{"role": "user", "content": "x"}], "completion": "\\ud800", "thumb": "up"}'
+    for body in (half, "[]"):  # a program gets its errors as JSON
+        kind = {"content-type": "application/json", "accept": "*/*"}
+        refused = local.http.post("/v1/feedback", content=body, headers=kind)
+        assert refused.status_code in (400, 422) and refused.json()["error"]
     assert local.send("/v1/feedback/a1/undo", {}).status_code == 200
     assert local.send("/v1/feedback/zz/undo", {}).status_code == 422
     exported = local.get("/projects/chat/export")
@@ -160,6 +175,35 @@ def test_where_there_are_accounts_feedback_needs_one(store, bench):
     assert stranger.http.post("/v1/feedback", json=sent).status_code == 403
     stranger.csrf = session.csrf
     assert stranger.send("/v1/feedback", sent).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("lesson", "knob", "given", "refused"),
+    [
+        ("careless", "label.by", "openai:http://evil.example/v1#m", True),  # it would be sent this machine's key
+        ("careless", "label.by", "os:system", True),
+        ("stale-reward", "sample.model", "/etc/model", True),
+        ("stale-reward", "sample.model", "sft", False),
+        ("careless", "label.by", "world:fair:random=0.2", False),
+        ("many-epochs", "ppo.inner_epochs", "2.5", True),
+        ("many-epochs", "ppo.inner_epochs", "nan", True),
+        ("many-epochs", "ppo.inner_epochs", "2", False),
+    ],
+)
+def test_a_lead_turns_a_lesson_s_knobs_within_the_world(store, bench, monkeypatch, lesson, knob, given, refused):
+    from tutelage.feedback import people
+    from tutelage.workbench.lessons import Lessons
+
+    started = []
+    monkeypatch.setattr(Lessons, "start", lambda _, one, guesses, sure, knobs, seeds: started.append(knobs) or "x")
+    lead = Browser(create_app(store, workbench=bench))
+    with store.write() as db:
+        token, session = people.sign_in(db, people.add_person(db, "Lee", "lead", "a long password"))
+    lead.http.cookies.set("tutelage_session", token)
+    lead.csrf = session.csrf
+    reply = lead.send(f"/lab/{lesson}", {f"knob-{knob}": given, "seeds": "1"})
+    assert (reply.status_code == 422) == refused and bool(started) != refused, reply.text
+    assert refused or str(started[0][knob]) == given
 
 
 def test_every_page_for_those_who_train_keeps_others_out(store, bench):

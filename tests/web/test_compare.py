@@ -11,7 +11,7 @@ from tutelage.judges.chats import OPENAI
 from tutelage.records import Prompt
 from tutelage.web import create_app
 from tutelage.workbench.bench import Workbench
-from tutelage.workbench.comparisons import Column, Comparison, Settings
+from tutelage.workbench.comparisons import Cell, Column, Comparison, Settings
 
 from .site import Browser
 
@@ -51,7 +51,38 @@ def test_nothing_of_a_blind_row_tells_before_the_vote(local, blind):
     assert "Short 0" in seen["/rows/0"] and "alone so far" not in seen["/rows/2"]
     assert "&lt;b&gt;bold" in seen["/rows/0"] and "<b>bold" not in seen["/rows/0"]
     table = local.get(f"/compare/{blind.id}/export?kind=answers").text
-    assert table.count("\n") == 1  # the head alone
+    assert table.count("hidden until you vote") == 3 and not any(name in table for name in (*SECRET, "Short"))
+
+
+def test_judges_say_nothing_of_a_blind_row_before_the_vote(local, blind):
+    for p in (0, 1):
+        blind.judge(p, 0, 1, "gold", points=1.0, flipped=False, problem=None)
+    first = local.get(f"/compare/{blind.id}/ratings").text
+    assert "Gold" not in first and "Of the 0 prompts, of 3" in first
+    local.send(f"/compare/{blind.id}/rows/0/vote", {"ranking": "A = B"})
+    then = local.get(f"/compare/{blind.id}/ratings").text
+    assert "Gold <span" in then and "1 verdicts" in then and "2 verdicts" not in then
+    told = local.get(f"/compare/{blind.id}/export?kind=ratings").text.splitlines()
+    assert told[0].startswith("judge,model,rating,low95,high95") and len(told) == 1 + 2 * 2
+    low, high = (float(x) for x in told[1].split(",")[3:5])
+    assert f"{round(low)}–{round(high)}" in then  # the interval stands in words too
+
+
+def test_a_vote_on_answers_that_changed_meanwhile_is_refused(local, blind):
+    """An answer that had failed comes while a person reads: the letters are others now."""
+    blind.put(2, 1, state="failed", reason="status 500")
+    blind.put(2, 0, state="done", text="first")
+    other = Column("third", "/x/third", "local", "third")
+    blind.columns.append(other)
+    for p in range(3):
+        blind.cells[p, 2] = Cell(state="done", text=f"third to {p}")
+    reading = local.get(f"/compare/{blind.id}/rows/2").text
+    shown = re.search(r'name="shown" value="(\w+)"', reading)[1]
+    blind.put(2, 1, state="done", text="late")
+    refused = local.send(f"/compare/{blind.id}/rows/2/vote", {"ranking": "A > B", "shown": shown})
+    assert refused.status_code == 422 and "changed since" in refused.json()["error"] and not blind.votes
+    again = re.search(r'name="shown" value="(\w+)"', local.get(f"/compare/{blind.id}/rows/2").text)[1]
+    assert local.send(f"/compare/{blind.id}/rows/2/vote", {"ranking": "A > B > C", "shown": again}).status_code == 200
 
 
 def test_a_vote_names_the_models_and_counts(local, blind):

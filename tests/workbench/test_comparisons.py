@@ -176,11 +176,29 @@ def test_filling_counts_failures_and_goes_on_where_it_stopped(tmp_path):
     assert chats["/base"].asked == [f"Question {i}?" for i in range(6)]
 
 
-def test_what_is_paid_for_is_said_before():
+def test_what_is_paid_for_is_said_before_and_only_what_is_left(tmp_path):
     far = Column("far", "anthropic:m", "endpoint", "anthropic:m")
-    assert cost(COLUMNS, PROMPTS, Settings(judges=("gold",))) == []
-    said = cost([COLUMNS[0], far], PROMPTS, Settings(max_tokens=100, judges=("openai:j",)))
-    assert said == [
+    assert cost(Comparison.create(tmp_path, COLUMNS, PROMPTS, Settings(judges=("gold",)))) == []
+    one = Comparison.create(tmp_path, [COLUMNS[0], far], PROMPTS, Settings(max_tokens=100, judges=("openai:j",)))
+    assert cost(one) == [
         "anthropic:m: 6 prompts, at most 600 tokens of answers",
         "openai:j judges: 12 calls (both orders of 6 pairs)",
     ]
+    for p in range(6):
+        one.put(p, 0, state="done", text="a")
+        one.put(p, 1, **({"state": "failed", "reason": "status 500"} if p == 5 else {"state": "done", "text": "b"}))
+        if p < 4:
+            one.judge(p, 0, 1, "openai:j", points=1.0, flipped=False, problem=None)
+    one.judge(4, 0, 1, "openai:j", points=None, flipped=False, problem="unparsable")
+    assert cost(one) == [
+        "anthropic:m: 1 prompts, at most 100 tokens of answers",
+        "openai:j judges: 2 calls (both orders of 1 pairs)",
+    ]
+
+
+def test_nothing_but_ties_is_said_to_be_that(tmp_path):
+    one = Comparison.create(tmp_path, COLUMNS[:2], PROMPTS, Settings())
+    for p in range(6):
+        for c in range(2):
+            one.put(p, c, state="done", text="same", reward=1.0)
+    assert "all 6 verdicts on the two are ties" in one.standings()["reward model"]["sentence"]

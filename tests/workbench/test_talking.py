@@ -1,5 +1,7 @@
 """Answers of local models and of endpoints on the chat page: side by side, by turns, and as they come."""
 
+import json
+import shutil
 import threading
 
 import pytest
@@ -8,7 +10,7 @@ from tutelage.errors import UserError
 from tutelage.judges.cache import Reply
 from tutelage.judges.chats import ChatFailedError
 from tutelage.workbench import talking
-from tutelage.workbench.models import Models
+from tutelage.workbench.models import Models, checkpoint_folder, reference_of, stages_of
 from tutelage.workbench.talking import Sampling, speak, weigh
 
 ASKED = [{"role": "user", "content": "Hello?"}]
@@ -86,3 +88,50 @@ def test_an_endpoint_is_a_side_too(models, monkeypatch):
     assert next(coming) == {"text": "Good "}
     with pytest.raises(UserError, match="broke off"):
         next(coming)
+
+
+@pytest.fixture
+def stages(tmp_path, nano):
+    """Runs of one recipe: sft of the world's base, dpo and ppo of sft; and an sft of something else."""
+
+    def made(name, **about):
+        latest = tmp_path / name / "checkpoints" / "latest"
+        shutil.copytree(nano, latest)
+        (latest / "tutelage.json").write_text(json.dumps({"role": "policy", **about}))
+        return str(latest)
+
+    sft = made("mine/sft", parent="/elsewhere/tutelage/world/base")
+    made("mine/ppo", parent=sft)
+    made("mine/dpo", parent=sft, reference=made("other/ref", parent=None))
+    made("other/sft", parent="/gone")
+    return Models(tmp_path, "float32")
+
+
+def test_a_reference_that_is_not_here_is_not_the_model_itself(stages, tmp_path):
+    def reference(name):
+        return reference_of(str(tmp_path / name))
+
+    assert reference("mine/sft") == "world" and reference("other/ref") == str(tmp_path / "other/ref")
+    assert checkpoint_folder(reference("mine/dpo")) == checkpoint_folder(str(tmp_path / "other/ref"))
+    assert reference("other/sft") == ""
+    weighed = weigh(stages, str(tmp_path / "other/sft"), ASKED, "Good day.", "")
+    assert weighed == {"tokens": None, "kl": None, "reference": "missing", "reward": None}
+
+
+def test_stages_come_in_the_order_in_which_each_was_made_from_the_other(stages, tmp_path):
+    assert [one.name for one in stages_of(str(tmp_path / "mine/ppo"), stages.found())] == [
+        "world base",
+        "mine/sft",
+        "mine/ppo",
+        "mine/dpo",
+    ]
+    assert [one.name for one in stages_of(str(tmp_path / "other/sft"), stages.found())] == ["other/sft", "other/ref"]
+    (tmp_path / "lora" / "checkpoints" / "latest").mkdir(parents=True)
+    (tmp_path / "lora" / "checkpoints" / "latest" / "adapter_config.json").write_text("{}")
+    assert "lora" in {one.name for one in stages.found()}
+
+
+def test_an_end_that_was_not_said_is_no_part_of_the_kl(models, nano, stages, tmp_path):
+    spec = str(tmp_path / "mine/ppo")
+    whole, cut = (models.read(ASKED, "Good day.", policy=spec, reference=spec, ended=e) for e in (True, False))
+    assert len(whole.kl) == len(cut.kl) + 1

@@ -12,6 +12,8 @@ import yaml
 
 from tutelage.configs import SFTConfig, to_mapping
 from tutelage.errors import UserError
+from tutelage.runs.folder import Run
+from tutelage.runs.rollback import Rollback, note
 from tutelage.workbench import watching
 from tutelage.workbench.health import alarms, first_step, proxy_and_gold
 from tutelage.workbench.watching import (
@@ -20,7 +22,9 @@ from tutelage.workbench.watching import (
     differences,
     find_runs,
     holder,
+    last_words,
     lineage,
+    metrics_table,
     read_run,
     resume_run,
     samples,
@@ -60,8 +64,24 @@ def test_state_and_order(tmp_path):
             read_run(tmp_path, name)
 
 
+def test_a_run_that_broke_off_says_why_and_what_is_lost(tmp_path):
+    folder = write_run(tmp_path, "b", [row(1), row(2), row(3)], "sft", max_steps=10)
+    (folder / "checkpoints" / "step-2").mkdir(parents=True)
+    assert (read_run(tmp_path, "b").state, read_run(tmp_path, "b").saved) == ("stopped", 2)
+    run = Run(folder, "sft")
+    run.note_failure(RuntimeError("out of memory"))
+    failed = read_run(tmp_path, "b")
+    assert (failed.state, failed.reason) == ("failed", "RuntimeError: out of memory") and failed.can_resume
+    (folder / "resumed.log").write_text("sft  10%\rsft  20%\nerror: the data changed\n")
+    assert last_words(failed) == ["sft  10%", "sft  20%", "error: the data changed"]
+    note(folder, Rollback(3, 2, "loss is nan"))
+    assert [(a["since"], a["message"]) for a in alarms(failed)] == [(3, "loss is nan; went back to step 2")]
+    names, *rows = metrics_table(failed)
+    assert names[:2] == ["step", "seconds"] and [r[0] for r in rows] == [1, 2, 3]
+
+
 def test_a_running_run_is_known_by_its_lock_and_can_be_stopped(tmp_path):
-    folder = write_run(tmp_path, "live", [row(1)])
+    folder = write_run(tmp_path, "live", [row(1)], max_steps=10)
     program = (
         "import fcntl, sys, time\n"
         f"lock = open({str(folder / '.lock')!r}, 'ab')\n"
@@ -72,7 +92,9 @@ def test_a_running_run_is_known_by_its_lock_and_can_be_stopped(tmp_path):
         assert process.stdout.readline() == "held\n"
         assert holder(folder) == process.pid
         run = read_run(tmp_path, "live")
-        assert run.state == "running" and not run.can_resume
+        assert run.state == "running" and not run.can_resume and run.left is None  # of one step no pace is known
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row(i, seconds=2 * i)) + "\n" for i in (1, 2, 3)))
+        assert read_run(tmp_path, "live").left == pytest.approx(14)
         os.utime(folder / "metrics.jsonl", (time.time() - 900,) * 2)
         os.utime(folder / "config.yaml", (time.time() - 900,) * 2)
         assert read_run(tmp_path, "live").state == "stalled"

@@ -37,25 +37,32 @@ def give_feedback(
 ) -> str:
     """Store a thumb (up is True), or a better answer, to the last turn of a conversation; returns the answer's id.
 
-    Sending the same `id` twice stores once. A thumb becomes a `Thumb` record (KTO), an edit a `Demonstration`.
+    Sending the same under the same `id` twice stores once; something else under it is refused. A thumb becomes a
+    `Thumb` record (KTO), an edit a `Demonstration`.
     """
     if (thumb is None) == (edit is None):
         raise UserError("has no thumb and no edit, or both", where="feedback", mend="send one of them")
     if edit is not None and not edit.strip():
         raise UserError("is empty", where="field edit", mend="write the better answer")
     name = id or uuid.uuid4().hex
+    kind = "thumb" if edit is None else "demonstrate"
+    payload: dict[str, Any] = (
+        {"label": thumb} if edit is None else {"messages": [*messages, {"role": "assistant", "content": edit.strip()}]}
+    )
+    digest = hashlib.blake2b(json.dumps([*messages], sort_keys=True).encode(), digest_size=8).hexdigest()
+    shown = hashlib.blake2b(f"{model}\x1f{completion}".encode(), digest_size=8).hexdigest()
+    place = f"chat-{digest}-{shown}"
     if (known := db.scalar(select(Answer).filter_by(id=name))) is not None:
+        same = (known.person_id, known.kind, known.payload) == (person_id, kind, payload)
+        if not same or known.shown.get("completions") != [place]:
+            raise UserError("names another answer already", where="field id", mend="give each answer an id of its own")
         return known.id
     project = feedback_project(db)
-    digest = hashlib.blake2b(json.dumps([*messages], sort_keys=True).encode(), digest_size=8).hexdigest()
     prompt = db.get(schema.Prompt, (project.id, f"chat-{digest}"))
     if prompt is None:
         prompt = schema.Prompt(project_id=project.id, id=f"chat-{digest}", messages=[*messages], source="chat")
         db.add(prompt)
         db.flush()
-    kind = "thumb" if edit is None else "demonstrate"
-    shown = hashlib.blake2b(f"{model}\x1f{completion}".encode(), digest_size=8).hexdigest()
-    place = f"{prompt.id}-{shown}"
     if db.get(schema.Completion, (project.id, place)) is None:
         db.add(
             schema.Completion(
@@ -75,9 +82,6 @@ def give_feedback(
     )
     db.add(task)
     db.flush()
-    payload: dict[str, Any] = (
-        {"label": thumb} if edit is None else {"messages": [*messages, {"role": "assistant", "content": edit.strip()}]}
-    )
     db.add(_answer(project, task, person_id, name, kind, payload))
     db.flush()
     return name

@@ -1,9 +1,12 @@
 """Something that answers conversations: a model behind a URL (OpenAI's or Anthropic's API), or a local checkpoint."""
 
 import http.client
+import io
 import json
 import os
 import random
+import re
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,8 +19,10 @@ from tutelage.errors import UserError
 from tutelage.judges.cache import Reply
 from tutelage.records import Message
 
+CUT = ("length", "content_filter", "max_tokens", "model_context_window_exceeded")  # ways in which an answer breaks off
 ATTEMPTS, LONGEST_PAUSE = 6, 30.0
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses that another try may mend
+OF_ONE = (400, 413, 422)  # statuses of a conversation that is refused: its content, its length
 HOPELESS = 8  # failures with no answer between them before we stop asking
 OPENAI, ANTHROPIC = "https://api.openai.com/v1", "https://api.anthropic.com/v1"
 KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
@@ -27,6 +32,10 @@ Answered = Callable[[int, Reply], None]
 
 class ChatFailedError(Exception):
     """No answer after all attempts."""
+
+
+class ChatRefusedError(ChatFailedError):
+    """This conversation is refused; asking again would not help."""
 
 
 class Chat(Protocol):
@@ -41,7 +50,12 @@ class Chat(Protocol):
 
 @dataclass
 class Endpoint:
-    """A model behind an HTTP API; retries what may pass, and several requests run at once."""
+    """A model behind an HTTP API; retries what may pass, and several requests run at once.
+
+    any_temperature: a model that takes no temperature of ours (OpenAI's that reason) is asked at its own.
+    answers_others: it is known to answer, so that what it refuses is the conversation's fault.
+    refused: conversations that it refused before it answered any.
+    """
 
     kind: Literal["openai", "anthropic"]
     url: str
@@ -50,11 +64,15 @@ class Endpoint:
     temperature: float = 0.0
     timeout: float = 120.0
     parallel: int = 8
+    any_temperature: bool = False
+    answers_others: bool = False
+    refused: int = 0
 
     def __post_init__(self) -> None:
         self.url = self.url.rstrip("/")
         self.name = f"{self.kind}:{self.url}#{self.model}"
         self.key = os.environ.get(KEYS[self.kind], "")
+        self.renamed: dict[str, str | None] = {}  # fields of a body, by what this model calls them; None: it has none
         if not self.key and self.url in (OPENAI, ANTHROPIC):
             raise UserError("needs a key", where=self.name, mend=f"set the environment variable {KEYS[self.kind]}")
 
@@ -72,6 +90,12 @@ class Endpoint:
                         reply = future.result()
                     except ChatFailedError as failure:
                         found[i] = failure
+                        if isinstance(failure, ChatRefusedError):
+                            self.refused += 1
+                            if not self.answers_others and self.refused >= HOPELESS:
+                                mend = "check the URL and the model"
+                                raise UserError(str(failure), where=self.name, mend=mend) from failure
+                            continue
                         failures += 1
                         if not good and failures >= HOPELESS:
                             raise UserError(
@@ -79,6 +103,7 @@ class Endpoint:
                             ) from failure
                         continue
                     good += 1
+                    self.answers_others = True
                     found[i] = reply
                     if answered is not None:
                         answered(i, reply)
@@ -87,7 +112,8 @@ class Endpoint:
         return found
 
     def answer(self, messages: list[Message]) -> Reply:
-        """One answer; ChatFailedError after the last attempt, UserError for what no attempt will mend."""
+        """One answer; ChatFailedError after the last attempt or where this conversation is refused, UserError for what
+        no attempt and no other conversation will mend."""
         reason = ""
         for attempt in range(ATTEMPTS):
             pause = min(2.0**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
@@ -96,6 +122,8 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 reason = f"status {error.code}"
                 said = error.read().decode("utf-8", "replace")[:300]
+                if error.code in OF_ONE:
+                    raise ChatRefusedError(f"refuses: {reason} {said}") from error
                 if error.code not in PASSING:
                     mend = f"check {KEYS[self.kind]}" if error.code in (401, 403) else "check the URL and the model"
                     raise UserError(f"refuses: {reason} {said}", where=self.name, mend=mend) from error
@@ -116,7 +144,31 @@ class Endpoint:
         return {**body, **({"system": system} if system else {})}
 
     def open(self, body: dict[str, Any]) -> Any:
-        """The reply to a body, to be read and closed."""
+        """The reply to a body, to be read and closed. Where the model says that it has no such field, without it."""
+        while True:
+            known = dict(self.renamed)
+            names = ((known.get(name, name), value) for name, value in body.items())
+            try:
+                return self._send({name: value for name, value in names if name is not None})
+            except urllib.error.HTTPError as error:
+                said = error.read()
+                if error.code == 400:
+                    self._learn(said.decode("utf-8", "replace"))
+                if known == self.renamed:
+                    raise urllib.error.HTTPError(
+                        error.url, error.code, error.msg, error.headers, io.BytesIO(said)
+                    ) from None
+
+    def _learn(self, said: str) -> None:
+        """Take from a refusal another name of a field, or that the temperature is not ours to choose."""
+        if "max_completion_tokens" in said:
+            self.renamed["max_tokens"] = "max_completion_tokens"
+        elif self.any_temperature and re.search(r"unsupported.{0,60}temperature", said, re.IGNORECASE | re.DOTALL):
+            if "temperature" not in self.renamed:
+                print(f"warning: {self.name} takes no temperature; it answers at its own", file=sys.stderr)
+            self.renamed["temperature"] = None
+
+    def _send(self, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}
         if self.kind == "openai":
             path = "/chat/completions"
@@ -134,10 +186,10 @@ class Endpoint:
     def _reply(self, body: Any) -> Reply:
         if self.kind == "openai":
             choice = body["choices"][0]
-            text, cut = choice["message"]["content"] or "", choice.get("finish_reason") == "length"
+            text, cut = choice["message"]["content"] or "", choice.get("finish_reason") in CUT
         else:
             text = "".join(block["text"] for block in body["content"] if block["type"] == "text")
-            cut = body.get("stop_reason") == "max_tokens"
+            cut = body.get("stop_reason") in CUT
         return Reply(text, "length" if cut else "stop")
 
 
@@ -181,7 +233,10 @@ class LocalChat:
         end = end_token_id(tokenizer)
         drawn = sample(model, [prompts[i] for i in fits], seeds, params, [end]) if fits else []
         found: list[Reply | ChatFailedError] = [
-            ChatFailedError(f"a prompt of {len(ids)} tokens leaves no room in a context of {room}") for ids in prompts
+            ChatFailedError(
+                f"a prompt of {len(ids)} tokens and an answer of up to {self.max_tokens} do not fit in {room}"
+            )
+            for ids in prompts
         ]
         for i, (one,) in zip(fits, drawn, strict=True):
             text = tokenizer.decode(one.tokens[:-1] if one.finish == "stop" else one.tokens)
@@ -195,6 +250,7 @@ def open_chat(spec: str, **options: Any) -> Chat:
     """`openai:URL#MODEL`, `openai:MODEL`, `anthropic:MODEL`, `anthropic:URL#MODEL`, or a checkpoint's folder."""
     kind, separator, rest = spec.partition(":")
     if not separator or kind not in KEYS:
+        options.pop("any_temperature", None)
         return LocalChat(spec.removeprefix("local:"), **options)
     url, separator, model = rest.rpartition("#")
     if not model:

@@ -11,9 +11,8 @@ import torch
 from tutelage.data.batches import token_budget_batches
 from tutelage.data.templates import render_prompt
 from tutelage.engine.packing import pack
-from tutelage.errors import UserError
 from tutelage.judges.cache import Reply
-from tutelage.judges.chats import Chat, Endpoint, LocalChat
+from tutelage.judges.chats import Chat, ChatRefusedError, Endpoint, LocalChat
 from tutelage.records import Message
 
 TOKENS_AT_ONCE = 16384
@@ -79,8 +78,8 @@ class _ChoosingEndpoint(Endpoint):
         """An endpoint that refuses to give log-probabilities is asked without them: its words make hard labels."""
         try:
             return super().answer(messages)
-        except UserError as error:
-            if "logprob" not in error.what.lower():
+        except ChatRefusedError as error:
+            if "logprob" not in str(error).lower():
                 raise
         self.has_logprobs = False
         return super().answer(messages)

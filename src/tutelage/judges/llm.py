@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tutelage.judges.cache import Cache, Reply, key_of
-from tutelage.judges.chats import Chat
+from tutelage.judges.chats import Chat, ChatFailedError, Endpoint
 from tutelage.judges.verdict import Label, Match, Verdict, both_orders
 from tutelage.records import Message, Prompt
 
@@ -59,10 +59,14 @@ def parse_rating(said: str) -> float | None:
 
 @dataclass
 class LLMJudge:
-    """Each pair is asked in both orders; what was answered is kept by (judge, prompt, answers in order)."""
+    """Each pair is asked in both orders; what was answered is kept by (judge, prompt, answers in order).
+
+    failures: why calls failed, in the order in which they did.
+    """
 
     chat: Chat
     cache: Cache
+    failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.name = self.chat.name
@@ -110,8 +114,11 @@ class LLMJudge:
                 progress(done)
 
         conversations: list[list[Message]] = [[{"role": "user", "content": questions[i]}] for i in new]
+        if isinstance(self.chat, Endpoint) and len(new) < len(set(keys)):
+            self.chat.answers_others = True
         if new:
-            self.chat.answers(conversations, answered)
+            replies = self.chat.answers(conversations, answered)
+            self.failures += [str(one) for one in replies if isinstance(one, ChatFailedError)]
         return [self.cache.get(key) for key in keys]
 
 

@@ -41,6 +41,7 @@ HARMLESS = frozenset({"resume", "json", "max_steps", "out", "dry_run", "save_eve
 }
 POSITION = ("start_step", "last_row", "seconds_before")
 LOGS = ("metrics.jsonl", "samples.jsonl")
+FAILED = "failed.json"  # why a run ended before its end, other than by being stopped; gone once it is resumed
 STRICT = "TUTELAGE_STRICT_METRICS"  # set in the tests: a metric that is not registered is then an error
 
 
@@ -87,6 +88,7 @@ class Run:
                     run._find_checkpoint()
                     run._check_total(total)
                     run._drop_later_rows()
+                    (run.path / FAILED).unlink(missing_ok=True)
                 write_config(run.path, stage, config)
         except OSError as error:
             what = f"cannot be written ({error.strerror})"
@@ -166,6 +168,13 @@ class Run:
             for folder in (self.checkpoints, self.path):
                 with suppress(OSError):  # the user's own files keep it
                     folder.rmdir()
+
+    def note_failure(self, error: BaseException) -> None:
+        """Leave in the folder why the run broke off; nothing where it could not be written, or was abandoned."""
+        if self.writes and (self.path / "config.yaml").exists():
+            reason = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            with suppress(OSError):
+                write_json(self.path / FAILED, {"step": self.last_row.get("step", self.start_step), "reason": reason})
 
     def elapsed(self) -> float:
         """Seconds of work so far, earlier sittings included."""

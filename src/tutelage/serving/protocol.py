@@ -3,9 +3,11 @@
 A field that would change the answer and that this server does not know is an error, never ignored.
 """
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0, None),
@@ -19,8 +21,20 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"], None),
 }
 """Fields of OpenAI's that are not supported, with the values that ask for nothing."""
-NO_MATTER = ("user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier")
+NO_MATTER = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "parallel_tool_calls",
+    "safety_identifier",
+    "prompt_cache_key",
+)
 """Fields that do not change the answer."""
+OF_ANSWERS = ("annotations", "audio", "function_call", "tool_calls")
+"""Fields of an answer's message that OpenAI's client hands back as null with the turn."""
+BRANCHES = ("str", "int", "float")
+"""Names that pydantic gives the branches of a union in an error's path."""
 
 Stop = str | list[str] | None
 Positive = Annotated[int, Field(ge=1)]
@@ -39,7 +53,7 @@ class APIError(Exception):
 
 
 class StreamOptions(BaseModel):
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
     include_usage: bool | None = False
     include_obfuscation: bool | None = False  # padding against traffic analysis; there is none here
 
@@ -66,9 +80,14 @@ class Request(BaseModel):
     def _unsupported(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             raise ValueError("the body must be a JSON object")
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("a text holds half of a surrogate pair, which is no character") from error
         for name, neutral in NEUTRAL.items():
             if name in values and values[name] not in neutral:
-                raise ValueError(f"{name} is not supported by this server; leave it out")
+                message = "{name} is not supported by this server; leave it out"
+                raise PydanticCustomError("unsupported", message, {"name": name})
         ignored = (*NEUTRAL, *NO_MATTER)
         return {name: value for name, value in values.items() if name not in ignored}
 
@@ -108,6 +127,13 @@ class ChatMessage(BaseModel):
     content: str | list[TextPart]
     name: str | None = None
     refusal: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_came(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None or name not in OF_ANSWERS}
 
     def plain(self) -> dict[str, str]:
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
@@ -157,13 +183,15 @@ class CompletionRequest(Request):
 
 def validation_error(errors: Any) -> APIError:
     """Pydantic's findings as one APIError that names the first field."""
-    first = errors[0]
-    path = [str(part) for part in first["loc"] if part != "body"]
-    # A union's branches name themselves in the path; only fields and indices are of use.
-    path = [part for part in path if (part.isidentifier() and part not in ("str", "int", "float")) or part.isdigit()]
+    start = _fields(errors[0])[:1]
+    # Of a union's branches the one that got furthest is what was meant.
+    first = max((one for one in errors if _fields(one)[:1] == start), key=lambda one: len(_fields(one)))
+    path = _fields(first)
     param = ".".join(path) or None
     if first["type"] == "extra_forbidden":
         return APIError(400, f"Unrecognized request argument supplied: {path[-1]}", param=param)
+    if first["type"] == "unsupported":
+        return APIError(400, first["msg"], param=first["ctx"]["name"], code="unsupported_parameter")
     if param is None and first["type"] in ("missing", "model_attributes_type"):
         return APIError(400, "send a JSON object with Content-Type: application/json")
     if first["type"] == "missing":
@@ -172,3 +200,15 @@ def validation_error(errors: Any) -> APIError:
         return APIError(400, "could not parse the JSON body of the request")
     message = first["msg"].removeprefix("Value error, ")
     return APIError(400, f"{message} ({param})" if param else message, param=param, code="invalid_value")
+
+
+def _fields(error: Any) -> list[str]:
+    """Where an error is, by fields and indices: without the union's branches, which name themselves in the path."""
+    path = [str(part) for part in error["loc"] if part != "body"]
+    if error["type"] == "extra_forbidden":  # whatever a field is called that we do not know
+        return [*(part for part in path[:-1] if _is_field(part)), path[-1]]
+    return [part for part in path if _is_field(part)]
+
+
+def _is_field(part: str) -> bool:
+    return (part.isidentifier() and part not in BRANCHES) or part.isdigit()

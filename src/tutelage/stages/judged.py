@@ -26,7 +26,7 @@ from tutelage.evaluation.ratings import Game, ratings
 from tutelage.evaluation.refusal import refusal_outcomes, refusal_rates
 from tutelage.evaluation.verbosity import with_explained
 from tutelage.judges.cache import Cache, Reply, key_of
-from tutelage.judges.chats import Chat, ChatFailedError, LocalChat, open_chat
+from tutelage.judges.chats import Chat, ChatFailedError, Endpoint, LocalChat, open_chat
 from tutelage.judges.llm import LLMJudge
 from tutelage.judges.people import PeopleJudge, people_judge
 from tutelage.judges.reward import RewardJudge, reward_judge
@@ -202,8 +202,12 @@ def judged(judge: Judge, matches: Sequence[Match]) -> list[Verdict]:
     """A verdict on each match."""
     if not isinstance(judge, LLMJudge):
         return judge.compare_all(matches)
+    before = len(judge.failures)
     with Progress(2 * len(matches), "judge", unit="call") as bar:
-        return judge.compare_all(matches, bar.update)
+        found = judge.compare_all(matches, bar.update)
+    if failed := judge.failures[before:]:
+        print(f"warning: {judge.name} left {len(failed)} calls: {failed[0]}", file=sys.stderr)
+    return found
 
 
 def summary(
@@ -253,6 +257,8 @@ def answers_of(spec: str, asked: list[Prompt], config: EvalConfig, kept: Cache) 
     chat = open_chat(spec, **_local(config), **_options(config))
     keys = _keys(chat, asked, config)
     new = [i for i, key in enumerate(keys) if kept.get(key) is None]
+    if isinstance(chat, Endpoint) and len(new) < len(keys):
+        chat.answers_others = True
     if new:
         done = 0
         with Progress(len(new), "eval", unit="answer") as bar:
@@ -348,7 +354,7 @@ def open_judge(spec: str, config: EvalConfig, kept: Cache) -> Judge:
         project = rest if rest.startswith(("feedback:", "http://", "https://")) else f"feedback:{rest}"
         return people_judge(rest if Path(rest).exists() else local_data(project), spec)
     if kind in ("openai", "anthropic", "local") and rest:
-        return LLMJudge(open_chat(spec, dtype=config.dtype, device=config.device), kept)
+        return LLMJudge(open_chat(spec, dtype=config.dtype, device=config.device, any_temperature=True), kept)
     raise UserError(f"unknown judge {spec!r}", where="option --judge (judge)", mend=f"use one of: {JUDGES}")
 
 

@@ -80,7 +80,9 @@ def run(config: PreferenceConfig) -> dict[str, Any]:
         fresh = policy if reference_source == source else None
         needed = [*held_out, *_met(train, session, config)]
         _add_references(session, config, reference_source, fresh, needed)
-    about = {"role": "policy", "stage": config.verb, "parent": str(source), "reference": str(reference_source)}
+    about = {"role": "policy", "stage": config.verb, "parent": str(source)}
+    if reference_source is not None:
+        about["reference"] = str(reference_source)
     about |= {"data": data_hash(config.data), "template": report.template}
 
     with session:

@@ -110,11 +110,14 @@ def _from_endpoint(config: SampleConfig, out: Path) -> dict[str, Any]:
         for (prompt, number), reply in zip(places, replies, strict=True)
         if not isinstance(reply, ChatFailedError)
     ]
+    failed = [str(reply) for reply in replies if isinstance(reply, ChatFailedError)]
     if not records:
-        raise UserError("answers nothing", where=config.model, mend="is it up? check the URL")
+        raise UserError(f"answers nothing ({failed[0]})", where=config.model, mend="is it up? check the URL")
+    if failed:
+        print(f"warning: {config.model} left {len(failed)} of {len(places)} answers: {failed[0]}", file=sys.stderr)
     write_jsonl(out, [*asked, *records])
     seconds = round(time.perf_counter() - started, 3)
-    counts = {"prompts": len(asked), "completions": len(records), "failed": len(places) - len(records)}
+    counts = {"prompts": len(asked), "completions": len(records), "failed": len(failed)}
     return {"stage": "sample", "out": str(out), **counts, "seconds": seconds}
 
 

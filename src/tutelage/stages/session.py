@@ -71,6 +71,8 @@ class Session:
         broken = isinstance(error, FloatingPointError) and self._may_roll_back()
         if broken or isinstance(error, RolledBack):
             self.run.release()
+        elif isinstance(error, Exception) and not isinstance(error, Interrupted):
+            self.run.note_failure(error)
         if broken:  # a gradient that is not finite: it changed nothing
             self._roll_back(self.watchdog.step, str(error))
 

@@ -12,7 +12,7 @@ from tutelage.errors import UserError
 from tutelage.web.access import LEADS, Denied, allow
 from tutelage.web.compare import bench_of, may_type
 from tutelage.web.pages import page
-from tutelage.workbench.models import Found, is_endpoint, require_known
+from tutelage.workbench.models import Found, is_endpoint, require_known, stages_of
 from tutelage.workbench.talking import Sampling, speak, weigh
 
 router = APIRouter(prefix="/chat")
@@ -92,7 +92,8 @@ def weighed(request: Request) -> Response:
         raise Denied(400, "Send the answer's text.")
     if reward:
         require_known(reward, bench_of(request).models.found(), anything=may_type(request))
-    return JSONResponse(_finite(weigh(bench_of(request).models, spec, turns, text, reward)))
+    ended = request.state.sent.get("finish") != "length"
+    return JSONResponse(_finite(weigh(bench_of(request).models, spec, turns, text, reward, ended)))
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
@@ -102,20 +103,16 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
 @router.post("/stages")
 @allow(*LEADS)
 def stages(request: Request) -> Response:
-    """What each stage of the same run would have said, greedily."""
+    """What each stage behind a checkpoint, from the base on, and the others of its recipe would have said, greedily."""
     spec, turns = _asked(request)
     bench = bench_of(request)
-    policies = [one for one in bench.models.found() if one.role == "policy"]
-    family = spec.rpartition("/")[0]
-    same = [
-        one
-        for one in policies
-        if one.spec == "world" or one.spec == spec or (family and one.spec.rpartition("/")[0] == family)
-    ]
     said = []
-    for one in same[:STAGES]:
-        text = ""
-        for event in speak(bench.models, one.spec, turns, Sampling(128, 0.0)):
-            text = event.get("text", text)
-        said.append({"name": one.name, "text": text})
+    for one in stages_of(spec, bench.models.found())[:STAGES]:
+        text, done, failed = "", "", ""
+        try:
+            for event in speak(bench.models, one.spec, turns, Sampling(128, 0.0)):
+                text, done = event.get("text", text), event.get("done", done)
+        except UserError as error:  # a stage whose context is smaller, say; the others answer all the same
+            failed = f"{error.what}; {error.mend}"
+        said.append({"name": one.name, "text": text, "cut": done == "length", "failed": failed})
     return JSONResponse({"stages": said})

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import hashlib
 import io
 import json
 from collections.abc import AsyncIterator
@@ -80,7 +81,7 @@ def make(request: Request) -> Response:
     except UserError as error:
         place = f"{error.where}: " if error.where else ""
         return _setup(request, f"{place}{error.what}; {error.mend or 'look again'}.", 422)
-    if not cost(made.columns, made.prompts, made.settings):
+    if not cost(made):
         bench_of(request).fill(made)
     return _to(request, f"/{made.id}")
 
@@ -165,12 +166,12 @@ def matrix(request: Request, name: str, open: int = -1) -> Response:
         one=one,
         rows=[_row(request, one, p) for p in range(len(one.prompts))],
         columns=[(c, bench.reproducible(c)) for c in one.columns],
-        costs=cost(one.columns, one.prompts, one.settings),
+        costs=cost(one),
         missing={name: ids for name, ids in missing.items() if ids},
         opened=_opened(request, one, open) if 0 <= open < len(one.prompts) else None,
         open=open,
         **_progress(request, one),
-        **_ratings(one),
+        **_ratings(request, one),
     )
 
 
@@ -183,12 +184,20 @@ def _progress(request: Request, one: Comparison) -> dict[str, Any]:
     return {"counts": counts, "running": bool(filling and filling.running), "waiting": waiting, "failure": failure}
 
 
-def _ratings(one: Comparison) -> dict[str, Any]:
-    """In a blind comparison what judges and rewards say would tell before the vote: people's votes come first."""
-    standings = one.standings()
+def _ratings(request: Request, one: Comparison) -> dict[str, Any]:
+    """In a blind comparison what judges, rewards and others say would tell before the vote: rows count once seen."""
+    seen = one.seen(request.state.person.id) if one.settings.blind else None
+    standings = one.standings(seen)
     low = min((r["ci95"][0] for s in standings.values() for r in s["rows"]), default=900.0)
     high = max((r["ci95"][1] for s in standings.values() for r in s["rows"]), default=1100.0)
-    return {"standings": standings, "scale": (low, max(high, low + 1)), "unrated": one.unrated(), "lost": one.lost()}
+    return {
+        "of": len(one.prompts),
+        "standings": standings,
+        "scale": (low, max(high, low + 1)),
+        "unrated": one.unrated(),
+        "lost": one.lost(),
+        "seen": None if seen is None or len(seen) == len(one.prompts) else len(seen),
+    }
 
 
 def _row(request: Request, one: Comparison, p: int) -> dict[str, Any]:
@@ -214,7 +223,7 @@ def _tags(one: Comparison, p: int) -> list[str]:
     """What the filters above the table look for."""
     cells = [one.cells[p, c] for c in range(len(one.columns))]
     classes = {cell.refusal for cell in cells if cell.state in ("done", "cut")}
-    found = [name for name, state in (("failed", "failed"), ("cut", "cut")) if any(c.state == state for c in cells)]
+    found = [state for state in ("failed", "cut", "missing") if any(c.state == state for c in cells)]
     return found + (["disagree"] if len(classes) > 1 else []) + (["refused"] if "refusal" in classes else [])
 
 
@@ -238,7 +247,7 @@ def open_row(request: Request, name: str, p: int, against: int = 0) -> Response:
 @router.get("/{name}/ratings")
 @allow(*LEADS)
 def ratings_part(request: Request, name: str) -> Response:
-    return page(request, "comparison_ratings.html", **_ratings(bench_of(request).comparison(name)))
+    return page(request, "comparison_ratings.html", **_ratings(request, bench_of(request).comparison(name)))
 
 
 def _require_row(one: Comparison, p: int) -> None:
@@ -258,6 +267,7 @@ def _opened(request: Request, one: Comparison, p: int, against: int = 0) -> dict
             **shown,
             "ready": len(places),
             "cards": list(zip(LETTERS, texts, strict=False)) if one.complete(p) else [],
+            "shown": _shown(texts),
         }
     base = against if against in places else (places[0] if places else -1)
     cells = []
@@ -276,10 +286,15 @@ def _opened(request: Request, one: Comparison, p: int, against: int = 0) -> dict
                 "names_itself": c in one.self_naming(p),
             }
         )
-    verdicts = [v for (q, *_), v in one.verdicts.items() if q == p]
+    verdicts = [v for (q, *_), v in list(one.verdicts.items()) if q == p]
     said = [(v["judge"], _verdict(one, v)) for v in verdicts]
     votes = [(v["person"], _ranking(one, v), v["why"]) for v in one.votes if v["prompt"] == p and v["ranks"]]
     return {**shown, "cells": cells, "verdicts": said, "votes": votes, "base": base}
+
+
+def _shown(texts: list[str]) -> str:
+    """What stood on the cards, so that a vote on others is noticed."""
+    return hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).hexdigest()
 
 
 def _cards(request: Request, one: Comparison, p: int) -> list[list[int]]:
@@ -330,6 +345,10 @@ def vote(request: Request, name: str, p: int) -> Response:
     person, places = request.state.person.id, one.answered(p)
     blind = not one.revealed(person, p)
     cards = _cards(request, one, p) if blind else [[i] for i in range(len(places))]
+    read = text_field(request, "shown", 40)
+    if blind and read and read != _shown([one.cells[p, places[card[0]]].text for card in cards]):
+        # An answer that had failed has come since: the letters are others now.
+        raise UserError("the answers changed since you read them", mend="read this row again")
     try:
         groups = parse_ranking(text_field(request, "ranking"), LETTERS[: len(cards)])
     except RankingError as error:
@@ -391,29 +410,44 @@ async def events(request: Request, name: str, since: int = 0) -> Response:
 @router.get("/{name}/export")
 @allow(*LEADS)
 def export(request: Request, name: str, kind: str = "comparisons") -> Response:
-    """comparisons: the rated votes, as records that `tutelage reward --data` reads. answers: every cell, as CSV."""
+    """comparisons: the rated votes, as records that `tutelage reward --data` reads. answers: every cell, ratings: the
+    tables of the page, as CSV."""
     one = bench_of(request).comparison(name)
     if kind == "comparisons":
         body = "".join(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in one.records())
         return _download(body, f"comparisons-{name[:8]}.jsonl", "application/jsonl")
+    kind = "ratings" if kind == "ratings" else "answers"
+    rows = _rating_rows(_ratings(request, one)["standings"]) if kind == "ratings" else _answer_rows(request, one)
     out = io.StringIO()
-    table = csv.writer(out)
-    table.writerow(["prompt_id", "category", "prompt", "model", "state", "class", "words", "reward", "text"])
-    for (p, c), cell in one.cells.items():
-        asked, hidden = one.prompts[p], not one.revealed(request.state.person.id, p)
-        if not hidden:
-            known = cell.state in ("done", "cut")
-            shown = [
-                cell.state,
-                cell.refusal if known else "",
-                cell.words,
-                "" if cell.reward is None else cell.reward,
-                cell.text,
-            ]
-            table.writerow(
-                [asked.id, asked.category, asked.messages[-1]["content"], one.columns[c].name, *map(_plain, shown)]
-            )
-    return _download(out.getvalue(), f"answers-{name[:8]}.csv", "text/csv")
+    csv.writer(out).writerows([[_plain(value) for value in row] for row in rows])
+    return _download(out.getvalue(), f"{kind}-{name[:8]}.csv", "text/csv")
+
+
+def _answer_rows(request: Request, one: Comparison) -> list[list[Any]]:
+    """A line a cell; of a blind row that this person has not seen, one that says so."""
+    rows: list[list[Any]] = [["prompt_id", "category", "prompt", "model", "state", "class", "words", "reward", "text"]]
+    for p, asked in enumerate(one.prompts):
+        about = [asked.id, asked.category, asked.messages[-1]["content"]]
+        if not one.revealed(request.state.person.id, p):
+            rows.append([*about, "", "hidden until you vote", "", "", "", ""])
+            continue
+        for c, model in enumerate(one.columns):
+            cell = one.cells[p, c]
+            known = cell.refusal if cell.state in ("done", "cut") else ""
+            rows.append([*about, model.name, cell.state, known, cell.words, cell.reward, cell.text])
+    return rows
+
+
+def _rating_rows(standings: dict[str, dict[str, Any]]) -> list[list[Any]]:
+    rows: list[list[Any]] = [
+        ["judge", "model", "rating", "low95", "high95", "games", "ties", "even_rating", "even_low95", "even_high95"]
+    ]
+    for judge, standing in standings.items():
+        for r in standing["rows"]:
+            even = r["length_controlled"]
+            at_equal = [even["rating"], *even["ci95"]] if even else [None] * 3
+            rows.append([judge, r["model"], r["rating"], *r["ci95"], r["games"], r["ties"], *at_equal])
+    return rows
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,18 @@
 """The lab page: predict, watch RLHF break, read why, see the mend beside it."""
 
+import math
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from markupsafe import Markup
 
+from tutelage.errors import UserError
 from tutelage.report.svg import Line, line_panel
-from tutelage.studies.schema import all_scenarios
+from tutelage.studies.schema import Knob, all_scenarios
 from tutelage.web.access import LEADS, allow, number_field, text_field
-from tutelage.web.compare import bench_of
+from tutelage.web.compare import bench_of, may_type
 from tutelage.web.pages import page
 from tutelage.workbench.lessons import Attempt, Lessons
 
@@ -55,7 +58,7 @@ def start(request: Request, name: str) -> Response:
     for key, knob in one.knobs.items():
         given = text_field(request, f"knob-{key}", 80)
         if given:
-            knobs[key] = type(knob.value)(_number(given)) if isinstance(knob.value, int | float) else given
+            knobs[key] = _turned(key, knob, given, anything=may_type(request))
     sure = text_field(request, "sure", 3)
     attempt = lessons(request).start(
         one, guesses, int(_number(sure)) if sure and guesses else None, knobs, number_field(request, "seeds")
@@ -63,13 +66,28 @@ def start(request: Request, name: str) -> Response:
     return RedirectResponse(f"{request.scope.get('root_path', '')}/lab/{name}/{attempt}", 303)
 
 
-def _number(text: str) -> float:
-    from tutelage.errors import UserError
+def _turned(key: str, knob: Knob, given: str, *, anything: bool) -> Any:
+    """What a knob was turned to. In words, who may not name any model or address (`anything`) names what the world has:
+    labelers of another kind would be sent this machine's keys, or run code."""
+    where = f"knob {key}"
+    if isinstance(knob.value, int | float):
+        value = _number(given)
+        if isinstance(knob.value, int) and value != int(value):
+            raise UserError(f"{given!r} is not whole", where=where, mend="give a whole number")
+        return type(knob.value)(value)
+    if not anything and not re.fullmatch(r"[A-Za-z0-9_-]+|world:[A-Za-z0-9_.,:=-]*", given):
+        raise UserError(f"{given!r} is not of the world", where=where, mend=f"write it like {knob.value}")
+    return given
 
+
+def _number(text: str) -> float:
     try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(f"{text!r} is no number", mend="write, for example, 0.5") from error
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{text!r} is no number", mend="write, for example, 0.5")
+    return value
 
 
 @router.get("/{name}/{attempt}")

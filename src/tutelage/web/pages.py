@@ -32,7 +32,9 @@ def version() -> str:
 
 
 def wants_json(request: Request) -> bool:
-    return "application/json" in request.headers.get("accept", "")
+    """A script of ours says so; below /v1 a program asks, whatever it accepts."""
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    return "application/json" in request.headers.get("accept", "") or path.startswith("/v1/")
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:

@@ -1,5 +1,7 @@
 """The runs page: live curves, samples by step, alarms in plain words, stop and resume, two runs compared, lineage."""
 
+import csv
+import io
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -23,7 +25,9 @@ from tutelage.workbench.watching import (
     departures,
     differences,
     find_runs,
+    last_words,
     lineage,
+    metrics_table,
     read_run,
     resume_run,
     samples,
@@ -56,6 +60,17 @@ def live(request: Request, name: str, beside: str = "") -> Response:
     """The part of the page that is fetched anew while the run goes on."""
     run = read_run(bench_of(request).runs, name)
     return page(request, "run_live.html", run=run, beside=beside, **_measured(request, run, beside))
+
+
+@router.get("/{name:path}/metrics.csv")
+@allow(*LEADS)
+def metrics_csv(request: Request, name: str) -> Response:
+    """Every number behind the curves."""
+    run = read_run(bench_of(request).runs, name)
+    out = io.StringIO()
+    csv.writer(out).writerows(metrics_table(run))
+    head = {"content-disposition": 'attachment; filename="metrics.csv"'}
+    return Response(out.getvalue(), media_type="text/csv", headers=head)
 
 
 @router.post("/{name:path}/stop")
@@ -140,6 +155,7 @@ def _measured(request: Request, run: RunView, beside: str) -> dict[str, Any]:
         charts.append((series, chart, UNITS.get(series.metric, ("", None, ""))[2]))
     charts = _proxy_and_gold(run) + charts
     found = {"alarms": alarms(run), "watched": run.stage in ON_POLICY, "chosen": chosen_answers(run)}
+    found["words"] = last_words(run)
     return {"charts": charts[:CHARTS], "folded": charts[CHARTS:], **found}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from tutelage.data.validation import check_messages
+from tutelage.data.validation import check_messages, check_text
 from tutelage.errors import UserError
 from tutelage.feedback.thumbs import give_feedback, undo_feedback
 from tutelage.web.access import PUBLIC, Denied, allow, bearer
@@ -32,7 +32,8 @@ def _require_sender(request: Request) -> None:
 @router.post("")
 @allow(PUBLIC, scope="feedback")
 def give(request: Request) -> Response:
-    """{"messages", "completion", "thumb": "up" | "down" or "edit": text, "model"?, "id"?} → {"id"}."""
+    """{"messages", "completion", "thumb": "up" | "down" or "edit": text, "model"?, "id"?} → {"id"}. An edit may come
+    without the completion that it betters."""
     _require_sender(request)
     sent: dict[str, Any] = request.state.sent
     unknown = sorted(sent.keys() - {"messages", "completion", "thumb", "edit", "model", "id"})
@@ -41,15 +42,19 @@ def give(request: Request) -> Response:
     turns = check_messages(sent.get("messages"), "field messages")
     if turns[-1]["role"] == "assistant":
         raise UserError("end with the assistant's turn", where="field messages", mend="put it into completion")
-    thumb = sent.get("thumb")
+    if any("\x00" in turn["content"] for turn in turns):
+        raise UserError("hold a character that cannot be stored (NUL)", where="field messages", mend="take it out")
+    thumb, completion = sent.get("thumb"), _text(sent, "completion")
     if thumb not in (None, "up", "down"):
         raise UserError(f"is {thumb!r}", where="field thumb", mend="give up or down")
+    if thumb is not None and completion is None:
+        raise UserError("is missing", where="field completion", mend="give the answer that the thumb is for")
     with request.app.state.store.write() as db:
         stored = give_feedback(
             db,
             request.state.person.id,
             turns,
-            _text(sent, "completion") or "",
+            completion or "",
             thumb=None if thumb is None else thumb == "up",
             edit=_text(sent, "edit"),
             model=_text(sent, "model", 400),
@@ -69,6 +74,8 @@ def undo(request: Request, id: str) -> Response:
 
 def _text(sent: dict[str, Any], name: str, longest: int = LONGEST) -> str | None:
     value = sent.get(name)
-    if value is not None and (not isinstance(value, str) or len(value) > longest or "\x00" in value):
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > longest or "\x00" in value:
         raise Denied(400, f"The field {name} cannot be used.")
-    return value
+    return check_text(value, f"field {name}")

@@ -91,7 +91,7 @@ class Comparison:
         self.votes: list[dict[str, Any]] = []
         self.changed = threading.Condition()
         self.revision = 0
-        self.rated: tuple[int, dict[str, dict[str, Any]]] = (-1, {})  # the standings of a revision
+        self.rated: tuple[int, dict[Any, dict[str, dict[str, Any]]]] = (-1, {})  # a revision's standings, by rows
         self.touched: dict[int, int] = {}  # prompt -> the revision that last changed its row
 
     @property
@@ -174,10 +174,19 @@ class Comparison:
             if self.verdicts.get((p, a, b, judge), {"problem": "failed"})["problem"] == "failed"
         ]
 
+    def may_judge(self, judge: str) -> int:
+        """How many pairs this judge will be asked about once all answers are there."""
+        most = 0
+        for p in range(len(self.prompts)):
+            there = [c for c in range(len(self.columns)) if self.cells[p, c].state != "missing"]
+            said = [self.verdicts.get((p, a, b, judge), {"problem": "failed"}) for a, b in combinations(there, 2)]
+            most += sum(verdict["problem"] == "failed" for verdict in said)
+        return most
+
     def lost(self) -> dict[str, dict[str, int]]:
         """By judge, how many of its verdicts are none: what it said could not be read (unparsable), or its calls failed."""
         found: dict[str, dict[str, int]] = {}
-        for (*_, judge), verdict in self.verdicts.items():
+        for (*_, judge), verdict in list(self.verdicts.items()):
             if verdict["points"] is None:
                 counts = found.setdefault(judge, {"unparsable": 0, "failed": 0})
                 counts[verdict["problem"]] = counts.get(verdict["problem"], 0) + 1
@@ -249,11 +258,16 @@ class Comparison:
 
     # --- what it comes to ------------------------------------------------------------------------------------------
 
-    def games(self) -> dict[str, list[Game]]:
-        """Verdicts on pairs of models: of people, of the reward model, of each judge. Never pooled."""
+    def seen(self, person: str) -> frozenset[int]:
+        """The rows of which a person knows which model said what."""
+        return frozenset(p for p in range(len(self.prompts)) if self.revealed(person, p))
+
+    def games(self, seen: frozenset[int] | None = None) -> dict[str, list[Game]]:
+        """Verdicts on pairs of models: of people, of the reward model, of each judge. Never pooled. seen: rows to count."""
         found: dict[str, list[Game]] = {}
+        rows = seen if seen is not None else frozenset(range(len(self.prompts)))
         for vote in self.votes:
-            if not vote["rated"]:
+            if not vote["rated"] or vote["prompt"] not in rows:
                 continue
             places = [
                 c for c, rank in enumerate(vote["ranks"]) if rank is not None and c not in vote.get("self_naming", ())
@@ -261,13 +275,13 @@ class Comparison:
             for a, b in combinations(places, 2):
                 points = _points(-vote["ranks"][a], -vote["ranks"][b])
                 found.setdefault("people", []).append(self._game(vote["prompt"], a, b, points))
-        for prompt in range(len(self.prompts)):
+        for prompt in sorted(rows):
             scored = [c for c in self.answered(prompt) if self.cells[prompt, c].reward is not None]
             for a, b in combinations(scored, 2):
                 points = _points(self.cells[prompt, a].reward, self.cells[prompt, b].reward)  # type: ignore[arg-type]
                 found.setdefault("reward model", []).append(self._game(prompt, a, b, points))
-        for (prompt, a, b, judge), verdict in self.verdicts.items():
-            if verdict["points"] is not None:
+        for (prompt, a, b, judge), verdict in list(self.verdicts.items()):
+            if verdict["points"] is not None and prompt in rows:
                 found.setdefault(judge, []).append(self._game(prompt, a, b, verdict["points"]))
         return found
 
@@ -275,16 +289,22 @@ class Comparison:
         lengths = len(self.cells[prompt, a].text), len(self.cells[prompt, b].text)
         return Game(self.columns[a].name, self.columns[b].name, points, prompt, lengths)
 
-    def standings(self) -> dict[str, dict[str, Any]]:
-        """Ratings by each kind of judge, with a sentence on what they can tell; worked out once for a revision."""
-        revision, found = self.rated
+    def standings(self, seen: frozenset[int] | None = None) -> dict[str, dict[str, Any]]:
+        """Ratings by each kind of judge, with a sentence on what they can tell; worked out once for a revision.
+
+        seen: the rows to count, all where it is None.
+        """
+        revision, known = self.rated
         if revision != self.revision:
-            revision, found = self.revision, {}
-            for judge, games in self.games().items():
+            revision, known = self.revision, {}
+            self.rated = revision, known
+        if seen not in known:
+            found: dict[str, dict[str, Any]] = {}
+            for judge, games in self.games(seen).items():
                 rows = ratings(games)
                 found[judge] = {"rows": rows, "verdicts": len(games), "sentence": _sentence(rows, games)}
-            self.rated = revision, found
-        return found
+            known[seen] = found
+        return known[seen]
 
     def unrated(self) -> int:
         return sum(not v["rated"] and v["why"] != "revealed" for v in self.votes)
@@ -342,6 +362,8 @@ def _sentence(rows: Sequence[Mapping[str, Any]], games: Sequence[Game]) -> str:
         return f"{first['model']} is ahead of {second['model']}: their intervals do not meet."
     pair = [g for g in games if {g.a, g.b} == {first["model"], second["model"]}]
     ties = sum(g.points == 0.5 for g in pair) / len(pair) if pair else 0.0
+    if ties == 1:
+        return f"{first['model']} and {second['model']}: all {len(pair)} verdicts on the two are ties."
     needed = next((n for n in range(len(pair), 2000, 10) if detectable_difference(n, ties) <= 0.05), 2000)
     more = max(0, needed - len(pair))
     return f"{first['model']} and {second['model']}: too close to tell; about {more} more verdicts on the two would show 5 points."

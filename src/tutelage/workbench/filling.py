@@ -11,7 +11,7 @@ from tutelage.errors import UserError
 from tutelage.judges.cache import Cache, Reply
 from tutelage.judges.chats import ChatFailedError
 from tutelage.records import Prompt
-from tutelage.workbench.comparisons import Column, Comparison, Settings, now
+from tutelage.workbench.comparisons import Column, Comparison, now
 from tutelage.workbench.models import Models, checkpoint_folder, is_endpoint, run_of
 
 TOGETHER = 4  # prompts that a local model answers before their cells are shown
@@ -148,6 +148,7 @@ class Filling:
 
     def _judge_by(self, spec: str) -> None:
         from tutelage.configs import EvalConfig
+        from tutelage.judges.llm import LLMJudge
         from tutelage.judges.verdict import Match
         from tutelage.stages.judged import open_judge
 
@@ -164,6 +165,8 @@ class Filling:
             for (p, a, b), verdict in zip(todo, judge.compare_all(matches), strict=True):
                 self.tried.add((p, a, b, spec))
                 one.judge(p, a, b, spec, points=verdict.points, flipped=verdict.flipped, problem=verdict.problem)
+        if isinstance(judge, LLMJudge) and judge.failures:
+            self.failure = f"{spec} left {len(judge.failures)} calls: {judge.failures[0]}"
 
 
 def _reply(one: Comparison, prompt: int, c: int) -> Reply:
@@ -176,17 +179,15 @@ def is_world(prompts: list[Prompt]) -> bool:
     return all((one.source or "").startswith("world:") for one in prompts)
 
 
-def cost(columns: list[Column], prompts: list[Prompt], settings: Settings) -> list[str]:
-    """What will be asked of endpoints, in words; empty where nothing leaves this machine."""
+def cost(one: Comparison) -> list[str]:
+    """What will still be asked of endpoints, at most and in words; empty where nothing leaves this machine."""
     lines = []
-    for one in columns:
-        if one.kind == "endpoint":
-            most = len(prompts) * settings.max_tokens
-            lines.append(f"{one.spec}: {len(prompts)} prompts, at most {most:,} tokens of answers")
-    pairs = len(columns) * (len(columns) - 1) // 2
-    for judge in settings.judges:
-        if is_endpoint(judge):
-            lines.append(
-                f"{judge} judges: {2 * pairs * len(prompts)} calls (both orders of {pairs * len(prompts)} pairs)"
-            )
+    for c, model in enumerate(one.columns):
+        waiting = len(one.waiting(c))
+        if model.kind == "endpoint" and waiting:
+            most = waiting * one.settings.max_tokens
+            lines.append(f"{model.spec}: {waiting} prompts, at most {most:,} tokens of answers")
+    for judge in filter(is_endpoint, one.settings.judges):
+        if pairs := one.may_judge(judge):
+            lines.append(f"{judge} judges: {2 * pairs} calls (both orders of {pairs} pairs)")
     return lines

@@ -10,6 +10,7 @@ from tutelage.evaluation.hacking import hacked
 from tutelage.evaluation.overoptimization import Point, curve, exploited
 from tutelage.runs.alarms import on_policy_alarms
 from tutelage.runs.files import read_log
+from tutelage.runs.rollback import rollbacks
 from tutelage.workbench.watching import ON_POLICY, RunView
 
 ROUNDING = 0.05  # nats an answer by which the first KL may differ from 0
@@ -18,9 +19,13 @@ NEAR_ONE = 0.1  # of the ratio new : old, which the updates of the first step mo
 
 
 def alarms(run: RunView) -> list[dict[str, Any]]:
-    """What is or was wrong: each kind once, with its first and last step; hacking first."""
+    """What is or was wrong: each kind once, with its first and last step; hacking first, then where it went back."""
+    back = [
+        {"since": one.step, "until": one.step, "now": False, "message": f"{one.reason}; went back to step {one.to}"}
+        for one in rollbacks(run.path)
+    ]
     if run.stage not in ON_POLICY:
-        return []
+        return back
     found: dict[str, dict[str, Any]] = {}
     for row in read_log(run.path / "metrics.jsonl"):
         for message in on_policy_alarms(row, row["step"]):
@@ -28,7 +33,7 @@ def alarms(run: RunView) -> list[dict[str, Any]]:
             one = found.setdefault(kind, {"since": row["step"]})
             one |= {"message": message, "until": row["step"]}
     steps = [{**one, "now": one["until"] >= run.steps} for one in found.values()]
-    return [*filter(None, [hacking(run)]), *steps]
+    return [*filter(None, [hacking(run)]), *back, *steps]
 
 
 def chosen_answers(run: RunView) -> dict[str, Any] | None:

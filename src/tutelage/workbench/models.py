@@ -16,6 +16,7 @@ from tutelage.judges.chats import KEYS, Chat, LocalChat, open_chat
 from tutelage.records import Message
 from tutelage.runs.files import read_json
 
+MODEL_FILES = ("config.json", "adapter_config.json")  # either makes a folder a model's: whole, or adapters on one
 KEPT = 6  # loaded checkpoints
 DEEPEST = 4  # folders below the folder of runs in which checkpoints are looked for
 
@@ -110,11 +111,18 @@ class Models:
             return pool.get(spec)
 
     def read(
-        self, messages: Sequence[Message], text: str, *, policy: str = "", reference: str = "", reward: str = ""
+        self,
+        messages: Sequence[Message],
+        text: str,
+        *,
+        policy: str = "",
+        reference: str = "",
+        reward: str = "",
+        ended: bool = True,
     ) -> Answered:
         """An answer token by token: the KL to a reference, and the reward of each prefix.
 
-        The reward model learned to score whole answers, so that all but its last reading are hints.
+        ended: whether the policy said the end token; where it did not, that is no part of the KL. The reward model learned to score whole answers, so that all but its last reading are hints.
         """
         import torch
 
@@ -133,7 +141,7 @@ class Models:
                 tokens, rewards = read.pieces, read.scores
             if policy and reference:
                 tokenizer = self.policy(policy).tokenizer
-                rendered = render_completion(tokenizer, messages, text)
+                rendered = render_completion(tokenizer, messages, text, ended=ended)
                 start = rendered.loss_mask.index(True)
                 packed, targets = pack([rendered.input_ids]), torch.arange(start, len(rendered.input_ids))
                 logprobs = []
@@ -153,24 +161,60 @@ def checkpoint_folder(spec: str) -> Path:
         return base_path()
     path = Path(spec.removeprefix("local:")).expanduser()
     for folder in (path, path / "checkpoints" / "latest"):
-        if (folder / "config.json").exists():
+        if is_checkpoint(folder):
             return folder.resolve()
     raise UserError("is not a model folder", where=spec, mend="give a run's folder or a Hugging Face folder")
+
+
+def is_checkpoint(folder: Path) -> bool:
+    return any((folder / name).exists() for name in MODEL_FILES)
 
 
 def is_endpoint(spec: str) -> bool:
     return spec.partition(":")[0] in KEYS and ":" in spec
 
 
+def made_from(spec: str, *names: str) -> str | None:
+    """The checkpoint that a local one's tutelage.json gives as the first of `names` that it has; None where it has none,
+    "" where that checkpoint is not on this machine."""
+    about = read_json(checkpoint_folder(spec) / "tutelage.json") or {}
+    named = next((about[name] for name in names if about.get(name) not in (None, "None")), None)
+    if named is None:
+        return None
+    path = Path(named).expanduser()
+    if path.parts[-3:] == ("tutelage", "world", "base"):  # wherever the program was installed then
+        return "world"
+    return str(path) if is_checkpoint(path) else ""
+
+
 def reference_of(spec: str) -> str:
-    """The checkpoint that a policy's KL is taken against: what its run started from, else the policy itself."""
-    path = Path(spec).expanduser()
-    for folder in (path, path / "checkpoints" / "latest"):
-        about = read_json(folder / "tutelage.json") or {}
-        parent = about.get("parent")
-        if parent and (Path(parent) / "config.json").exists():
-            return str(parent)
-    return spec
+    """The checkpoint that a policy's KL is taken against: its run's reference, else what the run started from; itself
+    where it was trained from nothing, "" where the reference is not on this machine."""
+    found = made_from(spec, "reference", "parent")
+    return spec if found is None else found
+
+
+def stages_of(spec: str, found: Sequence[Found]) -> list[Found]:
+    """What a checkpoint was made from, stage by stage from the base, and it; then the others of its folder."""
+    policies = [one for one in found if one.role == "policy"]
+    by_folder = {checkpoint_folder(one.spec): one for one in reversed(policies)}
+    chain: list[Found] = []
+    at: str | None = spec
+    while at:
+        folder = checkpoint_folder(at)
+        one = by_folder.get(folder, Found(_short_name(folder), at, "policy"))
+        if one in chain:
+            break
+        chain.insert(0, one)
+        at = made_from(at, "parent")
+    family = spec.rpartition("/")[0]
+    beside = [one for one in reversed(policies) if family and one.spec.rpartition("/")[0] == family]
+    return [*chain, *(one for one in beside if one not in chain)]
+
+
+def _short_name(folder: Path) -> str:
+    """A checkpoint's folder without the parts that every run has."""
+    return "/".join(part for part in folder.parts[-4:] if part not in ("checkpoints", "model"))
 
 
 def run_of(spec: str, runs: Path) -> str | None:
@@ -195,7 +239,7 @@ def _runs_with_checkpoints(root: Path, deepest: int) -> list[Path]:
     found: list[Path] = []
 
     def look(folder: Path, depth: int) -> None:
-        if (folder / "checkpoints" / "latest" / "config.json").exists():
+        if is_checkpoint(folder / "checkpoints" / "latest"):
             found.append(folder)
         elif depth:
             for inner in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
@@ -203,4 +247,4 @@ def _runs_with_checkpoints(root: Path, deepest: int) -> list[Path]:
 
     if root.is_dir():
         look(root, deepest)
-    return sorted(found, key=lambda p: -(p / "checkpoints" / "latest" / "config.json").stat().st_mtime)
+    return sorted(found, key=lambda p: -(p / "checkpoints" / "latest").stat().st_mtime)

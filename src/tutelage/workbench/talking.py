@@ -53,7 +53,7 @@ def speak(models: Models, spec: str, messages: Sequence[Message], sampling: Samp
         text = tokenizer.decode([t for t in tokens if t != end], skip_special_tokens=True)
         if not text.endswith("\ufffd"):  # a character may need several tokens
             yield {"text": text}
-    yield {"done": "stop" if len(tokens) < room else "length"}
+    yield {"done": "stop" if len(tokens) < room or tokens[-1] == end else "length"}
 
 
 def _told(models: Models, spec: str, messages: Sequence[Message], sampling: Sampling) -> Iterator[dict[str, Any]]:
@@ -79,14 +79,21 @@ def _told(models: Models, spec: str, messages: Sequence[Message], sampling: Samp
     yield {"done": reply.finish}
 
 
-def weigh(models: Models, spec: str, messages: Sequence[Message], text: str, reward: str) -> dict[str, Any]:
-    """Tokens, KL to the reference (nats) and reward of an answer; what cannot be known is None."""
+def weigh(
+    models: Models, spec: str, messages: Sequence[Message], text: str, reward: str, ended: bool = True
+) -> dict[str, Any]:
+    """Tokens, KL to the reference (nats) and reward of an answer; what cannot be known is None.
+
+    ended: whether the model ended the answer by itself.
+    """
     local = not is_endpoint(spec)
     reference = reference_of(spec) if local else ""
-    read = models.read(messages, text, policy=spec if local else "", reference=reference, reward=reward)
+    known = spec if reference else ""
+    read = models.read(messages, text, policy=known, reference=reference, reward=reward, ended=ended)
+    missing = "missing" if local else "none"
     return {
-        "tokens": len(read.tokens) if local or reward else None,
+        "tokens": len(read.tokens) if read.tokens else None,
         "kl": sum(read.kl) if read.kl else None,
-        "reference": "itself" if reference == spec else "its reference",
+        "reference": "itself" if reference == spec else "its reference" if reference else missing,
         "reward": read.rewards[-1] if read.rewards else None,
     }

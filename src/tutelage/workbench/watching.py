@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -17,10 +18,12 @@ import yaml
 from tutelage.configs import STAGES, TrainingConfig
 from tutelage.errors import UserError
 from tutelage.runs.files import read_json, read_log
+from tutelage.runs.folder import FAILED
 from tutelage.runs.metrics import DRAWN_FIRST, METRICS
 
 MOST_POINTS = 400
 STALLED = 240  # seconds without a step
+PACE = 20  # steps that the time left is told from
 DEEPEST = 5
 SAMPLES = 12
 ON_POLICY = ("ppo", "rloo", "grpo", "online-dpo")
@@ -35,7 +38,11 @@ OWN = {"out", "resume", "json", "dry_run"}  # options that say nothing about wha
 
 @dataclass(frozen=True)
 class RunView:
-    """A run's folder, read. state: waiting, running, stalled, stopped, finished."""
+    """A run's folder, read. state: waiting, running, stalled, stopped, failed, finished.
+
+    age: seconds since something was written; left: seconds that a running one still needs; saved: the last checkpoint's
+    step; reason: why it failed.
+    """
 
     name: str
     path: Path
@@ -45,10 +52,13 @@ class RunView:
     steps: int
     total: int | None
     age: float
+    left: float | None = None
+    saved: int = 0
+    reason: str = ""
 
     @property
     def can_resume(self) -> bool:
-        return self.state == "stopped" and issubclass(STAGES.get(self.stage, object), TrainingConfig)
+        return self.state in ("stopped", "failed") and issubclass(STAGES.get(self.stage, object), TrainingConfig)
 
 
 def find_runs(root: Path) -> list[RunView]:
@@ -77,17 +87,49 @@ def read_run(root: Path, name: str) -> RunView:
     rows = read_log(path / "metrics.jsonl")
     steps = int(rows[-1].get("step", 0)) if rows else 0
     written = max((p.stat().st_mtime for p in (path / "metrics.jsonl", path / "config.yaml") if p.exists()), default=0)
-    summary = read_json(path / "summary.json")
+    summary, failure = read_json(path / "summary.json"), read_json(path / FAILED)
     age = max(0.0, time.time() - written)
     if summary is not None:
         state = "finished"
     elif holder(path):
         state = "stalled" if age > STALLED else "running" if rows else "waiting"
     else:
-        state = "stopped"
+        state = "stopped" if failure is None else "failed"
     stage = str(config.pop("stage", "?"))
     total = (summary or {}).get("steps") or config.get("max_steps")
-    return RunView(name, path, stage, config, state, steps, total, age)
+    left = _left(rows, total) if state == "running" else None
+    reason = str(failure.get("reason", "")) if failure is not None and state == "failed" else ""
+    return RunView(name, path, stage, config, state, steps, total, age, left, _saved(path), reason)
+
+
+def _left(rows: Sequence[Mapping[str, Any]], total: int | None) -> float | None:
+    """Seconds to the last step at the pace of the last ones; None where that is not known."""
+    last = [row for row in rows[-PACE:] if isinstance(row.get("seconds"), int | float) and row.get("step")]
+    if total is None or len(last) < 2 or last[-1]["step"] <= last[0]["step"]:
+        return None
+    pace = (last[-1]["seconds"] - last[0]["seconds"]) / (last[-1]["step"] - last[0]["step"])
+    return max(0.0, pace * (total - last[-1]["step"]))
+
+
+def _saved(path: Path) -> int:
+    names = [folder.name.rpartition("-")[2] for folder in (path / "checkpoints").glob("step-*")]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def last_words(run: RunView) -> list[str]:
+    """The end of what a resumption from the page said, where the run goes on no more."""
+    log = run.path / "resumed.log"
+    if run.state not in ("stopped", "failed") or not log.exists():
+        return []
+    text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
+    return [line for line in re.split(r"[\r\n]+", text) if line.strip()][-4:]
+
+
+def metrics_table(run: RunView) -> list[list[Any]]:
+    """metrics.jsonl as a table: a column for each name, in the order in which they come; None where a step has none."""
+    rows = read_log(run.path / "metrics.jsonl")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [names, *([row.get(name) for name in names] for row in rows)]
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -124,7 +166,7 @@ def stop_run(run: RunView) -> str:
 def resume_run(run: RunView) -> str:
     """Go on with a stopped run, in a process of its own that outlives the server."""
     if not run.can_resume:
-        raise UserError(f"the run is {run.state}", mend="only a stopped training run can be resumed")
+        raise UserError(f"the run is {run.state}", mend="only a stopped or failed training run can be resumed")
     words = [sys.executable, "-m", "tutelage", run.stage, "--config", str(run.path / "config.yaml"), "--resume"]
     words += ["--out", str(run.path)]
     with open(run.path / "resumed.log", "ab") as log:

@@ -73,16 +73,23 @@ async function answer(side, said) {
   own.turns.push({ role: "assistant", content: whole });
   item.append(buttons(side, messages, whole, model));
   facts.textContent = "weighing …";
-  const reply = await send("/chat/weigh", { model, messages, text: whole, reward: $("#reward").value });
+  const reply = await send("/chat/weigh", { model, messages, text: whole, reward: $("#reward").value, finish: done });
   const weighed = reply.data;
   facts.textContent = reply.ok
     ? [
         weighed.reward === null ? "" : `reward ${weighed.reward.toFixed(2)}`,
-        weighed.kl === null ? "" : weighed.reference === "itself" ? "KL 0 (it is its own reference)" : `KL ${weighed.kl.toFixed(1)} nats to its reference`,
+        klOf(weighed),
         weighed.tokens === null ? "" : `${weighed.tokens} tokens`,
         done === "length" ? "cut off" : "",
       ].filter(Boolean).join(" · ")
     : weighed.error;
+  facts.title = "KL: log-probability of this answer less that under the reference. Its mean over answers is the KL; of one answer it may be negative.";
+}
+
+function klOf({ kl, reference }) {
+  if (reference === "missing") return "KL not known: its reference is not on this machine";
+  if (kl === null) return "";
+  return reference === "itself" ? "KL 0 (it is its own reference)" : `KL ${kl.toFixed(1)} nats to its reference`;
 }
 
 function buttons(side, messages, completion, model) {
@@ -137,11 +144,12 @@ async function stages() {
   const reply = await send("/chat/stages", { model: spec(side), messages });
   if (!reply.ok) return box.replaceChildren(made("p", reply.data.error, "fault"));
   box.replaceChildren(
-    ...reply.data.stages.map(({ name, text }) => {
+    ...reply.data.stages.map(({ name, text, cut, failed }) => {
       const card = made("article", "", "answer");
-      const said = made("p", text || "(empty)", "text");
+      const said = made("p", failed || text || "(empty)", failed ? "fault" : "text");
       said.dir = "auto";
       card.append(made("h3", name), said);
+      if (cut) card.append(made("p", "cut off", "small muted facts"));
       return card;
     }),
   );

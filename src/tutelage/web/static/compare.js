@@ -90,7 +90,7 @@ function listen() {
     progress(now);
     if (!now.running) {
       source.close();
-      announce("All answers are there.");
+      announce(now.waiting ? `It has ended: ${$("#progress").textContent}.` : "All answers are there.");
     }
     await renew(now.rows);
     const row = openRow();
@@ -111,7 +111,9 @@ async function act(form) {
 
 async function vote(ranking) {
   const row = openRow();
-  const reply = await send(`${base}/rows/${row}/vote`, { ranking });
+  const shown = opened().querySelector("[name=shown]")?.value ?? "";
+  const reply = await send(`${base}/rows/${row}/vote`, { ranking, shown });
+  if (reply.status === 422 && reply.data.error.includes("changed since")) await open(row);
   if (!reply.ok) return toast(reply.data.error);
   names.push(reply.data.names);
   const note = reply.data.rated ? (reply.data.self_naming ? " An answer that names its model is left out." : "") : ` Not rated: ${reply.data.why}.`;
