@@ -1,12 +1,15 @@
 """Endpoints that stumble: what may pass is tried again, what will not is said at once, what is left is counted."""
 
+import io
+import urllib.error
+
 import pytest
 
 from stumbling import Stub
 from tutelage.errors import UserError
 from tutelage.judges import chats
 from tutelage.judges.cache import Cache, Reply, key_of
-from tutelage.judges.chats import ChatFailedError, Endpoint, LocalChat, open_chat
+from tutelage.judges.chats import ChatFailedError, Endpoint, LocalChat, TurnedDownError, open_chat
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
 
@@ -56,6 +59,38 @@ def test_what_no_attempt_mends_is_said_at_once(stub, pauses, monkeypatch):
     for wrong in ("openai:http://x/v1#", "openai:x#m"):
         with pytest.raises(UserError):
             open_chat(wrong)
+
+
+def test_one_conversation_that_is_turned_down_does_not_stop_the_others(monkeypatch, pauses):
+    """Providers answer a red-team prompt with status 400 and their filter's name: the next attempt would be the same."""
+    bodies = {
+        "bad": b'{"error": {"code": "content_filter", "message": "The response was filtered"}}',
+        "long": b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}',
+        "none": b'{"error": {"message": "The model m does not exist"}}',
+    }
+    chat, asked = Endpoint("openai", "http://x/v1", "m", parallel=1), []
+
+    def post(messages):
+        asked.append(said := messages[-1]["content"])
+        if said in bodies:
+            raise urllib.error.HTTPError("http://x", 400, "Bad Request", {}, io.BytesIO(bodies[said]))
+        return {
+            "choices": [
+                {"message": {"content": "fine"}, "finish_reason": "content_filter" if said == "half" else "stop"}
+            ]
+        }
+
+    monkeypatch.setattr(chat, "_post", post)
+    found = chat.answers([[{"role": "user", "content": c}] for c in ("bad",) * 10 + ("long", "half", "good")])
+    assert [getattr(one, "filtered", one) for one in found] == [True] * 10 + [False, True, "fine"]
+    assert len(asked) == 13 and all(isinstance(one, TurnedDownError) for one in found[:12])  # each asked once
+    with pytest.raises(UserError, match="does not exist"):
+        chat.answer([{"role": "user", "content": "none"}])
+
+
+def test_a_refusal_in_its_own_field_is_what_was_said():
+    body = {"choices": [{"message": {"content": None, "refusal": "I'm sorry."}, "finish_reason": "stop"}]}
+    assert Endpoint("openai", "http://x/v1", "m")._reply(body) == "I'm sorry."
 
 
 def test_anthropics_shape(stub, monkeypatch):

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import re
 import time
 import urllib.error
 import urllib.request
@@ -22,11 +23,24 @@ HOPELESS = 8  # failures with no answer between them before we stop asking
 OPENAI, ANTHROPIC = "https://api.openai.com/v1", "https://api.anthropic.com/v1"
 KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
+# How providers word, in the body of a refusal of one request, that it did not pass a filter, or is too long.
+TURNED_DOWN = (400, 403, 413, 422)
+FILTERED = re.compile(r"content[ _-]?(?:filter|management|policy)|moderat|flagged|safety system", re.IGNORECASE)
+TOO_LONG = re.compile(r"context[ _-]?(?:length|window|size)|maximum context|too long|too many tokens", re.IGNORECASE)
+
 Answered = Callable[[int, Reply], None]
 
 
 class ChatFailedError(Exception):
     """No answer after all attempts."""
+
+
+class TurnedDownError(ChatFailedError):
+    """The model is there, but will not take this one conversation. filtered: by its provider's filter, else it is too long."""
+
+    def __init__(self, reason: str, *, filtered: bool):
+        super().__init__(reason)
+        self.filtered = filtered
 
 
 class Chat(Protocol):
@@ -72,6 +86,9 @@ class Endpoint:
                         reply = future.result()
                     except ChatFailedError as failure:
                         found[i] = failure
+                        if isinstance(failure, TurnedDownError):
+                            good += 1
+                            continue
                         failures += 1
                         if not good and failures >= HOPELESS:
                             raise UserError(
@@ -87,7 +104,8 @@ class Endpoint:
         return found
 
     def answer(self, messages: list[Message]) -> Reply:
-        """One answer; ChatFailedError after the last attempt, UserError for what no attempt will mend."""
+        """One answer; ChatFailedError after the last attempt, or where this conversation alone is turned down; UserError for
+        what no attempt will mend."""
         reason = ""
         for attempt in range(ATTEMPTS):
             pause = min(2.0**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
@@ -96,6 +114,8 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 reason = f"status {error.code}"
                 said = error.read().decode("utf-8", "replace")[:300]
+                if error.code in TURNED_DOWN and (FILTERED.search(said) or TOO_LONG.search(said)):
+                    raise TurnedDownError(f"{reason} {said}", filtered=bool(FILTERED.search(said))) from error
                 if error.code not in PASSING:
                     mend = f"check {KEYS[self.kind]}" if error.code in (401, 403) else "check the URL and the model"
                     raise UserError(f"refuses: {reason} {said}", where=self.name, mend=mend) from error
@@ -134,11 +154,14 @@ class Endpoint:
     def _reply(self, body: Any) -> Reply:
         if self.kind == "openai":
             choice = body["choices"][0]
-            text, cut = choice["message"]["content"] or "", choice.get("finish_reason") == "length"
+            message, finish = choice["message"], choice.get("finish_reason")
+            text = message.get("content") or message.get("refusal") or ""
         else:
             text = "".join(block["text"] for block in body["content"] if block["type"] == "text")
-            cut = body.get("stop_reason") == "max_tokens"
-        return Reply(text, "length" if cut else "stop")
+            finish = body.get("stop_reason")
+        if finish in ("content_filter", "refusal"):
+            raise TurnedDownError(f"{finish}: {text}", filtered=True)
+        return Reply(text, "length" if finish in ("length", "max_tokens") else "stop")
 
 
 def _retry_after(error: urllib.error.HTTPError) -> float:
