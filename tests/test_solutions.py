@@ -2,7 +2,7 @@
 
 import pytest
 
-from tutelage.solutions import final_answer, repeated, split_steps, step_ends
+from tutelage.solutions import final_answer, repeated, solves, split_steps, step_ends
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,15 @@ from tutelage.solutions import final_answer, repeated, split_steps, step_ends
 )
 def test_final_answers(text, answer):
     assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize("answer", ["1200", "1,200", "1200.0", "$1,200.", " 1200 ", "#### 1200"])
+def test_an_answer_is_right_however_the_problem_writes_it(answer):
+    assert solves("A: $1,200.00", answer) and not solves("A: 12", answer) and not solves("no answer", answer)
+
+
+def test_words_and_what_has_no_answer():
+    assert solves("Answer: Karl.", "Karl") and not solves("Answer: Karl.", "Ada") and not solves("A: 1", None)
 
 
 def test_steps_and_their_ends():

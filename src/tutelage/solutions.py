@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 ANSWER = re.compile(r"(?:####|\bA:|\banswer(?:\s+is)?\s*:?|\\boxed\{)\s*\$?\s*(-?[\d,]*\.?\d+)", re.IGNORECASE)
+NUMBER = re.compile(r"\s*\$?\s*(-?[\d,]*\.?\d+)\s*\.?\s*")
 WORD = re.compile(r"^\s*Answer:\s*([^\W\d_]+)\.?\s*$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -21,6 +22,15 @@ def final_answer(text: str) -> str | None:
         return plain_number(found[-1])
     said = WORD.findall(text)
     return said[-1] if said else None
+
+
+def solves(text: str, answer: str | None) -> bool:
+    """Whether a solution comes to the answer of its problem, however that is written: 1,000.0 is 1000."""
+    found = final_answer(text)
+    if found is None or answer is None:
+        return False
+    number = NUMBER.fullmatch(answer)
+    return found == (plain_number(number[1]) if number else final_answer(answer) or answer.strip())
 
 
 def plain_number(text: str) -> str:

@@ -43,6 +43,8 @@ def test_principles_are_drawn_by_their_weight(tmp_path):
         ([GOOD, {**GOOD, "id": "b", "revision": "BE kind."}], r"principle 2 \(b\): repeats principle 1"),
         ([{**GOOD, "critiqe": "x"}], "did you mean critique"),
         ([{**GOOD, "weight": 0}], "weight 0 cannot be used"),
+        ([{**GOOD, "weight": -1}], "weight -1 cannot be used"),
+        ([{**GOOD, "id": 7}], "its id is 7, not text"),
     ],
 )
 def test_a_faulty_principle_is_named(tmp_path, principles, message):
@@ -55,6 +57,11 @@ def test_other_faults(tmp_path):
         load_constitution("genral")
     with pytest.raises(UserError, match="example 1"):
         load_constitution(written(tmp_path, GOOD, examples=[{"prompt": "x"}]))
+    path = written(tmp_path, GOOD)
+    with open(path, "a") as file:
+        file.write("principles:\n- {id: b, critique: x, revision: y, choice: z}\n")
+    with pytest.raises(UserError, match=r"the key 'principles' stands twice.*line"):
+        load_constitution(path)  # PyYAML would keep the second list alone
     (tmp_path / "broken.yaml").write_text("principles: [")
     with pytest.raises(UserError, match="is not YAML"):
         load_constitution(str(tmp_path / "broken.yaml"))

@@ -14,6 +14,7 @@ from tutelage.data.formats import read_rows, write_rows
 from tutelage.data.rows import format_of, items_of
 from tutelage.data.saved import DATA
 from tutelage.data.sources import comparisons, load_data, thumbs
+from tutelage.data.validation import DegenerateRow
 from tutelage.errors import UserError
 from tutelage.records import Comparison, Demonstration, StepLabel
 
@@ -128,7 +129,7 @@ def test_steps_and_neutral_labels():
     assert isinstance(label, StepLabel) and label.labels == [1, -1, 1] and label.outcome is None
     row = {"prompt": "p", "completions": ["a"], "labels": [True], "outcome": False}
     assert items_of(row, "row 1")[1].outcome is False
-    with pytest.raises(UserError, match="row 1, field outcome: is neither true nor false"):
+    with pytest.raises(UserError, match="row 1, field outcome: is text, not true or false"):
         items_of({**row, "outcome": "no"}, "row 1")
 
 
@@ -293,3 +294,25 @@ def test_records_are_joined_by_id_and_superseded_ones_left_out(tmp_path):
 )
 def test_a_problem_keeps_its_final_answer(row, answer):
     assert items_of(row, "row")[0].answer == answer
+
+
+def test_what_a_row_of_steps_says_beside_its_labels_is_kept():
+    row = {"prompt": "2 + 2?", "completions": ["2 + 2 = 4.", "Answer: 4."], "labels": [True, True]}
+    more = {"values": [0.5, 1.0], "outcome": True, "solution": "2 + 2 = 4.\nAnswer: 4."}
+    found = items_of({**row, **more}, "row 1")[1]
+    assert (found.values, found.outcome, found.solution) == tuple(more.values())
+    assert items_of(row, "row 1")[1].outcome is None
+    for wrong, said in (
+        ({"solution": "2 + 2 = 5."}, "do not join"),
+        ({"values": [1.0]}, "1 values for 2"),
+        ({"outcome": "y"}, "is text"),
+    ):
+        with pytest.raises(UserError, match=said):
+            items_of({**row, **wrong}, "row 1")
+
+
+@pytest.mark.parametrize("more", [{}, {"prompt": "Hi"}])
+def test_a_dialogue_beside_a_text_is_a_row_that_teaches_nothing(more):
+    row = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello!", "rejected": "What?", **more}
+    with pytest.raises(DegenerateRow, match="field rejected: is no dialogue"):
+        items_of(row, "row 1")

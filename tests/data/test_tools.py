@@ -5,6 +5,7 @@ import pytest
 from tutelage.data.rows import format_of, items_of
 from tutelage.data.validation import DegenerateRow
 from tutelage.errors import UserError
+from tutelage.records import StepLabel
 
 ASK = [{"role": "user", "content": "Why?"}]
 A, B = [*ASK, {"role": "assistant", "content": "yes"}], [*ASK, {"role": "assistant", "content": "no"}]
@@ -117,6 +118,15 @@ def test_potato(value, ranks):
     row["label_annotations"] = {"best": {"scale_value": "-2"}}
     if len(answers) == 2:
         assert only(row, "potato").ranks == [1, 2]
+
+
+def test_prm800k_keeps_the_steps_before_one_that_nobody_rated():
+    step = {"completions": [{"text": "2 + 2 = 4.", "rating": 1}], "chosen_completion": 0}
+    unrated = {"completions": [{"text": "So it is 4.", "rating": None}], "chosen_completion": 0}
+    row = {"question": {"problem": "2 + 2?"}, "label": {"steps": [step, unrated]}}
+    assert [(one.steps, one.labels) for one in items_of(row, "row 1") if isinstance(one, StepLabel)] == [
+        (["2 + 2 = 4."], [1])
+    ]
 
 
 def test_prm800k_keeps_the_path_and_the_other_steps():

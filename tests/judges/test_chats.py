@@ -1,12 +1,15 @@
 """Endpoints that stumble: what may pass is tried again, what will not is said at once, what is left is counted."""
 
+import io
+import urllib.error
+
 import pytest
 
 from stumbling import Stub
 from tutelage.errors import UserError
 from tutelage.judges import chats
 from tutelage.judges.cache import Cache, Reply, key_of
-from tutelage.judges.chats import ChatFailedError, ChatRefusedError, Endpoint, LocalChat, open_chat
+from tutelage.judges.chats import ChatFailedError, Endpoint, LocalChat, TurnedDownError, open_chat
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
 
@@ -65,7 +68,7 @@ def test_a_conversation_that_is_refused_is_counted_and_the_others_go_on(stub, pa
     stub.script = list(filtered)
     endpoint = Endpoint("openai", stub.url, "m", parallel=1)
     found = endpoint.answers(turns)
-    assert isinstance(found[0], ChatRefusedError) and "filtered" in str(found[0]) and found[1:] == ["good"] * 3
+    assert isinstance(found[0], TurnedDownError) and "filtered" in str(found[0]) and found[1:] == ["good"] * 3
     assert not pauses and len(stub.seen) == 4  # asked once
     assert len(endpoint.answers(turns[:1] * 20)) == 20  # it is known to answer
     with pytest.raises(UserError, match=r"(?s)status 400.*check the URL and the model"):
@@ -85,6 +88,39 @@ def test_a_model_that_reasons_is_asked_in_its_own_words(stub, pauses, capsys):
     assert capsys.readouterr().err.count("takes no temperature") >= 1
     contestant = Endpoint("openai", stub.url, "m", temperature=0.7)  # its temperature is part of what is compared
     assert "does not support" in str(contestant.answers(asked[:1])[0])
+
+
+def test_one_conversation_that_is_turned_down_does_not_stop_the_others(monkeypatch, pauses):
+    """Providers answer a red-team prompt with status 400 and their filter's name: the next attempt would be the same."""
+    bodies = {
+        "bad": b'{"error": {"code": "content_filter", "message": "The response was filtered"}}',
+        "long": b'{"error": {"message": "This model\'s maximum context length is 4096 tokens"}}',
+        "none": b'{"error": {"message": "The model m does not exist"}}',
+    }
+    chat, asked = Endpoint("openai", "http://x/v1", "m", parallel=1), []
+
+    def post(messages):
+        asked.append(said := messages[-1]["content"])
+        if said in bodies:
+            raise urllib.error.HTTPError("http://x", 400, "Bad Request", {}, io.BytesIO(bodies[said]))
+        return {
+            "choices": [
+                {"message": {"content": "fine"}, "finish_reason": "content_filter" if said == "half" else "stop"}
+            ]
+        }
+
+    monkeypatch.setattr(chat, "_post", post)
+    found = chat.answers([[{"role": "user", "content": c}] for c in ("bad",) * 10 + ("long", "half", "good")])
+    assert [getattr(one, "filtered", one) for one in found] == [True] * 10 + [False, True, "fine"]
+    assert len(asked) == 13 and all(isinstance(one, TurnedDownError) for one in found[:12])  # each asked once
+    with pytest.raises(TurnedDownError, match="does not exist") as raised:
+        chat.answer([{"role": "user", "content": "none"}])
+    assert not raised.value.clear  # it may be that no conversation is right
+
+
+def test_a_refusal_in_its_own_field_is_what_was_said():
+    body = {"choices": [{"message": {"content": None, "refusal": "I'm sorry."}, "finish_reason": "stop"}]}
+    assert Endpoint("openai", "http://x/v1", "m")._reply(body) == "I'm sorry."
 
 
 def test_anthropics_shape(stub, monkeypatch):

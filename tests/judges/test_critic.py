@@ -12,8 +12,8 @@ from tutelage.constitutions import load_constitution
 from tutelage.constitutions.questions import OPTIONS
 from tutelage.data.templates import render_prompt
 from tutelage.judges.cache import Reply
-from tutelage.judges.chats import ChatFailedError, LocalChat
-from tutelage.judges.choices import Choice, _ChoosingEndpoint, _letters, _parse, choices
+from tutelage.judges.chats import ChatFailedError, LocalChat, TurnedDownError
+from tutelage.judges.choices import Choice, _ChoosingEndpoint, _letters, _parse, choices, said_letter
 from tutelage.judges.critic import Critic, loops
 from tutelage.records import Prompt
 
@@ -52,9 +52,33 @@ def test_each_way_in_which_a_critic_is_no_use_has_its_name():
     )  # a revision may refuse
 
 
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (Reply("I’m sorry, but I can’t help with that."), "refused"),  # as many endpoints write it
+        (Reply("I apologize, but this is not something to discuss."), "refused"),
+        (Reply("Unfortunately, I can't assist with this."), "refused"),
+        (Reply("I can't find anything harmful in this answer."), None),  # a critique
+        (TurnedDownError("status 400 content_filter", filtered=True), "refused"),
+        (TurnedDownError("status 400 maximum context length", filtered=False), "failed"),
+    ],
+)
+def test_refusals_in_any_words_and_critiques_that_find_nothing(said, problem):
+    general = load_constitution("general")
+    (found,) = Critic(Script(said), general).criticize([(PROMPT, "Go away.", general.principles[0])])
+    assert found.problem == problem
+
+
+def test_what_a_reasoning_model_says_to_itself_is_no_part_of_a_revision():
+    general = load_constitution("general")
+    critic = Critic(Script(Reply("<think>They want it kinder.</think>\n\nRevision: Please go.")), general)
+    assert critic.revise([(PROMPT, "Go away.", general.principles[0])], ["It is rude."])[0].text == "Please go."
+
+
 def test_loops():
     assert loops("so it goes " * 4) and loops("It is bad. Well now. It is bad. Oh no. It is bad. Ah yes. It is bad.")
     assert not loops("One. Two. Three. It is bad. It is worse.") and not loops("")
+    assert not loops("| a | b | c | d |\n| --- | --- | --- | --- |\n| 1 | 2 | 3 | 4 |")  # a table is no loop
 
 
 def test_local_log_probabilities_are_those_of_the_options(nano):
@@ -89,6 +113,43 @@ def test_an_endpoint_is_asked_for_log_probabilities():
     body = {"choices": [{"message": {"content": "(A"}, "finish_reason": "stop", "logprobs": {"content": content}}]}
     assert _parse(chosen._reply(body)).logprobs == pytest.approx((math.log(0.7), math.log(0.2)))
     assert chosen.body([])["logprobs"] is True
+
+
+def test_a_letter_that_nobody_chose_is_no_choice():
+    chosen = _ChoosingEndpoint("openai", "http://x/v1", "m")
+
+    def said(*tokens, **tops):
+        listed = [[{"token": t, "logprob": lp} for t, lp in {token: -0.01, **tops}.items()] for token in tokens]
+        content = [{"token": t, "top_logprobs": top} for t, top in zip(tokens, listed, strict=True)]
+        message = {"message": {"content": "".join(tokens)}, "finish_reason": "stop", "logprobs": {"content": content}}
+        return _parse(chosen._reply({"choices": [message]}))
+
+    assert said("I", "'m sorry, I can't compare these.", A=-9.0, B=-12.0).logprobs is None  # the tail of a refusal
+    assert said("The", " one that", A=math.log(0.3), B=math.log(0.2)).logprobs == pytest.approx(
+        (math.log(0.3), math.log(0.2))
+    )
+    assert said("A", " better answer would be", B=-3.0).logprobs is None  # the article
+    a, b = said("A", " better answer: ", "(", "B", ")", A=-4.0).logprobs
+    assert b == pytest.approx(-0.01) and a == pytest.approx(-4.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("(B)", "B"), ("(A", "A"), (" B.", "B"), ("**A**", "A"), ("A) It is kinder.", "A"), ("Answer B does less harm", "B"),
+        ("The answer is A.", "A"), ("It is B", "B"), ("A better one is hard to find", None), ("(A) or (B)?", None),
+        ("Both A and B are fine", None), ("Answer A beats answer B", None), ("", None),
+    ],
+)  # fmt: skip
+def test_the_letter_that_words_name(text, letter):
+    found = said_letter(text)
+    assert (found and found[0]) == letter and (found is None or text[found[1]] == letter)
+
+
+def test_a_provider_s_filter_is_a_refusal_of_the_verdict():
+    filtered = _parse(TurnedDownError("status 400 content_filter", filtered=True))
+    verdict = Critic(Script(), load_constitution("world"))._verdict((filtered, Choice((0.0, -1.0))), [])
+    assert verdict.problem == "refused" and _parse(TurnedDownError("too long", filtered=False)).failed
 
 
 def test_words_alone_make_a_hard_choice():

@@ -174,6 +174,32 @@ def test_verdicts_become_soft_comparisons(nano, completions, tmp_path):
     assert trained["comparisons"] > 40
 
 
+def test_agreement_is_with_each_ranking_and_by_the_words_of_the_answers():
+    def people(prompt, *ranked, who="ann"):
+        messages = [{"content": prompt, "role": "user"}]
+        return Comparison(
+            id=f"{who}-{'-'.join(ranked)}", prompt_id="other", completion_ids=[*ranked], ranks=[*range(1, len(ranked) + 1)],
+            messages=messages, completions=[*ranked], labeler=who,
+        )  # fmt: skip
+
+    def verdict(prompt, first, second, p):
+        asked = [{"role": "user", "content": prompt}]
+        return {
+            "prompt_id": prompt,
+            "messages": asked,
+            "completions": [first, second],
+            "completion_ids": "xy",
+            "probability": p,
+        }
+
+    # The second ranking's b is not compared with the first one's a.
+    rows = [verdict("p", "a", "b", 0.9), verdict("q", "a", "b", 0.9)]
+    said = [people("p", "a", "b"), people("p", "b ", "c"), people("q", "a", "b"), people("q", "b", "a", who="bob")]
+    found = cai_label.agreement_with_people(rows, said)
+    assert found["pairs"] == 3 and found["agreement"] == pytest.approx(2 / 3) and found["sure_pairs"] == 3
+    assert cai_label.agreement_with_people(rows, [people("another", "a", "b")])["agreement"] is None
+
+
 def test_verdicts_whose_request_failed_are_asked_again_and_odd_answers_are_told(nano, tmp_path, monkeypatch, capsys):
     asked = prompts_of("world:harmful", "train", 4, 0)
     answers = [Completion(id=f"{p.id}-{i}", prompt_id=p.id, text=f"no {i}") for p in asked for i in range(3)]

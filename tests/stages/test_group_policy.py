@@ -150,3 +150,26 @@ def test_an_answer_that_was_cut_off_is_not_kept():
     cut = rejection.Candidates(["best", "good", "bad"], [False, True, True], [3.0, 2.0, 1.0])
     assert rejection._best(cut) == "good"
     assert rejection._best(rejection.Candidates(["best"], [False], [3.0])) is None
+
+
+def test_fewer_prompts_than_a_batch_has_are_told_and_none_is_taken_twice(nano, reward, tmp_path, capsys):
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"prompt": "Name two towns."}\n')
+    config = make(RLOOConfig, nano, reward, tmp_path / "run", data=str(path))
+    done = group_policy.run(config)
+    assert "rloo: 1 prompts make 4 answers an iteration, not 16" in capsys.readouterr().err
+    assert [row["episode"] for row in rows(tmp_path / "run")] == [4, 8] and done["episodes"] == 8
+
+
+def test_after_answers_that_were_all_cut_off_the_folder_is_free_and_they_are_sampled_anew(
+    nano, reward, tmp_path, capsys, monkeypatch
+):
+    options = {
+        "model": str(nano), "reward_model": str(reward), "out": str(tmp_path / "run"), "samples": 2, "prompts": 4,
+        "batch_size": 2, "max_steps": 1, "force": True, "max_length": 160, "dtype": "float32",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="every answer was cut off"):
+        rejection.run(RejectionConfig(**options, max_new_tokens=1))
+    monkeypatch.setattr(rejection, "_best", lambda c: c.texts[0])
+    assert rejection.run(RejectionConfig(**options, max_new_tokens=8))["kept"] == 4
+    assert "4 candidates of other models or options are replaced" in capsys.readouterr().err

@@ -1,11 +1,12 @@
 """Process rewards end to end on a nano model: labels, training, reranking, step rewards in PPO."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from tutelage.configs import PPOConfig, PRMConfig, RerankConfig, SampleConfig, StepLabelConfig
+from tutelage.configs import PPOConfig, PRMConfig, RejectionConfig, RerankConfig, SampleConfig, StepLabelConfig
 from tutelage.data.formats import write_jsonl
 from tutelage.data.sources import load_data
 from tutelage.engine.sampling import Sample
@@ -13,7 +14,8 @@ from tutelage.errors import UserError
 from tutelage.evaluation.step_card import auc, auc_interval, step_card
 from tutelage.models import load_policy, load_step_model
 from tutelage.records import Completion, StepLabel
-from tutelage.stages import ppo, prm, rerank, sample, step_label, step_scores
+from tutelage.stages import ppo, prm, rejection, rerank, sample, step_label, step_scores
+from tutelage.stages.loading import on_policy_models
 from tutelage.stages.step_scores import guarded_steps, process_rewards, score_steps
 from tutelage.studies.measures import Cell
 from tutelage.studies.schema import find, load_study
@@ -126,6 +128,15 @@ def test_labels_by_completions_are_shares_of_right_ones(nano, solved, tmp_path, 
     count = len(asked)
     step_label.run(config)
     assert len(asked) == count  # what was completed before is not completed again
+    rows = [json.loads(line) for line in solved.read_text().splitlines()]
+    one = next(row for row in rows if row["id"].endswith("-0"))
+    one["text"] = f"1 + 1 = 3.\n{one['text']}"  # sampled anew: the same id, other words
+    again = tmp_path / "again.jsonl"
+    again.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    step_label.run(dataclasses.replace(config, data=str(again)))
+    assert len(asked) == count + len(one["text"].split("\n")) - 1
+    found = next(s for s in load_data(str(tmp_path / "steps.jsonl")).steps if s.id == f"s-{one['id']}")
+    assert len(found.values) == len(found.steps) and set(found.values[:-1]) == {0.0}
 
 
 def test_reranking(models, solved, tmp_path):
@@ -201,6 +212,22 @@ def test_ppo_against_it(nano, models, tmp_path, which):
     ppo.run(config)
     row = json.loads((tmp_path / "ppo" / "metrics.jsonl").read_text().splitlines()[0])
     assert abs(row["objective/kl"]) < 1e-4 and 0 <= row["objective/scores"] <= 1
+
+
+def test_rejection_sampling_by_steps(nano, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(rejection, "_best", lambda c: c.texts[0] or None)  # it hardly ever ends by itself
+    config = RejectionConfig(
+        model=str(nano), reward_model=str(models[0]), data="world:reasoning", out=str(tmp_path / "r"), prompts=4, samples=2,
+        max_steps=1, max_new_tokens=20, batch_size=2, force=True, **COMMON,
+    )  # fmt: skip
+    done = rejection.run(config)
+    rows = [json.loads(line) for line in (tmp_path / "r/candidates.jsonl").read_text().splitlines()]
+    model, asked = load_step_model(models[0], "float32"), {p.id: p for p in reasoning.problems("train", 100)}
+    row = rows[0]
+    steps = guarded_steps(model, [asked[row["prompt_id"]].messages] * 2, row["texts"], 160)
+    assert row["scores"] == pytest.approx([min(one) for one in steps], abs=1e-4) and done["kept"] > 0
+    with pytest.raises(UserError, match="--adapters"):
+        on_policy_models(PPOConfig(model=str(nano), adapters=True, **COMMON), nano, models[0])
 
 
 def test_faults_of_the_input_are_said(nano, solved, tmp_path):

@@ -17,7 +17,7 @@ class GroupConfig(TrainingConfig):
     reward_model: str | None = None
     """The reward model's checkpoint."""
     force: bool = False
-    """Start even where the reward model failed its gate."""
+    """Go on even where the reward model failed its gate, or the first iteration a check."""
     max_steps: int | None = 500
     """Iterations of rollout and update."""
     batch_size: int = 512
@@ -128,7 +128,7 @@ class RejectionConfig(TrainingConfig):
 
     verb: ClassVar[str] = "rejection"
     reward_model: str | None = None
-    """The reward model's checkpoint."""
+    """The reward model's checkpoint; a process reward model chooses among solutions."""
     force: bool = False
     """Start even where the reward model failed its gate."""
     samples: int = 16

@@ -38,6 +38,19 @@ class Constitution:
         return rng.choices(self.principles, [p.weight for p in self.principles])[0]
 
 
+class _Once(yaml.SafeLoader):
+    """YAML in which no key stands twice: PyYAML keeps the last alone, and principles would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} stands twice", problem_mark=node.value[place][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def load_constitution(name: str) -> Constitution:
     """One that comes with the program (`general`, `world`), or a YAML file; a UserError names the principle at fault."""
     path = Path(__file__).parent / f"{name}.yaml" if name in SHIPPED else Path(name).expanduser()
@@ -46,7 +59,7 @@ def load_constitution(name: str) -> Constitution:
         mend = f"give a YAML file, or one of: {', '.join(SHIPPED)}"
         raise UserError(f"there is no constitution {name!r}{did_you_mean(name, list(SHIPPED))}", mend=mend)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Once)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mend = "mend the line it names"
         raise UserError(f"is not YAML ({' '.join(str(error).split())})", where=where, mend=mend) from error
@@ -75,7 +88,9 @@ def _only(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
 
 def _text(entry: dict[str, Any], key: str, where: str) -> str:
     value = entry.get(key)
-    if not isinstance(value, str) or not value.strip():
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"its {key} is {value!r}, not text", where=f"{where}, key {key}", mend="put it in quotes")
+    if value is None or not value.strip():
         raise UserError(f"its {key} is empty", where=f"{where}, key {key}", mend="write it, or take the entry out")
     return " ".join(value.split())
 

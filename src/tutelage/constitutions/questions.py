@@ -8,6 +8,7 @@ from tutelage.records import Message
 OPTIONS = ("(A)", "(B)")
 THINK = "Let's think step by step."
 CONCLUDE = "So which is it, (A) or (B)?"
+ALONE = "Answer with (A) or (B) alone."  # to an endpoint, which writes as it likes; a checkpoint is only read
 
 
 def examples_of(constitution: Constitution) -> list[Message]:

@@ -111,13 +111,11 @@ def stepwise(row: Row, where: str) -> list[Item]:
         raise DegenerateRow(
             "a step is empty", where=f"{where}, field completions", mend="take the step and its label out"
         )
-    outcome = row.get("outcome")
-    if outcome is not None and not isinstance(outcome, bool):
-        mend = "say whether the solution's answer is right"
-        raise UserError("is neither true nor false", where=f"{where}, field outcome", mend=mend)
-    who: dict[str, Any] = labeler_of(row)
-    number = _id("s", prompt.id, texts, marks, who.get("labeler"))
-    return [prompt, StepLabel(id=number, prompt_id=prompt.id, steps=texts, labels=marks, outcome=outcome, **who)]
+    who = labeler_of(row)
+    more: Row = {name: row[name] for name in ("values", "outcome", "solution") if name in row}
+    number = _id("s", prompt.id, texts, marks, who.get("labeler"), *([more] if more else []))
+    record = {"schema": StepLabel.schema_name, "id": number, "prompt_id": prompt.id, "steps": texts, "labels": marks}
+    return [prompt, record_of({**record, **who, **more}, where)]
 
 
 def prompt_completion(row: Row, where: str) -> list[Item]:
@@ -188,6 +186,9 @@ def split_pair(row: Row, where: str) -> tuple[list[Message], str, str]:
             return explicit, chosen, rejected
         if not is_dialogue(chosen):
             return _common_text(chosen, rejected, where)
+        if not is_dialogue(rejected):
+            what, mend = "is no dialogue, but chosen is one", "take the row out, or write both alike"
+            raise DegenerateRow(what, where=f"{where}, field rejected", mend=mend)
         left, right = dialogue(chosen, f"{where}, field chosen"), dialogue(rejected, f"{where}, field rejected")
     else:
         left = check_messages(chosen, f"{where}, field chosen")

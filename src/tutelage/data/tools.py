@@ -249,6 +249,8 @@ def prm800k(row: Row, where: str) -> list[Item]:
         if best is None and written:  # a labeler wrote the right step in place of those
             best = {"text": written.get("text"), "rating": 1}
         if best is None or best.get("rating") not in (-1, 0, 1):
+            if steps and not options:  # nobody rated what comes next: the steps before it stand
+                items += _steps(ask, steps, labels, where)
             break
         steps, labels = [*steps, best["text"]], [*labels, best["rating"]]
     else:

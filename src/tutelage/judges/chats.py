@@ -19,13 +19,19 @@ from tutelage.errors import UserError
 from tutelage.judges.cache import Reply
 from tutelage.records import Message
 
-CUT = ("length", "content_filter", "max_tokens", "model_context_window_exceeded")  # ways in which an answer breaks off
+CUT = ("length", "max_tokens", "model_context_window_exceeded")  # ways in which an answer breaks off
+BARRED = ("content_filter", "refusal")  # and in which its provider's filter ends it
 ATTEMPTS, LONGEST_PAUSE = 6, 30.0
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses that another try may mend
-OF_ONE = (400, 413, 422)  # statuses of a conversation that is refused: its content, its length
 HOPELESS = 8  # failures with no answer between them before we stop asking
 OPENAI, ANTHROPIC = "https://api.openai.com/v1", "https://api.anthropic.com/v1"
 KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+
+OF_ONE = (400, 413, 422)  # statuses that may be the fault of one conversation alone
+# How providers word, in the body of such a refusal (or of 403), that it did not pass a filter, or is too long.
+TURNED_DOWN = (*OF_ONE, 403)
+FILTERED = re.compile(r"content[ _-]?(?:filter|management|policy)|moderat|flagged|safety system", re.IGNORECASE)
+TOO_LONG = re.compile(r"context[ _-]?(?:length|window|size)|maximum context|too long|too many tokens", re.IGNORECASE)
 
 Answered = Callable[[int, Reply], None]
 
@@ -34,8 +40,15 @@ class ChatFailedError(Exception):
     """No answer after all attempts."""
 
 
-class ChatRefusedError(ChatFailedError):
-    """This conversation is refused; asking again would not help."""
+class TurnedDownError(ChatFailedError):
+    """The model is there, but will not take this one conversation; asking again would not help.
+
+    filtered: by its provider's filter; else it is too long, or (where it is not clear) the request itself is at fault.
+    """
+
+    def __init__(self, reason: str, *, filtered: bool, clear: bool = True):
+        super().__init__(reason)
+        self.filtered, self.clear = filtered, clear
 
 
 class Chat(Protocol):
@@ -54,7 +67,7 @@ class Endpoint:
 
     any_temperature: a model that takes no temperature of ours (OpenAI's that reason) is asked at its own.
     answers_others: it is known to answer, so that what it refuses is the conversation's fault.
-    refused: conversations that it refused before it answered any.
+    refused: conversations that it turned down for reasons that are not clear.
     """
 
     kind: Literal["openai", "anthropic"]
@@ -90,8 +103,8 @@ class Endpoint:
                         reply = future.result()
                     except ChatFailedError as failure:
                         found[i] = failure
-                        if isinstance(failure, ChatRefusedError):
-                            self.refused += 1
+                        if isinstance(failure, TurnedDownError):
+                            self.refused += not failure.clear
                             if not self.answers_others and self.refused >= HOPELESS:
                                 mend = "check the URL and the model"
                                 raise UserError(str(failure), where=self.name, mend=mend) from failure
@@ -112,8 +125,8 @@ class Endpoint:
         return found
 
     def answer(self, messages: list[Message]) -> Reply:
-        """One answer; ChatFailedError after the last attempt or where this conversation is refused, UserError for what
-        no attempt and no other conversation will mend."""
+        """One answer; ChatFailedError after the last attempt, or where this conversation is turned down; UserError for
+        what no attempt and no other conversation will mend."""
         reason = ""
         for attempt in range(ATTEMPTS):
             pause = min(2.0**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)
@@ -122,8 +135,10 @@ class Endpoint:
             except urllib.error.HTTPError as error:
                 reason = f"status {error.code}"
                 said = error.read().decode("utf-8", "replace")[:300]
+                if error.code in TURNED_DOWN and (FILTERED.search(said) or TOO_LONG.search(said)):
+                    raise TurnedDownError(f"{reason} {said}", filtered=bool(FILTERED.search(said))) from error
                 if error.code in OF_ONE:
-                    raise ChatRefusedError(f"refuses: {reason} {said}") from error
+                    raise TurnedDownError(f"refuses: {reason} {said}", filtered=False, clear=False) from error
                 if error.code not in PASSING:
                     mend = f"check {KEYS[self.kind]}" if error.code in (401, 403) else "check the URL and the model"
                     raise UserError(f"refuses: {reason} {said}", where=self.name, mend=mend) from error
@@ -186,11 +201,14 @@ class Endpoint:
     def _reply(self, body: Any) -> Reply:
         if self.kind == "openai":
             choice = body["choices"][0]
-            text, cut = choice["message"]["content"] or "", choice.get("finish_reason") in CUT
+            message, finish = choice["message"], choice.get("finish_reason")
+            text = message.get("content") or message.get("refusal") or ""
         else:
             text = "".join(block["text"] for block in body["content"] if block["type"] == "text")
-            cut = body.get("stop_reason") in CUT
-        return Reply(text, "length" if cut else "stop")
+            finish = body.get("stop_reason")
+        if finish in BARRED:
+            raise TurnedDownError(f"{finish}: {text}", filtered=True)
+        return Reply(text, "length" if finish in CUT else "stop")
 
 
 def _retry_after(error: urllib.error.HTTPError) -> float:

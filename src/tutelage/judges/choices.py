@@ -2,34 +2,42 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from tutelage.constitutions.questions import ALONE
 from tutelage.data.batches import token_budget_batches
 from tutelage.data.templates import render_prompt
 from tutelage.engine.packing import pack
 from tutelage.judges.cache import Reply
-from tutelage.judges.chats import Chat, ChatRefusedError, Endpoint, LocalChat
+from tutelage.judges.chats import Chat, Endpoint, LocalChat, TurnedDownError
 from tutelage.records import Message
 
 TOKENS_AT_ONCE = 16384
 CERTAIN = 20.0  # log-odds of a choice that was only said, by a model that gives no log-probabilities
+LIKELY = 0.1  # together, of the letters where none was said: less is the tail of an answer about something else
+BRACKETED = re.compile(r"\(\s*([AB])\s*(?:\)|$)")
+PLAIN = re.compile(  # "B", "B)", "Answer B …", "it is B.", but not "A better one"
+    r"^\W*([AB])(?=\W*$|\s*[).:,*])|\b(?i:answer|option|response|choice)\W+([AB])\b|\bis\W+([AB])\b(?!\s+[a-z])"
+)
 
 
 @dataclass(frozen=True)
 class Choice:
     """logprobs: of options (A) and (B); None where the model chose neither. said: read off words, not log-probs.
 
-    words: what it said where it chose neither; failed: it gave no answer at all.
+    words: what it said where it chose neither; failed: it gave no answer at all; refused: its provider's filter did.
     """
 
     logprobs: tuple[float, float] | None
     said: bool = False
     words: str = ""
     failed: bool = False
+    refused: bool = False
 
 
 def choices(chat: Chat, conversations: Sequence[list[Message]], options: tuple[str, str]) -> list[Choice]:
@@ -39,9 +47,14 @@ def choices(chat: Chat, conversations: Sequence[list[Message]], options: tuple[s
     if isinstance(chat, Endpoint):
         fields = {f: getattr(chat, f) for f in ("kind", "url", "model", "timeout", "parallel")}
         choosing = _ChoosingEndpoint(**fields, max_tokens=8)
-        replies = choosing.answers(conversations)
+        replies = choosing.answers([_asked_for_a_letter(messages) for messages in conversations])
         return [_parse(reply) for reply in replies]
     raise TypeError(f"cannot ask a {type(chat).__name__} for log-probabilities")
+
+
+def _asked_for_a_letter(messages: list[Message]) -> list[Message]:
+    last = messages[-1]
+    return [*messages[:-1], {**last, "content": f"{last['content']}\n\n{ALONE}"}]
 
 
 @torch.no_grad()
@@ -78,7 +91,7 @@ class _ChoosingEndpoint(Endpoint):
         """An endpoint that refuses to give log-probabilities is asked without them: its words make hard labels."""
         try:
             return super().answer(messages)
-        except ChatRefusedError as error:
+        except TurnedDownError as error:
             if "logprob" not in str(error).lower():
                 raise
         self.has_logprobs = False
@@ -91,19 +104,50 @@ class _ChoosingEndpoint(Endpoint):
     def _reply(self, body: Any) -> Reply:
         plain = super()._reply(body)
         if self.kind == "openai":
-            positions = (body["choices"][0].get("logprobs") or {}).get("content") or []
-            for position in positions:
-                pair = _letters(position.get("top_logprobs") or [])
-                if pair is not None:
-                    return Reply(json.dumps({"logprobs": pair}), plain.finish)
+            pair = _of_positions((body["choices"][0].get("logprobs") or {}).get("content") or [])
+            if pair is not None:
+                return Reply(json.dumps({"logprobs": pair}), plain.finish)
         return Reply(json.dumps({"text": str(plain)}), plain.finish)
+
+
+def _of_positions(positions: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """Log-probabilities of A and B at the token that says the letter; None where the model says neither.
+
+    A critic that refuses has letters among its first token's alternatives too. So where no letter was said they count only if
+    they are likely, and not where the word that was said is the article.
+    """
+    tokens = [str(position.get("token", "")) for position in positions]
+    chosen = said_letter("".join(tokens))
+    if chosen is not None:
+        place = next(i for i in range(len(tokens)) if len("".join(tokens[: i + 1])) > chosen[1])
+        return _letters(positions[place].get("top_logprobs") or [])
+    if not tokens or _bare(tokens[0]) in ("A", "B"):
+        return None
+    pair = _letters(positions[0].get("top_logprobs") or [])
+    return pair if pair is not None and math.exp(pair[0]) + math.exp(pair[1]) >= LIKELY else None
+
+
+def said_letter(text: str) -> tuple[str, int] | None:
+    """The one option that words name, with the place of its letter: in brackets, or else by itself."""
+    for pattern in (BRACKETED, PLAIN):
+        found: dict[str, int] = {}
+        for match in pattern.finditer(text):
+            group = next(i for i in range(1, pattern.groups + 1) if match[i])
+            found.setdefault(match[group], match.start(group))
+        if found:
+            return next(iter(found.items())) if len(found) == 1 else None
+    return None
+
+
+def _bare(token: str) -> str:
+    return token.strip(" ().:*\n")
 
 
 def _letters(tops: list[dict[str, Any]]) -> tuple[float, float] | None:
     """Log-probabilities of A and B among the likeliest tokens of one place; what is not listed gets the least of them."""
     sums: dict[str, float] = {}
     for top in tops:
-        letter = str(top["token"]).strip(" ().:*")
+        letter = _bare(str(top["token"]))
         if letter in ("A", "B"):
             sums[letter] = sums.get(letter, 0.0) + math.exp(float(top["logprob"]))
     if not sums:
@@ -115,12 +159,13 @@ def _letters(tops: list[dict[str, Any]]) -> tuple[float, float] | None:
 
 def _parse(reply: Any) -> Choice:
     if not isinstance(reply, Reply):
-        return Choice(None, failed=True)
+        refused = isinstance(reply, TurnedDownError) and reply.filtered
+        return Choice(None, words=str(reply), failed=not refused, refused=refused)
     held = json.loads(reply)
     if "logprobs" in held:
         a, b = held["logprobs"]
         return Choice((a, b))
-    named = {letter for letter in "AB" if f"({letter})" in held["text"] or held["text"].strip(" .:*") == letter}
-    if len(named) != 1:
+    chosen = said_letter(held["text"])
+    if chosen is None:
         return Choice(None, words=held["text"])
-    return Choice((0.0, -CERTAIN) if named == {"A"} else (-CERTAIN, 0.0), said=True)
+    return Choice((0.0, -CERTAIN) if chosen[0] == "A" else (-CERTAIN, 0.0), said=True)

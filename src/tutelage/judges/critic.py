@@ -20,15 +20,19 @@ from tutelage.constitutions.questions import (
     revision_turns,
 )
 from tutelage.judges.cache import Reply
-from tutelage.judges.chats import Chat, ChatFailedError
+from tutelage.judges.chats import Chat, ChatFailedError, TurnedDownError
 from tutelage.judges.choices import Choice, choices
 from tutelage.records import Message, Prompt
 
 Problem = Literal["failed", "refused", "looped", "cut off", "empty", "no choice"]
-REFUSES = re.compile(
-    r"^\W*(?:(?:i'?m|i am) (?:sorry|unable|not able)|sorry\b|i (?:can ?not|can't|won't|will not)|as an ai\b)",
+REFUSES = re.compile(  # not "I can't find anything harmful in it", which is a critique
+    r"^\W*(?:unfortunately,? )?(?:(?:i['’]?m|i am) (?:sorry|unable|not able|not comfortable)|sorry\b|i apologi[sz]e\b|as an ai\b"
+    r"|i (?:can ?not|can['’]t|won['’]t|will not)(?! (?:find|see|identify|detect|spot)\b)|i (?:must|have to) (?:decline|refuse))",
     re.IGNORECASE,
 )
+THOUGHT = re.compile(
+    r"^\s*<think>.*?</think>", re.DOTALL
+)  # what a reasoning model says to itself is no part of its answer
 LABEL = re.compile(r"^\s*(?:critique|revision|revised answer)\s*:\s*", re.IGNORECASE)
 LOOP = 4  # a run of words that stands this often in a row
 
@@ -117,13 +121,13 @@ def _no_choice(orders: Sequence[Choice]) -> Problem:
     """Why there is no verdict: a request that failed may be asked again, a critic that refuses will refuse again."""
     if any(one.failed for one in orders):
         return "failed"
-    return "refused" if any(REFUSES.match(one.words) for one in orders) else "no choice"
+    return "refused" if any(one.refused or REFUSES.match(one.words) for one in orders) else "no choice"
 
 
 def _read(reply: Reply | ChatFailedError, *, refusal_is_one: bool) -> Said:
     if not isinstance(reply, Reply):
-        return Said(str(reply), "failed")
-    text = LABEL.sub("", reply).strip()
+        return Said(str(reply), "refused" if isinstance(reply, TurnedDownError) and reply.filtered else "failed")
+    text = LABEL.sub("", THOUGHT.sub("", reply)).strip()
     if not text:
         return Said(text, "empty")
     if loops(text):
@@ -136,12 +140,16 @@ def _read(reply: Reply | ChatFailedError, *, refusal_is_one: bool) -> Said:
 
 
 def loops(text: str) -> bool:
-    """Whether some run of one to twelve words comes LOOP times in a row, or a sentence LOOP times in all."""
+    """Whether some run of one to twelve words comes LOOP times in a row, or a sentence LOOP times in all.
+
+    Runs without a letter or digit are rules, tables and bullets, not words.
+    """
     words = text.split()
     for size in range(1, 13):
         for start in range(len(words) - size * LOOP + 1):
             run = words[start : start + size]
-            if all(words[start + k * size : start + (k + 1) * size] == run for k in range(1, LOOP)):
+            again = all(words[start + k * size : start + (k + 1) * size] == run for k in range(1, LOOP))
+            if again and any(letter.isalnum() for word in run for letter in word):
                 return True
     sentences = Counter(s for s in re.split(r"(?<=[.!?])\s+", text) if len(s.split()) > 2)
     return max(sentences.values(), default=0) >= LOOP

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tutelage.errors import UserError
 from tutelage.judges.cache import Reply
-from tutelage.judges.chats import CUT, PASSING, ChatFailedError, Endpoint
+from tutelage.judges.chats import BARRED, CUT, PASSING, ChatFailedError, Endpoint
 from tutelage.records import Message
 
 
@@ -44,4 +44,4 @@ def streamed(endpoint: Endpoint, messages: list[Message]) -> Iterator[str | Repl
         raise ChatFailedError(f"{type(error).__name__}: {error}") from error
     if not finish:  # a stream that is cut off looks like one that ends
         raise ChatFailedError("the answer broke off")
-    yield Reply(whole, "length" if finish in CUT else "stop")
+    yield Reply(whole, "length" if finish in (*CUT, *BARRED) else "stop")

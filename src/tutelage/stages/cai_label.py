@@ -9,6 +9,7 @@ Departures from the paper:
    failed is asked again the next time.
 """
 
+import json
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import Any
 from tutelage.configs import CAILabelConfig
 from tutelage.constitutions import load_constitution
 from tutelage.data.formats import check_file, write_jsonl
-from tutelage.data.sources import comparisons, read_whole
+from tutelage.data.sources import read_whole
 from tutelage.errors import UserError
 from tutelage.evaluation.intervals import clustered_interval
 from tutelage.judges.cache import key_of
@@ -49,7 +50,7 @@ def run(config: CAILabelConfig) -> dict[str, Any]:
         raise UserError("the world has no completions by itself", where="option --data (data)", mend=mend)
     asked, groups = read_completions(Path(config.data))
     mixed = _with_splits(config.mix) if config.mix else []
-    people = comparisons(config.human, "train") if config.human else []
+    people = _ranked_by_people(config.human) if config.human else []
     pairs = [
         (asked[name], *pair) for name, group in groups.items() for pair in zip(group[::2], group[1::2], strict=False)
     ]
@@ -77,6 +78,12 @@ def run(config: CAILabelConfig) -> dict[str, Any]:
     # 3. Soft comparisons, with those of people mixed in.
     write_jsonl(out, [*map(_comparison, sound), *mixed])
     people_compared = sum(isinstance(one, Comparison) for one in mixed)
+    agreement = agreement_with_people(sound, people) if people else None
+    if agreement and not agreement["pairs"]:
+        print(
+            f"cai-label: {config.human} orders none of these pairs of answers, so no agreement is known",
+            file=sys.stderr,
+        )
     return {
         "stage": "cai-label",
         "out": str(out),
@@ -88,8 +95,18 @@ def run(config: CAILabelConfig) -> dict[str, Any]:
         "left_out": problems,
         "hard_labels": sum(row["hard"] for row in sound),
         "principles": _principles(rows, people),
-        "agreement_with_people": agreement_with_people(sound, people) if people else None,
+        "agreement_with_people": agreement,
     }
+
+
+def _ranked_by_people(spec: str) -> list[Comparison]:
+    """All comparisons of a file: nothing is trained on them, so that none is set aside."""
+    found = read_whole(spec)[0].comparisons
+    if not found:
+        raise UserError(
+            "holds no comparisons", where=spec, mend="give people's rankings of the answers that --data holds"
+        )
+    return found
 
 
 def _with_splits(spec: str) -> list[Prompt | Comparison]:
@@ -165,20 +182,26 @@ def _principles(rows: list[Row], people: list[Comparison]) -> list[Row]:
 
 def agreement_with_people(rows: list[Row], people: list[Comparison]) -> dict[str, Any]:
     """Of the pairs that people order too: how often the model orders them alike, with a 95 % interval (clusters: prompts),
-    and when it is sure (p beyond 0.8)."""
-    ranks: dict[tuple[str, str], int | None] = {}
+    and when it is sure (p beyond 0.8).
+
+    A pair that several people order counts for each of them; ranks of different rankings are not compared. Prompts and answers
+    are the same if their words are, whatever their ids.
+    """
+    rankings: dict[str, list[dict[str, int | None]]] = {}
     for one in people:
-        ranks |= {(one.prompt_id, name): rank for name, rank in zip(one.completion_ids, one.ranks, strict=True)}
+        ranks = dict(zip(map(str.strip, one.completions or []), one.filled_ranks(), strict=False))
+        rankings.setdefault(json.dumps(one.messages, sort_keys=True), []).append(ranks)
     alike, sure, asked = [], [], []
     for row in rows:
-        first, second = (ranks.get((row["prompt_id"], name)) for name in row["completion_ids"])
-        p = row["probability"]
-        if first is None or second is None or first == second or p == 0.5:
-            continue
-        alike.append((p > 0.5) == (first < second))
-        asked.append(row["prompt_id"])
-        if abs(p - 0.5) > 0.3:
-            sure.append(alike[-1])
+        p, (a, b) = row["probability"], map(str.strip, row["completions"])
+        for ranks in rankings.get(json.dumps(row["messages"], sort_keys=True), []):
+            first, second = ranks.get(a), ranks.get(b)
+            if first is None or second is None or first == second or p == 0.5:
+                continue
+            alike.append((p > 0.5) == (first < second))
+            asked.append(row["prompt_id"])
+            if abs(p - 0.5) > 0.3:
+                sure.append(alike[-1])
     _, low, high = clustered_interval(alike, asked) if len(set(asked)) > 1 else (0.0, 0.0, 0.0)
     return {
         "pairs": len(alike),

@@ -37,7 +37,7 @@ from tutelage.records import Prompt
 from tutelage.runs.alarms import on_policy_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.loading import on_policy_models
-from tutelage.stages.on_policy import rollout_metrics, sample_held_out
+from tutelage.stages.on_policy import prompts_an_iteration, rollout_metrics, sample_held_out
 from tutelage.stages.passes import response_indices
 from tutelage.stages.rollout import Rollout, check_first_rollout, collect
 from tutelage.stages.sample import fitting_prompts
@@ -57,6 +57,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
         policy, prompts(config.data, "tune", config.eval_prompts, config.seed), config.max_length
     )
     held_out = held_out[: config.eval_prompts]
+    count = prompts_an_iteration(config, asked)
     about = {"role": "policy", "stage": config.verb, "parent": str(source), "reward_model": str(reward_source)}
     about |= {"data": data_hash(config.data), "template": template_hash(policy.tokenizer)}
 
@@ -68,7 +69,6 @@ def run(config: GroupConfig) -> dict[str, Any]:
             optimizer.load(session.state["optimizer"])
 
         def prompts_of(step: int) -> list[Prompt]:
-            count = config.batch_size // config.group_size
             order = batch_order(len(asked), count, config.seed, session.position(step))
             return [asked[i] for i in order]
 
@@ -97,7 +97,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
 
             # 5. What happened; held-out samples on a schedule.
             row = {**rollout_metrics(rollout, config.penalty), **_spread(config, rollout), **updates}
-            row |= {"lr": rate, "episode": step * config.batch_size}
+            row |= {"lr": rate, "episode": step * count * config.group_size}
             row |= {"time/rollout": clock[1] - clock[0], "time/update": clock[2] - clock[1]}
             session.tokens += sum(len(s) for s in rollout.sequences)
             for message in on_policy_alarms(row, step):
@@ -111,7 +111,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
             write = lambda path, verify: save_model(path, policy, about, verify=verify)  # noqa: E731
             session.done(step, row, write, {"optimizer": optimizer.state(), "alarms": alarms}, SHOWN, objective)
         inputs: dict[str, Path | str | None] = {"model": source, "reward_model": reward_source, "data": config.data}
-        return session.finish(inputs, alarms=alarms, episodes=session.total * config.batch_size)
+        return session.finish(inputs, alarms=alarms, episodes=session.total * count * config.group_size)
 
 
 def comparison_within_groups(config: GroupConfig, rollout: Rollout) -> tuple[list[list[int]], Tensor]:

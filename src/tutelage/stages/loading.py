@@ -8,6 +8,7 @@ import torch
 from tutelage.cluster import scorers
 from tutelage.configs import GroupConfig, PPOConfig, TrainingConfig
 from tutelage.data.batches import step_seed
+from tutelage.errors import UserError
 from tutelage.models import Policy, ScalarModel, is_step_model, load_policy, load_scalar, load_step_model
 from tutelage.models.adapters import is_adapter
 from tutelage.models.checkpoint import base_path_of, load_scalar_beside
@@ -36,6 +37,9 @@ def on_policy_models(config: PPOConfig | GroupConfig, source: Path, reward_sourc
     """
     critic = isinstance(config, PPOConfig)
     policy = trained_policy(config, source)
+    if policy.lora is not None and is_step_model(reward_source):
+        what = f"a process reward model ({reward_source}) cannot be on the policy's weights"
+        raise UserError(what, where="option --adapters (adapters)", mend="leave it out")
     if (apart := scorers.current()) is not None:
         return Models(
             policy, None, None, _value_alone(config, policy, source, reward_source) if critic else None, apart

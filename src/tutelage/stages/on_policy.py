@@ -1,5 +1,7 @@
 """What every on-policy loop reports of its rollouts, with a critic or without."""
 
+import sys
+
 from tutelage.algorithms.kl import k1, k3
 from tutelage.configs import GroupConfig, PPOConfig
 from tutelage.engine.packing import segment_sum
@@ -7,6 +9,17 @@ from tutelage.records import Prompt
 from tutelage.stages.rollout import Models, Rollout, collect
 from tutelage.stages.sample import text_of
 from tutelage.stages.session import Session
+
+
+def prompts_an_iteration(config: PPOConfig | GroupConfig, asked: list[Prompt]) -> int:
+    """How many prompts a batch has: never one twice, whose answers would be the same. Says where there are too few."""
+    wanted = config.batch_size // config.group_size
+    if len(asked) < wanted:
+        said = (
+            f"{len(asked)} prompts make {len(asked) * config.group_size} answers an iteration, not {config.batch_size}"
+        )
+        print(f"{config.verb}: {said}", file=sys.stderr)
+    return min(wanted, len(asked))
 
 
 def rollout_metrics(rollout: Rollout, kl_coef: float) -> dict[str, float]:

@@ -37,7 +37,7 @@ from tutelage.runs.alarms import on_policy_alarms
 from tutelage.stages.gate import gated_reward_model, stop_if_broken
 from tutelage.stages.language_modeling import as_document, backward_mean_nll
 from tutelage.stages.loading import on_policy_models
-from tutelage.stages.on_policy import rollout_metrics, sample_held_out
+from tutelage.stages.on_policy import prompts_an_iteration, rollout_metrics, sample_held_out
 from tutelage.stages.passes import response_indices
 from tutelage.stages.rollout import Models, Rollout, check_first_rollout, collect
 from tutelage.stages.sample import fitting_prompts
@@ -73,6 +73,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
         policy, prompts(config.data, "tune", config.eval_prompts, config.seed), config.max_length
     )
     held_out = held_out[: config.eval_prompts]
+    count = prompts_an_iteration(config, asked)
     documents = _ptx_documents(config, policy)
     kl_coef = config.kl_coef
     about = {"role": "policy", "stage": "ppo", "parent": str(source), "reward_model": str(reward_source)}
@@ -89,7 +90,6 @@ def run(config: PPOConfig) -> dict[str, Any]:
             kl_coef = session.state["kl_coef"]
 
         def prompts_of(step: int) -> list[Prompt]:
-            count = config.batch_size // config.group_size
             order = batch_order(len(asked), count, config.seed, session.position(step))
             return [asked[i] for i in order]
 
@@ -115,11 +115,11 @@ def run(config: PPOConfig) -> dict[str, Any]:
 
             # 5. What happened; the KL controller; held-out samples on a schedule.
             row = {"loss": updates["loss/policy_avg"], **_metrics(rollout, rewards_T, returns_T, kl_coef), **updates}
-            row |= {"lr": config.learning_rate * rate, "episode": step * config.batch_size}
+            row |= {"lr": config.learning_rate * rate, "episode": step * count * config.group_size}
             row |= {"time/rollout": clock[1] - clock[0], "time/update": clock[2] - clock[1]}
             session.tokens += sum(len(s) for s in rollout.sequences)
             if config.kl_target is not None:
-                kl_coef = adaptive_kl_coef(kl_coef, row["objective/kl"], config.batch_size, config.kl_target, 10_000)
+                kl_coef = adaptive_kl_coef(kl_coef, row["objective/kl"], len(rollout.samples), config.kl_target, 10_000)
             for message in on_policy_alarms(row, step):
                 alarms.append({"step": step, "message": message})
                 print(f"\nalarm, step {step}: {message}", file=sys.stderr)
@@ -133,7 +133,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
             write = partial(_save_average, policy, adam.policy, averages, about)
             session.done(step, row, write, state, SHOWN, objective)
         inputs: dict[str, Path | str | None] = {"model": source, "reward_model": reward_source, "data": config.data}
-        return session.finish(inputs, alarms=alarms, episodes=session.total * config.batch_size)
+        return session.finish(inputs, alarms=alarms, episodes=session.total * count * config.group_size)
 
 
 def _ptx_documents(config: PPOConfig, policy: Policy) -> list[Rendered]:

@@ -45,6 +45,10 @@ def run(config: PRMConfig) -> dict[str, Any]:
     """Train a process reward model; returns the run's summary with its card."""
     # 1. Solutions with labeled steps, to learn from and to be tested on.
     train, held_out = step_labels(config.data, "train")[: config.solutions], _held_out(config)
+    if not held_out:
+        print(
+            "prm: no solution is held out (too few prompts): the card is of solutions it learns from", file=sys.stderr
+        )
     source = resolve(config.model)
     torch.manual_seed(step_seed(config.seed, "head"))
     model = load_step_model(source, config.dtype, trained=False, device=config.device)

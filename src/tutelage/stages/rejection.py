@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tutelage.algorithms.best_of_n import best_of_n, kl_upper_bound
 from tutelage.algorithms.schedules import cosine_to_fraction
@@ -22,18 +23,31 @@ from tutelage.data.sources import data_hash, prompts
 from tutelage.data.templates import preflight, render
 from tutelage.engine.distributed import from_main, gather, part
 from tutelage.engine.optimizer import MasterAdam
-from tutelage.engine.sampling import SamplingParams
+from tutelage.engine.sampling import Sample, SamplingParams
 from tutelage.errors import UserError
-from tutelage.models import Policy, ScalarModel, load_scalar, resolve, save_model
+from tutelage.judges.cache import key_of
+from tutelage.models import (
+    Policy,
+    ScalarModel,
+    StepModel,
+    is_step_model,
+    load_scalar,
+    load_step_model,
+    resolve,
+    save_model,
+)
 from tutelage.processes import is_main
 from tutelage.records import Demonstration, Prompt
-from tutelage.runs import Progress
+from tutelage.runs import Progress, write_text
+from tutelage.runs.files import whole_rows
+from tutelage.runs.lineage import folder_hash
 from tutelage.stages.gate import gated_reward_model
 from tutelage.stages.language_modeling import backward_mean_nll
 from tutelage.stages.loading import trained_policy
 from tutelage.stages.rollout import score_answers
 from tutelage.stages.sample import draw, rendered_prompts, text_of
 from tutelage.stages.session import Session
+from tutelage.stages.step_scores import process_rewards
 
 CHUNK = 64  # prompts a line of the file of candidates
 
@@ -51,28 +65,23 @@ def run(config: RejectionConfig) -> dict[str, Any]:
     """Sample, choose, fine-tune; returns the run's summary with its checkpoint."""
     # 1. n answers to each prompt, scored by the reward model.
     source, reward_source = resolve(config.model), gated_reward_model(config)
-    policy, reward = trained_policy(config, source), load_scalar(reward_source, config.dtype, device=config.device)
+    policy, reward = trained_policy(config, source), _reward_model(reward_source, config)
     asked = prompts(config.data, "train", config.prompts, config.seed)
     rendered_prompts(policy, asked, config.max_length)  # a prompt that does not fit is said before anything is written
     total = config.max_steps or max(1, round(config.epochs * len(asked) / config.batch_size))
+    how = [config.samples, config.max_new_tokens, config.temperature, config.seed, config.max_length]
+    key = key_of(folder_hash(source), folder_hash(reward_source), how)
     session = Session(config, "rejection", total)
-    candidates = _candidates(session.run.path / "candidates.jsonl", policy, reward, asked, config)
+    candidates = _candidates(session.run.path / "candidates.jsonl", key, policy, reward, asked, config)
 
     # 2. The best of each prompt as a demonstration; what best-of-n is worth.
     kept = [(prompt, best) for prompt in asked if (best := _best(candidates[prompt.id])) is not None]
     if not kept:
+        session.run.abandon()
         raise UserError(
             "every answer was cut off", where="option --max-new-tokens", mend="raise it, or train sft longer"
         )
-    demonstrations = [
-        Demonstration(
-            id=f"best-{prompt.id}",
-            prompt_id=prompt.id,
-            messages=[*prompt.messages, {"role": "assistant", "content": text}],
-            labeler="reward-model",
-        )
-        for prompt, text in kept
-    ]
+    demonstrations = [_demonstration(prompt, text) for prompt, text in kept]
     if is_main():
         write_jsonl(session.run.path / "demonstrations.jsonl", demonstrations)
     table = _table(candidates, config.samples)
@@ -104,11 +113,29 @@ def run(config: RejectionConfig) -> dict[str, Any]:
         return session.finish(inputs, **counts)
 
 
+def _reward_model(path: Path, config: RejectionConfig) -> ScalarModel | StepModel:
+    load = load_step_model if is_step_model(path) else load_scalar
+    return load(path, config.dtype, device=config.device)
+
+
+def _demonstration(prompt: Prompt, text: str) -> Demonstration:
+    messages = [*prompt.messages, {"role": "assistant", "content": text}]
+    return Demonstration(id=f"best-{prompt.id}", prompt_id=prompt.id, messages=messages, labeler="reward-model")
+
+
 def _candidates(
-    path: Path, policy: Policy, reward: ScalarModel, asked: list[Prompt], config: RejectionConfig
+    path: Path,
+    key: str,
+    policy: Policy,
+    reward: ScalarModel | StepModel,
+    asked: list[Prompt],
+    config: RejectionConfig,
 ) -> dict[str, Candidates]:
-    """Answers and scores by prompt; what an earlier sitting wrote is not sampled again (each has its own seed)."""
-    found = from_main(lambda: _read(path))
+    """Answers and scores by prompt; what an earlier sitting wrote is not sampled again (each has its own seed).
+
+    key: of all that they depend on beside their prompt; rows of another are replaced.
+    """
+    found = from_main(lambda: _read(path, key))
     missing = [prompt for prompt in asked if prompt.id not in found]
     params = SamplingParams(config.max_new_tokens, 0, config.temperature)
     with Progress(len(asked), "candidates", done=len(asked) - len(missing), unit="prompt") as bar:
@@ -118,37 +145,39 @@ def _candidates(
             drawn = draw(policy, mine, config.samples, params, config.seed, config.max_length) if mine else []
             lines: dict[str, Any] = {}
             for prompt, row in zip(mine, drawn, strict=True):
-                scores = score_answers(
-                    reward,
-                    policy,
-                    [prompt] * len(row),
-                    row,
-                    config.max_length,
-                    config.micro_tokens,
-                )
+                scores = _scores(reward, policy, [prompt] * len(row), row, config)
                 texts, ended = [text_of(policy, one) for one in row], [one.finish == "stop" for one in row]
                 lines[prompt.id] = {"texts": texts, "ended": ended, "scores": scores.tolist()}
             lines = {name: row for share in gather(lines) for name, row in share.items()}
             found |= {name: Candidates(**row) for name, row in lines.items()}
             if is_main():
                 with open(path, "a", encoding="utf-8") as file:
-                    file.write("".join(json.dumps({"prompt_id": name, **row}) + "\n" for name, row in lines.items()))
+                    file.write(
+                        "".join(
+                            json.dumps({"prompt_id": name, **row, "key": key}) + "\n" for name, row in lines.items()
+                        )
+                    )
             bar.update(len(asked) - len(missing) + start + len(some))
     return found
 
 
-def _read(path: Path) -> dict[str, Candidates]:
-    """The whole lines of the file; one that was cut off is dropped from it."""
-    found: dict[str, Candidates] = {}
-    if not path.exists():
-        return found
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for line in lines[:-1]:
-        row = json.loads(line)
-        found[row["prompt_id"]] = Candidates(row["texts"], row["ended"], row["scores"])
-    if lines[-1]:
-        path.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
-    return found
+def _scores(
+    reward: ScalarModel | StepModel, policy: Policy, asked: list[Prompt], row: list[Sample], config: RejectionConfig
+) -> Tensor:
+    """The reward of each answer; of a process reward model the aggregate over its steps, with the guards. [N]"""
+    if isinstance(reward, StepModel):
+        return process_rewards(reward, policy, asked, row, config.max_length)[0]
+    return score_answers(reward, policy, asked, row, config.max_length, config.micro_tokens)
+
+
+def _read(path: Path, key: str) -> dict[str, Candidates]:
+    """The file's rows; those of another policy, reward model or way of sampling are dropped from it."""
+    rows = whole_rows(path)
+    ours = [row for row in rows if row.get("key", key) == key]
+    if len(ours) < len(rows):
+        print(f"rejection: {len(rows) - len(ours)} candidates of other models or options are replaced", file=sys.stderr)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in ours))
+    return {row["prompt_id"]: Candidates(row["texts"], row["ended"], row["scores"]) for row in ours}
 
 
 def _best(candidates: Candidates) -> str | None:

@@ -22,7 +22,7 @@ from tutelage.evaluation.step_card import auc, auc_interval, step_card
 from tutelage.models import is_step_model, load_scalar, load_step_model
 from tutelage.records import Completion, Prompt
 from tutelage.runs import check_folder, write_json
-from tutelage.solutions import final_answer, split_steps
+from tutelage.solutions import final_answer, solves, split_steps
 from tutelage.stages.label import read_completions
 from tutelage.stages.reward import score_groups
 from tutelage.stages.step_scores import guarded_steps, whole_scores
@@ -45,7 +45,7 @@ def run(config: RerankConfig) -> dict[str, Any]:
         raise UserError(
             "no prompt has an answer to check against", where=config.data, mend="give prompts a field answer"
         )
-    right = [[final_answer(one.text) == prompt.answer for one in group] for prompt, group in groups]
+    right = [[solves(one.text, prompt.answer) for one in group] for prompt, group in groups]
     result: dict[str, Any] = {"stage": "rerank", "prompts": len(groups), "solutions": sum(map(len, right))}
     by_steps = _by_right_steps(groups)
     result["right_answer"] = _share(right)

@@ -46,6 +46,10 @@ def run(config: RewardConfig) -> dict[str, Any]:
     """Train a reward model; returns the run's summary with its report card."""
     # 1. Rankings to learn from and to be tested on.
     train, held_out = _rankings(config)
+    if not held_out:
+        print(
+            "reward: no comparison is held out (too few prompts): the card is of some it learns from", file=sys.stderr
+        )
     source = resolve(config.model)
     torch.manual_seed(step_seed(config.seed, "head"))
     model = load_scalar(source, config.dtype, trained=False, lora=lora_options(config), device=config.device)

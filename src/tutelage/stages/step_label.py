@@ -16,11 +16,13 @@ from tutelage.data.formats import check_file, write_jsonl
 from tutelage.data.templates import end_token_id, render_prompt
 from tutelage.engine.sampling import SamplingParams, row_seed, sample
 from tutelage.errors import UserError
-from tutelage.models import Policy, load_policy
+from tutelage.judges.cache import key_of
+from tutelage.models import Policy, load_policy, resolve
 from tutelage.records import Completion, Prompt, StepLabel
 from tutelage.runs import Progress
 from tutelage.runs.files import append_rows, whole_rows
-from tutelage.solutions import final_answer, split_steps
+from tutelage.runs.lineage import folder_hash
+from tutelage.solutions import final_answer, solves, split_steps
 from tutelage.stages.label import read_completions
 from tutelage.stages.sample import text_of
 
@@ -79,7 +81,7 @@ def _record(prompt: Prompt, one: Completion, labels: list[int], labeler: str, va
         labels=labels,
         labeler=labeler,
         values=values,
-        outcome=final_answer(one.text) == prompt.answer,
+        outcome=solves(one.text, prompt.answer),
         messages=prompt.messages,
         solution=one.text,
     )
@@ -97,16 +99,23 @@ def _by_the_world(whole: list[tuple[Prompt, Completion]], config: StepLabelConfi
 def _by_completions(
     path: Path, policy: Policy, whole: list[tuple[Prompt, Completion]], config: StepLabelConfig
 ) -> list[StepLabel]:
-    """The labels of all solutions; those that an earlier sitting wrote are not made again."""
-    how = [config.model, config.completions, config.temperature, config.seed, config.max_new_tokens]
-    known = {row["id"]: row["values"] for row in whole_rows(path) if row["how"] == how}
+    """The labels of all solutions; those that an earlier sitting wrote are not made again.
+
+    A solution is known by its words: samples of another seed or model have the same ids.
+    """
+    how = [folder_hash(resolve(config.model)), config.completions, config.temperature, config.seed]
+    how += [config.max_new_tokens, config.max_length]
+    keys = {one.id: key_of(how, p.messages, p.answer, one.id, one.text) for p, one in whole}
+    written = {row.get("key"): row["values"] for row in whole_rows(path)}
+    known = {name: written[key] for name, key in keys.items() if key in written}
     missing = [(p, one) for p, one in whole if one.id not in known]
     with Progress(len(whole), "step-label", done=len(whole) - len(missing), unit="solution") as bar:
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
             values = _completed(policy, some, config)
             append_rows(
-                path, [{"id": one.id, "how": how, "values": v} for (_, one), v in zip(some, values, strict=True)]
+                path,
+                [{"id": one.id, "key": keys[one.id], "values": v} for (_, one), v in zip(some, values, strict=True)],
             )
             known |= {one.id: v for (_, one), v in zip(some, values, strict=True)}
             bar.update(len(whole) - len(missing) + start + len(some))
@@ -131,10 +140,10 @@ def _completed(policy: Policy, some: list[tuple[Prompt, Completion]], config: St
     drawn = sample(policy.model, begun, seeds, params, [end_token_id(policy.tokenizer)]) if begun else []
     values = [[0.0] * len(split_steps(one.text)) for _, one in some]
     for (number, place), row in zip(owners, drawn, strict=True):
-        answers = [final_answer(text_of(policy, s)) for s in row if s.finish == "stop"]
-        values[number][place] = sum(a == some[number][0].answer for a in answers) / len(row)
+        whole = [text_of(policy, s) for s in row if s.finish == "stop"]
+        values[number][place] = sum(solves(text, some[number][0].answer) for text in whole) / len(row)
     for number, (prompt, one) in enumerate(some):
-        values[number][-1] = float(final_answer(one.text) == prompt.answer)
+        values[number][-1] = float(solves(one.text, prompt.answer))
     return values
 
 
