@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.data.convert import export_data, import_data
-from tutelage.data.export import ordered_pairs, preference_rows, thumb_rows
+from tutelage.data.export import ordered_pairs, preference_rows, step_rows, thumb_rows
 from tutelage.data.foreign import dialogue
 from tutelage.data.formats import read_rows, write_rows
 from tutelage.data.rows import format_of, items_of
@@ -127,8 +127,9 @@ def test_alpaca_sharegpt_and_questions():
 def test_steps_and_neutral_labels():
     (_, label) = items_of({"prompt": "p", "completions": ["a", "b", "c"], "labels": [True, False, True]}, "row 1")
     assert isinstance(label, StepLabel) and label.labels == [1, -1, 1] and label.outcome is None
-    row = {"prompt": "p", "completions": ["a"], "labels": [True], "outcome": False}
-    assert items_of(row, "row 1")[1].outcome is False
+    row = {"prompt": "p", "completions": ["a"], "labels": [True], "outcome": False, "values": [0.5], "solution": "a"}
+    prompt, label = items_of(row, "row 1")
+    assert label.outcome is False and step_rows(label, prompt.messages, True) == [row]
     with pytest.raises(UserError, match="row 1, field outcome: is text, not true or false"):
         items_of({**row, "outcome": "no"}, "row 1")
 

@@ -107,7 +107,7 @@ def step_rows(label: StepLabel, messages: list[Message], plain: bool) -> list[Ro
     """TRL `prompt, completions, labels`: true and false; with a neutral step the labels stay -1, 0, 1."""
     marks: list[Any] = label.labels if 0 in label.labels else [mark == 1 for mark in label.labels]
     one_turn = len(messages) == 1 and messages[0]["role"] == "user"
-    told = {} if label.outcome is None else {"outcome": label.outcome}
+    told = {name: found for name in ("values", "outcome", "solution") if (found := getattr(label, name)) is not None}
     return [{"prompt": _prompt(messages, plain or one_turn), "completions": label.steps, "labels": marks, **told}]
 
 
