@@ -17,7 +17,7 @@ def test_nothing_is_dropped_in_silence():
     )
     assert found["win_rate"] == 2.5 / 4 and found["ci95"] == pytest.approx(list(wilson(2.5, 4)))
     assert (found["judged"], found["unparsable"], found["failed"], found["missing"]) == (4, 1, 1, 2)
-    assert found["flip_rate"] == 0.25 and found["ties"] == 1
+    assert found["flip_rate"] == 0.25 and found["ties"] == 1 and found["flip_ci95"] == [*wilson(1, 4)]
     assert found["bounds"] == [2.5 / 6, 4.5 / 6]
 
 

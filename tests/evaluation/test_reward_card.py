@@ -18,7 +18,8 @@ def test_a_ranking_of_four_is_its_ordered_pairs():
     card = report_card([Ranking("p", [1, 2, 2, None], [0.0, 1.0, -1.0, 9.0], [1, 2, 3, 4], "brainstorm")])
     # first > second (wrong), first > third (right); the tie and what is not ranked are no pairs
     assert card["pairs"] == 2 and card["accuracy"] == 0.5
-    assert card["accuracy_by_category"] == {"brainstorm": {"value": 0.5, "pairs": 2}}
+    assert card["accuracy_by_category"] == {"brainstorm": {"value": 0.5, "ci95": None, "pairs": 2}}
+    assert card["ci95"] is None and "chance" in card["gate"]  # one prompt tells nothing of others
     assert report_card([Ranking("p", [1, 1], [1.0, 0.0], [1, 1])])["gate"] == "no held-out pairs"
 
 
@@ -34,6 +35,17 @@ def test_calibration_is_confidence_against_right():
     assert [b["predicted"] for b in card["calibration"]] == pytest.approx([0.5, 0.75])
     assert [b["observed"] for b in card["calibration"]] == [0.0, 0.75]
     assert card["calibration_error"] == pytest.approx(0.5 / 5)
+    low, high = card["calibration"][1]["ci95"]
+    assert card["calibration"][0]["ci95"] is None and 0 <= low < 0.75 < high == 1  # of one pair nothing is known
+
+
+def test_every_share_has_an_interval_of_prompts():
+    rows = [replace(pair(i, 1 if i % 3 else -1, (3, 9) if i % 4 else (9, 3)), category="chat") for i in range(24)]
+    card = report_card(rows)
+    assert card["length_accuracy"] == 0.75  # the shorter one wins on three of four
+    _, *ends = clustered_interval([float(i % 4 > 0) for i in range(24)], range(24))
+    assert card["length_accuracy_ci95"] == pytest.approx(ends)
+    assert card["accuracy_by_category"]["chat"]["ci95"] == card["ci95"]
 
 
 def test_votes_on_one_prompt_are_one_cluster():

@@ -84,7 +84,8 @@ def report() -> dict:
     ratings = {
         "gold": [
             {"model": s, "rating": 1000 + 150 * strength[s], "ci95": [970 + 150 * strength[s], 1030 + 150 * strength[s]],
-             "games": 1200, "prior": False}
+             "games": 1200, "prior": False,
+             "length_controlled": {"rating": 1010 + 100 * strength[s], "ci95": [980 + 100 * strength[s], 1040 + 100 * strength[s]]}}
             for s in sorted(STAGES, key=lambda s: -strength[s])
         ]
     }  # fmt: skip
@@ -97,7 +98,7 @@ def report() -> dict:
     wins.append(
         {"policy": "ppo", "baseline": "sft", "judge": "local:judge", "win_rate": 0.61, "ci95": [0.55, 0.67], "prompts": 380,
          "judged": 380, "ties": 40, "unparsable": 7, "failed": 3, "missing": 10, "flip_rate": 0.11, "bounds": [0.59, 0.62],
-         "length_controlled": {"win_rate": 0.54}, "explained_by_length": 0.64}
+         "flip_ci95": [0.08, 0.15], "length_controlled": {"win_rate": 0.54, "ci95": [0.47, 0.61]}, "explained_by_length": 0.64}
     )  # fmt: skip
     agreements = [
         {"people": "people:votes.jsonl", "judge": None, "kappa": 0.61, "ci95": [0.5, 0.7], "agreement": 0.8, "pairs": 90, "prompts": 80},
@@ -185,7 +186,7 @@ def report() -> dict:
                     ("reward", "reward", 88, 9e5, {"comparisons": 9000}),
                     ("ppo", "ppo", 140, 1.2e6, {"episodes": 7680}), ("ppo-no-kl", "ppo", 130, 1.4e6, {"episodes": 7680}))],
         "win_rates": wins, "behaviours": behaviours,
-        "reward_model": {"accuracy": 0.724, "ci95": [0.70, 0.748], "labeler_agreement": 0.735, "ceiling": 0.83, "gold_accuracy": 0.81,
+        "reward_model": {"accuracy": 0.724, "ci95": [0.70, 0.748], "labeler_agreement": 0.735, "labeler_agreement_ci95": [0.71, 0.76], "ceiling": 0.83, "gold_accuracy": 0.81,
                          "calibration_error": 0.021, "length_correlation": 0.18, "pairs": 1800, "length_accuracy": 0.54,
                          "accuracy_by_category": {c: {"value": v, "pairs": 200} for c, v in (("open QA", 0.74), ("generation", 0.7), ("rewrite", 0.69), ("harmful", 0.82))},
                          "calibration": [{"predicted": p / 10, "observed": p / 10 + 0.02 * math.sin(p), "pairs": 180} for p in range(1, 10)],

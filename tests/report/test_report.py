@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fixture import make_run, report  # noqa: E402, RUF100
 
 from tutelage.errors import UserError  # noqa: E402, RUF100
-from tutelage.report import write_report  # noqa: E402, RUF100
+from tutelage.report import judging, measured, write_report  # noqa: E402, RUF100
 
 SECTIONS = [
     "pipeline",
@@ -184,6 +184,16 @@ def test_a_section_without_data_is_left_out(tmp_path, field, section):
     del value[field]
     html = page(tmp_path, value)
     assert f'<section id="{section}">' not in html and '<section id="limits">' in html
+
+
+def test_numbers_beside_the_main_ones_have_their_intervals_too():
+    value = report()
+    said = judging.verdicts(value)
+    assert all(f">{end}<" in said for end in ("0.47", "0.61", "0.08", "0.15"))
+    assert "at equal lengths" in judging.ratings(value) and "Hollow" in judging.ratings(value)
+    assert ">0.71<" in measured.reward_model(value)
+    value["win_rates"] = [{**value["win_rates"][-1], "ci95": [0.45, 0.67], "unparsable": 0, "failed": 0}]
+    assert "Length explains" not in judging.verdicts(value)  # where no difference is clear, there is none to explain
 
 
 def test_the_pipeline_says_what_each_stage_was_fed(tmp_path):

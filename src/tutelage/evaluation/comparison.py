@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import numpy as np
 from scipy import optimize, stats
 
 from tutelage.errors import UserError
+from tutelage.evaluation.intervals import wilson
 from tutelage.evaluation.win_rate import win_rate_from_votes
 
 
@@ -29,11 +29,13 @@ def compare_by_verdicts(
     kept = [i for i, p in enumerate(points) if p is not None]
     counts = {name: sum(p == name for p in problems) for name in ("unparsable", "failed")}
     missing = asked - len(set(prompts))
+    turned = sum(flipped[i] for i in kept)
     about = {
         "judged": len(kept),
         **counts,
         "missing": missing,
-        "flip_rate": float(np.mean([flipped[i] for i in kept])) if kept else None,
+        "flip_rate": turned / len(kept) if kept else None,
+        "flip_ci95": list(wilson(turned, len(kept))) if kept else None,
     }
     if not kept:
         return {"win_rate": None, "ci95": None, "prompts": 0, "ties": 0, **about, "bounds": None, "detectable": None}

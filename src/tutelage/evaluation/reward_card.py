@@ -1,6 +1,6 @@
 """The reward model's report card on held-out rankings, and the gate in front of PPO."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import exp
@@ -47,16 +47,20 @@ def report_card(rankings: Sequence[Ranking]) -> dict[str, Any]:
             weight.append(ranking.weight)
     if not right:
         return {"accuracy": 0.5, "ci95": [0.0, 1.0], "pairs": 0, "gate": "no held-out pairs"}
+    if float(np.average(by_length, weights=weight)) < 0.5:
+        by_length = [1 - one for one in by_length]
     length_accuracy = float(np.average(by_length, weights=weight))
-    length_accuracy = max(length_accuracy, 1 - length_accuracy)
-    accuracy, *interval = clustered_interval(right, cluster, weights=weight)
+    accuracy, interval = float(np.average(right, weights=weight)), share_interval(right, cluster, weight)
     gate = "passed"
-    if interval[0] <= 0.5:
+    if interval is None or interval[0] <= 0.5:
         gate = "failed: not better than chance on held-out comparisons"
     elif accuracy < length_accuracy:
         gate = "failed: not better than choosing by length"
-    bins, error = _calibration(predicted, weight)
-    slices = {name: _slice(right, weight, [c == name for c in category]) for name in sorted({c for c in category if c})}
+    bins, error = _calibration(predicted, weight, cluster)
+    slices = {
+        name: _slice(right, weight, cluster, [c == name for c in category])
+        for name in sorted({c for c in category if c})
+    }
     return {
         "accuracy": accuracy,
         "ci95": interval,
@@ -64,6 +68,7 @@ def report_card(rankings: Sequence[Ranking]) -> dict[str, Any]:
         "calibration": bins,
         "calibration_error": error,
         "length_accuracy": length_accuracy,
+        "length_accuracy_ci95": share_interval(by_length, cluster, weight),
         "length_correlation": _length_correlation(rankings),
         "accuracy_by_category": slices,
         "gate": gate,
@@ -74,12 +79,29 @@ def _half(difference: float) -> float:
     return 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
 
 
-def _slice(right: Sequence[float], weight: Sequence[float], inside: Sequence[bool]) -> dict[str, float]:
+def share_interval(
+    right: Sequence[float], cluster: Sequence[Hashable], weight: Sequence[float] | None = None
+) -> list[float] | None:
+    """The prompt-clustered interval of a share, within 0 to 1; None where there are fewer than two prompts."""
+    if len(set(cluster)) < 2:
+        return None
+    _, low, high = clustered_interval(right, cluster, weights=weight)
+    return [max(0.0, low), min(1.0, high)]
+
+
+def _slice(
+    right: Sequence[float], weight: Sequence[float], cluster: Sequence[Hashable], inside: Sequence[bool]
+) -> dict[str, Any]:
     """Accuracy over the pairs of one category."""
-    return {"value": float(np.average(np.array(right)[inside], weights=np.array(weight)[inside])), "pairs": sum(inside)}
+    rows = [(r, w, c) for r, w, c, here in zip(right, weight, cluster, inside, strict=True) if here]
+    shares, weights, clusters = zip(*rows, strict=True)
+    value = float(np.average(shares, weights=weights))
+    return {"value": value, "ci95": share_interval(shares, clusters, weights), "pairs": len(rows)}
 
 
-def _calibration(predicted: Sequence[float], weight: Sequence[float]) -> tuple[list[dict[str, float]], float]:
+def _calibration(
+    predicted: Sequence[float], weight: Sequence[float], cluster: Sequence[Hashable]
+) -> tuple[list[dict[str, Any]], float]:
     """Confidence against how often the favored answer was the better one; and the expected calibration error."""
     confidence = np.array([max(p, 1 - p) for p in predicted])
     correct = np.array([p > 0.5 for p in predicted], dtype=float)
@@ -90,7 +112,9 @@ def _calibration(predicted: Sequence[float], weight: Sequence[float]) -> tuple[l
         inside = (confidence >= low) & ((confidence < high) | (high == 1.0))
         if inside.any():
             expected, observed = (float(np.average(x[inside], weights=share[inside])) for x in (confidence, correct))
-            bins.append({"predicted": expected, "observed": observed, "pairs": int(inside.sum())})
+            some = [prompt for prompt, here in zip(cluster, inside, strict=True) if here]
+            ci95 = share_interval(correct[inside].tolist(), some, share[inside].tolist())
+            bins.append({"predicted": expected, "observed": observed, "ci95": ci95, "pairs": int(inside.sum())})
             error += abs(expected - observed) * share[inside].sum() / share.sum()
     return bins, float(error)
 

@@ -9,8 +9,19 @@ from tutelage.report.parts import data, ends, figure, interval, look, name, numb
 from tutelage.report.svg import Dot, dot_panel, percent, short
 
 Report = dict[str, Any]
-COUNTS = ("judged", "ties", "flip_rate", "unparsable", "failed", "missing", "unvoted")
-HEAD = ["policy", "baseline", "judge", *COUNTS, "at equal lengths", "explained by length", "rate at worst", "at best"]
+COUNTS = ("judged", "ties", "flip_rate", "flips_low", "flips_high", "unparsable", "failed", "missing", "unvoted")
+HEAD = [
+    "policy",
+    "baseline",
+    "judge",
+    *COUNTS,
+    "at equal lengths",
+    "low",
+    "high",
+    "explained by length",
+    "rate at worst",
+    "at best",
+]
 
 
 def ratings(report: Report) -> str:
@@ -21,22 +32,31 @@ def ratings(report: Report) -> str:
         for row in table:
             color, shape, hollow = look(row["model"])
             dots.append(Dot(name(row["model"]), row["rating"], interval(row.get("ci95")), color, shape, hollow))
-            rows.append([judge, row["model"], row["rating"], *ends(row), row.get("games")])
+            even = row.get("length_controlled") or {}
+            at_equal = [even.get("rating"), *ends(even)]
+            rows.append([judge, row["model"], row["rating"], *ends(row), row.get("games"), *at_equal])
+            if even:
+                dots.append(Dot("at equal lengths", even["rating"], interval(even.get("ci95")), color, "diamond", True))
         low = min(d.ci[0] if d.ci else d.value for d in dots)
         high = max(d.ci[1] if d.ci else d.value for d in dots)
         chart = dot_panel(dots, "Ratings", limits=(low - 20, high + 20), show=lambda v: f"{v:.0f}")
         panels.append(panel(JUDGES.get(judge, judge), chart, "400 points: ten to one"))
-        clear += len(table) > 1 and bool(dots[0].ci and dots[1].ci and dots[0].ci[0] > dots[1].ci[1])
+        first, second = ([interval(row.get("ci95")) for row in table] + [None, None])[:2]
+        clear += first is not None and second is not None and first[0] > second[1]
     if not panels:
         return ""
     title = f"Ratings on one scale: the first is clear of the second by {clear} of {len(panels)} judges"
     sub = "Bradley–Terry with ties (Davidson), in Elo points around 1000; 95 % intervals over resampled prompts."
+    if any(row[6] is not None for row in rows):
+        sub += " Hollow: if all answers to a prompt were of one length."
     says = (
         "The order holds by every judge: choose the first."
         if clear == len(panels)
         else "Where the intervals of two models overlap, the order is not settled: ask more prompts before you rank them."
     )
-    below = data("ratings", ["judge", "model", "rating", "low", "high", "games"], rows)
+    below = data(
+        "ratings", ["judge", "model", "rating", "low", "high", "games", "at equal lengths", "low", "high"], rows
+    )
     return figure(title, sub, panels, below, says)
 
 
@@ -53,7 +73,10 @@ def verdicts(report: Report) -> str:
             label, color = f"{name(row['policy'])} / {name(row['baseline'])}", look(row["policy"])[0]
             dots.append(Dot(label[:24], row["win_rate"], interval(row.get("ci95")), color))
             if row.get("length_controlled"):
-                dots.append(Dot("at equal lengths", row["length_controlled"]["win_rate"], None, color, "diamond", True))
+                even = row["length_controlled"]
+                dots.append(
+                    Dot("at equal lengths", even["win_rate"], interval(even.get("ci95")), color, "diamond", True)
+                )
         if dots:
             chart = dot_panel(dots, "Win rates", reference=(0.5, "even"), gutter=150)
             panels.append(panel(JUDGES.get(judge, judge), chart, "first over second"))
@@ -69,13 +92,16 @@ def verdicts(report: Report) -> str:
 
 def _row(row: dict[str, Any]) -> list[Any]:
     controlled, bounds = row.get("length_controlled") or {}, interval(row.get("bounds")) or (None, None)
-    counts = [row.get(key) for key in COUNTS]
+    flips = interval(row.get("flip_ci95")) or (None, None)
+    known = {**row, "flips_low": flips[0], "flips_high": flips[1]}
+    counts = [known.get(key) for key in COUNTS]
     return [
         row["policy"],
         row["baseline"],
         row["judge"],
         *counts,
         controlled.get("win_rate"),
+        *ends(controlled),
         row.get("explained_by_length"),
         *bounds,
     ]
@@ -86,7 +112,7 @@ def _verdict_says(rows: list[dict[str, Any]], lost: int, flips: float) -> str:
         return f"A judge changes its mind with the order on {percent(flips)} of a pair's prompts: use a stronger judge."
     if lost:
         return f"{lost} verdicts were lost: read the rate at worst and at best, and run again if they lie on both sides of even."
-    longer = [r for r in rows if (number(r.get("explained_by_length")) or 0) > 0.5]
+    longer = [r for r in rows if (number(r.get("explained_by_length")) or 0) > 0.5 and _is_clear(r)]
     if longer:
         one = longer[0]
         return (
@@ -94,6 +120,12 @@ def _verdict_says(rows: list[dict[str, Any]], lost: int, flips: float) -> str:
             f"{name(one['baseline'])}: believe the rate at equal lengths."
         )
     return "No verdict was lost, and length explains less than half of every difference: take the rates as they are."
+
+
+def _is_clear(row: dict[str, Any]) -> bool:
+    """Whether there is a difference to explain: the rate's interval leaves out one half."""
+    ci = interval(row.get("ci95"))
+    return ci is not None and not ci[0] <= 0.5 <= ci[1]
 
 
 def agreement(report: Report) -> str:
@@ -104,8 +136,9 @@ def agreement(report: Report) -> str:
         for key, label in (("labeler_agreement", "Two labelers agree"), ("ceiling", "Ceiling on labels")):
             value = number((card or {}).get(key))
             if value is not None:
-                dots.append(Dot(label, value, None, "s-people", "tick" if key == "ceiling" else "diamond"))
-                rows.append([stage, label, "share", value, None, None, None])
+                ci = interval(card.get(f"{key}_ci95"))
+                dots.append(Dot(label, value, ci, "s-people", "tick" if key == "ceiling" else "diamond"))
+                rows.append([stage, label, "share", value, *(ci or (None, None)), None])
     if dots:
         chart = dot_panel(
             dots, "Labeler agreement", limits=(0.4, 1.0), gutter=140, reference=(0.726, "the paper, 73 %")
@@ -124,9 +157,7 @@ def agreement(report: Report) -> str:
     if not panels:
         return ""
     below = data("agreement", ["of", "who", "measure", "value", "low", "high", "pairs"], rows)
-    sub = (
-        "Kappa’s 95 % intervals are over resampled prompts; labelers’ agreement is over pairs that two of them ranked."
-    )
+    sub = "95 % intervals: kappa’s over resampled prompts; labelers’ agreement is over pairs that two of them ranked, with prompts as the units."
     return figure(_agreement_title(dots, kappas), sub, panels, below, _agreement_says(dots, kappas))
 
 

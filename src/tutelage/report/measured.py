@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.evaluation.overoptimization import verdict
-from tutelage.report.parts import data, figure, interval, look, name, number, ordered, panel, sentence
+from tutelage.report.parts import data, ends, figure, interval, look, name, number, ordered, panel, sentence
 from tutelage.report.svg import Dot, Line, dot_panel, esc, line_panel, percent, short
 from tutelage.runs.metrics import DRAWN_FIRST
 
@@ -198,7 +198,7 @@ def reward_model(report: Report) -> str:
     card = report.get("reward_model") or {}
     n = {k: number(v) for k, v in card.items()}
     dots = [
-        Dot(label, n[key] or 0.0, interval(card.get("ci95")) if key == "accuracy" else None, color, shape)
+        Dot(label, n[key] or 0.0, interval(card.get("ci95" if key == "accuracy" else f"{key}_ci95")), color, shape)
         for key, label, color, shape in (
             ("accuracy", "Reward model", "s-rm", "diamond"),
             ("labeler_agreement", "Two labelers agree", "s-people", "diamond"),
@@ -215,7 +215,7 @@ def reward_model(report: Report) -> str:
             "Accuracy on held-out pairs", dot_panel(dots, "Accuracy", limits=(0.4, 1.0), gutter=140), "chance is 50 %"
         )
     ]
-    parts = [(d.label, "", d.value, None) for d in dots]
+    parts = [(d.label, "", d.value, *(d.ci or (None, None)), None) for d in dots]
     groups = [
         (c, v)
         for c, v in (card.get("accuracy_by_category") or {}).items()
@@ -226,7 +226,7 @@ def reward_model(report: Report) -> str:
         panels.append(
             panel("By category", dot_panel(rows, "By category", limits=(0.4, 1.0), gutter=140), "held-out labels")
         )
-        parts += [("by category", c, v["value"], v.get("pairs")) for c, v in groups]
+        parts += [("by category", c, v["value"], *ends(v), v.get("pairs")) for c, v in groups]
     bins = [
         b
         for b in card.get("calibration") or []
@@ -247,7 +247,7 @@ def reward_model(report: Report) -> str:
         panels.append(
             panel("Calibration", chart, f"expected error {percent(n.get('calibration_error'))}; dotted: perfect")
         )
-        parts += [("calibration", b["predicted"], b["observed"], b.get("pairs")) for b in bins]
+        parts += [("calibration", b["predicted"], b["observed"], *ends(b), b.get("pairs")) for b in bins]
     best = [b for b in card.get("best_of_n") or [] if number(b.get("n")) and number(b.get("gold")) is not None]
     if len(best) > 1:
         line = Line("", [(b["n"], b["gold"]) for b in best], "s-rm", "diamond")
@@ -258,12 +258,12 @@ def reward_model(report: Report) -> str:
                 "chosen by the reward model",
             )
         )
-        parts += [("best of n", b["n"], b["gold"], None) for b in best]
+        parts += [("best of n", b["n"], b["gold"], *(interval(b.get("gold_ci95")) or (None, None)), None) for b in best]
     title = f"The reward model is right on {percent(n.get('accuracy'))} of held-out labels"
     if n.get("accuracy") is not None and n.get("labeler_agreement") is not None:
         title += f"; two labelers agree on {percent(n['labeler_agreement'])}"
     sub = f"{short(n.get('pairs'))} pairs. Correlation of reward and length: {short(n.get('length_correlation'), 2)}."
-    below = data("reward-model", ["what", "group", "value", "pairs"], parts)
+    below = data("reward-model", ["what", "group", "value", "low", "high", "pairs"], parts)
     return figure(title, sub, panels, below, _reward_says(n))
 
 

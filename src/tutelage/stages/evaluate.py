@@ -25,6 +25,7 @@ from tutelage.evaluation.length_control import controlled
 from tutelage.evaluation.paired import Losses, Outcomes, compare_behaviors, compare_losses
 from tutelage.evaluation.ratings import Game, ratings
 from tutelage.evaluation.refusal import refusal_outcomes, refusal_rates
+from tutelage.evaluation.reward_card import share_interval
 from tutelage.evaluation.verbosity import with_explained
 from tutelage.evaluation.win_rate import win_rate_from_votes
 from tutelage.models import Policy, load_policy, load_scalar, resolve
@@ -191,12 +192,14 @@ def _compare(
         ours, theirs = answers[policy], answers[baseline]
         for judge, points in _verdicts(asked, ours, theirs, config).items():
             row = {"policy": policy, "baseline": baseline, "judge": judge, **win_rate_from_votes(points)}
-            at_equal = controlled(points, [len(a["text"]) for a in ours], [len(b["text"]) for b in theirs])
+            lengths = [(len(a["text"]), len(b["text"])) for a, b in zip(ours, theirs, strict=True)]
+            at_equal = controlled(points, [a for a, _ in lengths], [b for _, b in lengths])
             result["win_rates"].append(with_explained({**row, "length_controlled": at_equal}))
-            pairs = zip(points, asked, strict=True)
-            games.setdefault(judge, []).extend(Game(policy, baseline, won, prompt.id) for won, prompt in pairs)
+            rows = zip(points, asked, lengths, strict=True)
+            played = (Game(policy, baseline, won, prompt.id, both) for won, prompt, both in rows)
+            games.setdefault(judge, []).extend(played)
     if len(models) > 2:
-        result["ratings"] = {judge: ratings(played) for judge, played in games.items()}
+        result["ratings"] = {judge: ratings(some) for judge, some in games.items()}
 
 
 def _verdicts(
@@ -349,7 +352,8 @@ def reward_model_against_gold(
     policy, reward = load_policy(policy_path, dtype, device=device), load_scalar(reward_path, dtype, device=device)
     asked = world_prompts("tune", prompts_count, seed=5)
     drawn = draw(policy, asked, samples, SamplingParams(64), 11, 1024)
-    right = pairs = 0.0
+    right: list[float] = []
+    pairs_of: list[str] = []
     import torch
 
     by_n: dict[int, list[tuple[float, float]]] = {
@@ -360,11 +364,13 @@ def reward_model_against_gold(
         golds = torch.tensor([gold.score(prompt, text_of(policy, s), s.finish).total for s in row])
         for i, j in combinations(range(samples), 2):
             if golds[i] != golds[j]:
-                pairs += 1
-                right += float((proxy[i] > proxy[j]) == (golds[i] > golds[j])) if proxy[i] != proxy[j] else 0.5
+                right.append(float((proxy[i] > proxy[j]) == (golds[i] > golds[j])) if proxy[i] != proxy[j] else 0.5)
+                pairs_of.append(prompt.id)
         for n, found in by_n.items():
             found.append((best_of_n(proxy, golds, n), best_of_n(proxy, proxy, n)))
-    table = [
-        {"n": n, "gold": sum(g for g, _ in f) / len(f), "proxy": sum(p for _, p in f) / len(f)} for n, f in by_n.items()
-    ]
-    return {"gold_accuracy": right / pairs, "best_of_n": table}
+    table = []
+    for n, found in by_n.items():
+        gold_mean, proxy_mean = (_mean([row[place] for row in found]) for place in (0, 1))
+        table.append({"n": n, "gold": gold_mean["value"], "proxy": proxy_mean["value"], "gold_ci95": gold_mean["ci95"]})
+    accuracy = sum(right) / len(right) if right else None
+    return {"gold_accuracy": accuracy, "gold_accuracy_ci95": share_interval(right, pairs_of), "best_of_n": table}

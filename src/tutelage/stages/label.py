@@ -11,6 +11,7 @@ from tutelage.configs import LabelConfig
 from tutelage.data.formats import check_file, read_rows, write_jsonl
 from tutelage.data.validation import record_of
 from tutelage.errors import UserError
+from tutelage.evaluation.reward_card import share_interval
 from tutelage.judges.cache import Cache
 from tutelage.judges.llm import LLMJudge
 from tutelage.judges.rankers import Ranker, ScoreRanker
@@ -40,6 +41,8 @@ def run(config: LabelConfig) -> dict[str, Any]:
     rng = random.Random(f"label {config.seed}")
     records: list[Comparison] = []
     agreements: list[bool] = []
+    pairs_of: list[str] = []  # the prompt of each of them
+    known_of: list[str] = []
     known: list[bool] = []  # whether a labeler without noise or tastes would have said the same
     truth = _truth(config)
     with Progress(len(groups), "label", unit="prompt") as bar:
@@ -63,8 +66,10 @@ def run(config: LabelConfig) -> dict[str, Any]:
             )
             if second is not None and rng.random() < config.overlap:  # agreement is measured where two labelers rank
                 agreements += _same_order(ranks, second.rank(prompt, texts, finishes, rng))
+                pairs_of += [prompt_id] * (len(agreements) - len(pairs_of))
                 if truth is not None:
                     known += _same_order(ranks, truth.rank(prompt, texts, finishes, random.Random(0)))
+                    known_of += [prompt_id] * (len(known) - len(known_of))
             bar.update(number)
     write_jsonl(out, records)
     return {
@@ -73,7 +78,9 @@ def run(config: LabelConfig) -> dict[str, Any]:
         "comparisons": len(records),
         "labelers": len(rankers),
         "agreement": sum(agreements) / len(agreements) if agreements else None,
+        "agreement_ci95": share_interval(agreements, pairs_of),
         "ceiling": sum(known) / len(known) if known else None,
+        "ceiling_ci95": share_interval(known, known_of),
         "agreement_pairs": len(agreements),
     }
 

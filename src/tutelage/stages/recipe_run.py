@@ -211,7 +211,8 @@ def _reward_card(
     labels = config.data
     for label in results.values():
         if label.get("stage") == "label" and label["out"] == labels:
-            card |= {"labeler_agreement": label["agreement"], "ceiling": label["ceiling"]}
+            card |= {"labeler_agreement": label["agreement"], "labeler_agreement_ci95": label.get("agreement_ci95")}
+            card |= {"ceiling": label["ceiling"], "ceiling_ci95": label.get("ceiling_ci95")}
     sft = next((r["checkpoint"] for r in results.values() if r.get("stage") == "sft"), None)
     if recipe.data == "world" and sft:
         card |= reward_model_against_gold(result["checkpoint"], sft, "auto", device=config.device)
