@@ -1,9 +1,13 @@
 """Architectures beyond those of tests/engine: right, or refused when they load with a reason; never silently wrong."""
 
+import json
+
 import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertGenerationConfig,
     CohereConfig,
     DiffLlamaConfig,
@@ -12,11 +16,13 @@ from transformers import (
     Gemma3Config,
     Lfm2Config,
     Llama4TextConfig,
+    LlamaConfig,
     MptConfig,
     Qwen2MoeConfig,
     RobertaConfig,
 )
 
+from tutelage.data.templates import render_completion
 from tutelage.engine.packing import pack
 from tutelage.engine.sampling import SamplingParams, context_of, sample
 from tutelage.errors import UserError
@@ -110,3 +116,28 @@ def test_a_model_of_text_and_images_has_its_texts_context_and_a_head(folder, tok
 def test_no_class_for_a_reward_model_is_said(folder):
     with pytest.raises(UserError, match="has no ModelForSequenceClassification for a model of type cohere"):
         load_scalar(folder(CohereConfig), "float32", trained=False)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2, "lora_alpha": 4, "target_modules": []}])
+def test_padding_with_the_end_token_does_not_move_the_score(folder, lora):
+    """Plain transformers reads it at the last token that is not padding: that must be the end token, as here."""
+    path = folder(LlamaConfig)
+    about = json.loads((path / "tokenizer_config.json").read_text())
+    about["pad_token"] = about["eos_token"]
+    (path / "tokenizer_config.json").write_text(json.dumps(about))
+    reward = load_scalar(path, "float32", trained=False, lora=lora)
+    save_model(path.parent / "reward", reward, {"role": "reward"}, verify=True)
+    assert reward.model.config.pad_token_id == reward.tokenizer.pad_token_id == 1  # training goes on as it was
+    if lora is not None:
+        return  # compared with what plain peft reads by save_model
+    asked = [{"role": "user", "content": "Who is it?"}]
+    rendered = [
+        render_completion(reward.tokenizer, asked, answer).input_ids for answer in ("A man.", "Two women, I think.")
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(path.parent / "reward")
+    plain = AutoModelForSequenceClassification.from_pretrained(path.parent / "reward").eval()
+    padded = tokenizer.pad({"input_ids": rendered}, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(plain(**padded).logits[:, 0], reward.scores(pack(rendered)), rtol=1e-4, atol=1e-5)
+    again = load_scalar(path.parent / "reward", "float32")  # no gradient for the same row as before
+    assert again.model.base_model.embed_tokens.padding_idx == reward.model.base_model.embed_tokens.padding_idx == 1

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from tutelage.data.templates import end_ids
 from tutelage.engine.attention import NAME
 from tutelage.engine.choosing import SamplingParams
 from tutelage.engine.device import CPU, device_of, multiplies_bfloat16, resolve_device
@@ -46,7 +47,7 @@ from tutelage.models.adapters import (
     write_adapter,
 )
 from tutelage.models.architecture import NOT_THROUGH, check_architecture
-from tutelage.models.padding import pad_token_id
+from tutelage.models.padding import TRAINED_PADDING, pad_token_id, padded_beside
 from tutelage.models.roles import Lora, Policy, Role, ScalarModel, StepModel, hidden_states
 from tutelage.processes import is_main
 from tutelage.runs import check_folder
@@ -341,7 +342,7 @@ def load_step_model(model: str | Path, dtype: str = "auto", *, trained: bool = T
 def _head_config(config: PretrainedConfig, labels: int, tokenizer: Any) -> PretrainedConfig:
     """The configuration of a model with a head of so many labels, to train or to score."""
     config.num_labels = labels
-    config.get_text_config().pad_token_id = pad_token_id(tokenizer)
+    config.get_text_config().pad_token_id = getattr(config, TRAINED_PADDING, pad_token_id(tokenizer))
     return config
 
 
@@ -359,7 +360,8 @@ def save_model(folder: Path, role: Policy | ScalarModel | StepModel, about: dict
     """
     with whole(role.model):
         if is_main():
-            _write(folder, role, about)
+            with padded_beside(role):
+                _write(folder, role, about)
             if verify:
                 reload_and_compare(folder, role)
 
@@ -442,6 +444,8 @@ def reload_and_compare(folder: Path, role: Policy | ScalarModel | StepModel) -> 
         plain = auto.from_pretrained(folder, dtype=role.model.dtype).eval()
     text = "A probe: the same words must get the same scores."
     ids = role.tokenizer(text, add_special_tokens=False)["input_ids"][:32]
+    if isinstance(role, ScalarModel):  # read at an answer's end
+        ids += end_ids(role.tokenizer)
     packed = pack([ids])
     hidden = hidden_states(role.model, packed)
     theirs = plain(input_ids=torch.tensor([ids])).logits.float().flatten()
