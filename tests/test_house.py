@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "data": {"errors", "processes", "records", "runs", "solutions", "world"},
     "world": {"constitutions", "errors", "records", "solutions", "configs", "models", "engine", "stages"},
     "engine": {"errors", "processes"},
-    "models": {"errors", "engine", "processes", "runs", "world"},
+    "models": {"data", "errors", "engine", "processes", "runs", "world"},
     "evaluation": {"errors", "records", "algorithms", "world"},
     "judges": {"algorithms", "constitutions", "errors", "records", "data", "engine", "models", "runs"},
     "serving": {"errors", "records", "data", "engine", "models", "runs"},

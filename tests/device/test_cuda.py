@@ -41,7 +41,7 @@ def test_flash_attention_equals_the_host_in_float32(gpu, key_heads, limits, shar
     for device, dtype in ((torch.device("cpu"), torch.float32), (gpu, torch.bfloat16)):
         parts = [x.to(device, dtype).requires_grad_() for x in rounded]
         assert fits(parts[0], parts[2], limits) == (device == gpu)
-        out = PackedLayout(packed).attend(0, *parts, 0.2, **limits)
+        out = PackedLayout(packed).attend(*parts, 0.2, **limits)
         gradients = torch.autograd.grad((out * upstream.to(device, dtype)).sum(), parts)
         found.append([x.float().cpu() for x in (out, *gradients)])
     for host, flash in zip(*found, strict=True):

@@ -96,7 +96,7 @@ def test_what_the_flash_kernel_is_asked_for_is_the_hosts_attention(monkeypatch, 
     count = len(packed.computed[0])
     parts = [torch.randn(count, heads, 8, requires_grad=True) for heads in (4, key_heads, key_heads)]
     upstream = torch.randn(count, 4, 8)
-    host = PackedLayout(packed).attend(0, *parts, 0.3, **limits)
+    host = PackedLayout(packed).attend(*parts, 0.3, **limits)
     flash = Varlen(packed, CPU).attend(*parts, 0.3, **limits)
     torch.testing.assert_close(flash, host, atol=1e-5, rtol=1e-5)
     gradients = (torch.autograd.grad((out * upstream).sum(), parts) for out in (flash, host))

@@ -1,4 +1,4 @@
-"""Five architectures, tiny: packed, shared and chunked losses, gradients and samples equal plain padded transformers."""
+"""Six architectures, tiny: packed, shared and chunked losses, gradients and samples equal plain padded transformers."""
 
 import copy
 
@@ -11,6 +11,7 @@ from transformers import (
     Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
+    GptOssConfig,
     LlamaConfig,
     Qwen2Config,
 )
@@ -47,6 +48,7 @@ CONFIGS = {
         sliding_window=7,
         final_logit_softcapping=5.0,
     ),
+    "gpt_oss": GptOssConfig(**SIZE, num_key_value_heads=2, head_dim=8, sliding_window=7, num_local_experts=4),
 }
 PREFIX = [5, 6, 7, 8, 9, 10, 11, 12]
 # Two completions of one prompt, one of another, and a lone short one.

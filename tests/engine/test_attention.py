@@ -24,7 +24,7 @@ def test_equals_the_definition(key_heads, spread, tolerance):
     torch.manual_seed(0)
     parts = [torch.randn(sum(LENGTHS), heads, 8, requires_grad=True) for heads in (4, key_heads, key_heads)]
     upstream = torch.randn(sum(LENGTHS), 4, 8)
-    ours = PackedLayout(pack([[0] * length for length in LENGTHS])).attend(0, *parts, 0.3 * spread)
+    ours = PackedLayout(pack([[0] * length for length in LENGTHS])).attend(*parts, 0.3 * spread)
     exact = [part.detach().double().requires_grad_() for part in parts]
     sequences = zip(*(x.split(LENGTHS) for x in exact), strict=True)
     wanted = torch.cat([by_definition(*one, 0.3 * spread) for one in sequences])

@@ -6,7 +6,7 @@ from transformers import BloomConfig, BloomForCausalLM, CohereConfig, CohereForC
 
 from tutelage.engine.attention import NAME
 from tutelage.errors import UserError
-from tutelage.models.checkpoint import _check_packing
+from tutelage.models.architecture import check_architecture
 
 
 def tiny(model):
@@ -19,7 +19,7 @@ def tiny(model):
 def test_attention_of_its_own_is_refused(tmp_path):
     model = tiny(BloomForCausalLM(BloomConfig(vocab_size=40, hidden_size=16, n_layer=2, n_head=2)))
     with pytest.raises(UserError, match="cannot be packed"):
-        _check_packing(model, tmp_path)
+        check_architecture(model, tmp_path)
 
 
 def test_a_scaled_head_is_known_and_an_unknown_one_refused(tmp_path, monkeypatch):
@@ -27,7 +27,7 @@ def test_a_scaled_head_is_known_and_an_unknown_one_refused(tmp_path, monkeypatch
         vocab_size=40, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, logit_scale=0.3
     )
     model = tiny(CohereForCausalLM(config))
-    _check_packing(model, tmp_path)
+    check_architecture(model, tmp_path)
     model.logit_scale = 2.0  # the forward pass reads this, the configuration says otherwise
     with pytest.raises(UserError, match="makes its logits"):
-        _check_packing(model, tmp_path)
+        check_architecture(model, tmp_path)

@@ -29,17 +29,19 @@ from tutelage.errors import UserError
 NAME = "tutelage"
 BLOCK = 128  # queries of a sequence whose scores are made together
 SCORES_AT_ONCE = 2**23  # attention scores held in float32: 32 MiB
-REFUSED = ("position_bias", "s_aux", "head_mask")
+# What changes the scores in ways that are not known here; sinks: of other kinds than one number a head.
+REFUSED = ("position_bias", "head_mask", "indices", "block_indices", "sinks")
+LIMITS = {"softcap": "softcap", "window": "sliding_window", "sinks": "s_aux"}  # ours -> transformers' name
 
 
 class Layout(Protocol):
     """Where the sequences of a packed batch begin, and which keys each query may see."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
         """[U, h, d] queries and [U, h_kv, d] keys and values -> [U, h, d].
 
-        limits: softcap (scores pass through softcap * tanh(score / softcap)) and window (keys seen, own included),
-        given only where the architecture has them.
+        limits: softcap (scores pass through softcap * tanh(score / softcap)), window (keys seen, own included) and
+        sinks ([h], scores of a key without a value that every query sees), given only where the architecture has them.
         """
         ...
 
@@ -73,7 +75,7 @@ class PackedLayout:
         self.varlen: Varlen | None = None  # what the first layer has moved to a GPU serves them all
         self.lifting: Lifting | None = None
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
         if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and not limits:
             return _Causal.apply(query, key, value, self.packed.lifting, scale)
         if fits(query, value, limits):
@@ -110,9 +112,16 @@ def plain(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def limited(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, *, softcap: float | None = None, window: int | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    *,
+    softcap: float | None = None,
+    window: int | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention with capped scores or a sliding window, by the definition."""
+    """Causal attention with capped scores, a sliding window or sinks, by the definition."""
     length = q.shape[2]
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     scores = (q @ k.transpose(-1, -2)).float() * scale
@@ -121,7 +130,16 @@ def limited(
     place = torch.arange(length, device=q.device)
     distance = place[:, None] - place
     hidden = (distance < 0) | (distance >= (window or length))
-    return scores.masked_fill(hidden, float("-inf")).softmax(-1).to(v.dtype) @ v
+    scores = scores.masked_fill(hidden, float("-inf"))
+    return weights_of(scores, sinks).to(v.dtype) @ v
+
+
+def weights_of(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax of scores [n, ..., queries, L]; sinks: one more key's scores, a number a head, whose weight goes nowhere."""
+    if sinks is None:
+        return scores.softmax(-1)
+    sink = sinks.float().view(*scores.shape[1:-2], -1, 1).expand(*scores.shape[:-1], 1)
+    return torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
 
 
 class _Causal(torch.autograd.Function):
@@ -246,19 +264,28 @@ def _attention(
     layout = _layout.get()
     if layout is None:
         raise RuntimeError("a model with packed attention was called outside attending(layout)")
-    for name in REFUSED:
-        if kwargs.get(name) is not None:
-            raise UserError(
-                f"its attention has a `{name}`, which packed attention cannot compute",
-                where=type(module).__name__,
-                mend="use a model of another architecture",
-            )
+    if (odd := _unknown(module, attention_mask, kwargs)) is not None:
+        raise UserError(odd, where=type(module).__name__, mend="use a model of another architecture")
     scale = kwargs.get("scaling")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    asked = {"softcap": kwargs.get("softcap"), "window": kwargs.get("sliding_window")}
+    asked = {name: kwargs.get(word) for name, word in LIMITS.items()}
     limits: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    return layout.attend(module.layer_idx, q, k, v, scale, **limits)[None], None
+    # Contiguous: some architectures `view` it.
+    return layout.attend(q, k, v, scale, **limits).contiguous()[None], None
+
+
+def _unknown(module: Any, attention_mask: Tensor | None, kwargs: dict[str, Any]) -> str | None:
+    """What a layer asks for that packed attention cannot compute: to go on would be silently wrong."""
+    for name in REFUSED:
+        if kwargs.get(name) is not None:
+            return f"its attention has a `{name}`, which packed attention cannot compute"
+    if attention_mask is not None:
+        return "its attention has a mask of its own, which packed attention cannot compute"
+    causal = kwargs.get("is_causal")
+    if not (getattr(module, "is_causal", True) if causal is None else causal):
+        return "its attention looks ahead (it is an encoder's), which no language model may"
+    return None
 
 
 AttentionInterface.register(NAME, _attention)

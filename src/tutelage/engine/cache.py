@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from tutelage.engine.attention import PackedLayout
+from tutelage.engine.attention import PackedLayout, weights_of
 from tutelage.engine.device import CPU, moved
 from tutelage.engine.native import BLOCK
 from tutelage.engine.packing import Packed
@@ -27,7 +27,10 @@ ROOM = 32  # tokens by which all rows grow together, at the least
 
 
 class CacheLayout:
-    """[S, h_kv, room, d] for keys and values of each layer; slots and room grow when rows need them."""
+    """[S, h_kv, room, d] for keys and values of each call of attention in a pass (one a layer, mostly).
+
+    Slots and room grow when rows need them.
+    """
 
     def __init__(self, device: torch.device = CPU) -> None:
         self.device = device
@@ -39,7 +42,7 @@ class CacheLayout:
         self.slot = self.position = torch.empty(0)  # where new keys go
         self.mask = torch.empty(0)
         self.biases: dict[tuple[int, int], Tensor] = {}  # the mask as [B * h_kv, r, L] to add to scores
-        self.batch = 0
+        self.batch = self.calls = 0  # calls: of attention in this pass so far
 
     def reserve(self, slots: int, length: int) -> None:
         """Have so many slots, and room for so many tokens in each."""
@@ -53,7 +56,7 @@ class CacheLayout:
 
     def start_prefill(self, packed: Packed, slot_of_sequence: Tensor) -> None:
         self.reserve(int(slot_of_sequence.max()) + 1, int(packed.lengths.max()))
-        self.layout = PackedLayout(packed)
+        self.layout, self.calls = PackedLayout(packed), 0
         self.place = None if packed.shared is None else moved(packed.shared.place, self.device)
         self.slot = moved(slot_of_sequence.repeat_interleave(packed.lengths), self.device)
         self.position = moved(packed.position_ids, self.device)
@@ -61,7 +64,7 @@ class CacheLayout:
     def start_decode(self, lengths: Tensor) -> None:
         """lengths: [B] tokens already in the cache, of the rows in the first B slots; on the host."""
         self.reserve(len(lengths), int(lengths.max()) + 1)
-        self.layout, self.place, self.batch = None, None, len(lengths)
+        self.layout, self.place, self.batch, self.calls = None, None, len(lengths), 0
         self.lengths = moved(lengths, self.device)
         self.slot, self.position = torch.arange(self.batch, device=self.device), self.lengths
         self.mask = (torch.arange(self.room, device=self.device) <= self.lengths[:, None])[:, None, None, :]
@@ -84,10 +87,12 @@ class CacheLayout:
             cache.transpose(1, 2)[self.slot, self.position] = new
         return self.keys[layer], self.values[layer]
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
-        keys, values = self.write(layer, key, value)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, **limits: Any) -> Tensor:
+        # By the order of calls, not by `layer`: some architectures attend twice in a layer, or pass layers twice.
+        keys, values = self.write(self.calls, key, value)
+        self.calls += 1
         if self.layout is not None:
-            return self.layout.attend(layer, query, key, value, scale, **limits)
+            return self.layout.attend(query, key, value, scale, **limits)
         # The query heads of one key head are the rows of one small product: keys are never repeated.
         q = query.unflatten(1, (key.shape[1], -1))
         k, v = keys[: self.batch], values[: self.batch]
@@ -120,7 +125,14 @@ class CacheLayout:
         return torch.bmm(scores.softmax(-1).to(v.dtype), v).unflatten(0, (-1, heads))
 
     def _limited(
-        self, q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None = None, window: int | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float,
+        softcap: float | None = None,
+        window: int | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         scores = (q @ k.transpose(-1, -2)).float() * scale
         if softcap is not None:
@@ -131,7 +143,7 @@ class CacheLayout:
                 mask
                 & (torch.arange(self.room, device=self.device) > (self.lengths - window)[:, None])[:, None, None, :]
             )
-        return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v
+        return weights_of(scores.masked_fill(~mask, float("-inf")), sinks).to(v.dtype) @ v
 
 
 def _whole_blocks(length: int) -> int:

@@ -106,11 +106,11 @@ class FusedStep:
         cos, sin = (t[0][:, None] for t in body.rotary_emb(x[None], positions[None]))  # [B, 1, d]
         half = cos.shape[-1] // 2
         sin = torch.cat([-sin[..., :half], sin[..., half:]], -1)
-        for number, (norm, qkv, out, norm_2, gate_up, down, scale) in enumerate(self.layers):
+        for norm, qkv, out, norm_2, gate_up, down, scale in self.layers:
             projected = qkv(_normed(x, norm)).unflatten(-1, (rotated + self.key_heads, -1))
             turning = projected[:, :rotated]
             turned = (turning * cos).addcmul_(turning.roll(half, -1), sin)
-            attended = self.cache.attend(number, turned[:, :heads], turned[:, heads:], projected[:, rotated:], scale)
+            attended = self.cache.attend(turned[:, :heads], turned[:, heads:], projected[:, rotated:], scale)
             x = x + out(attended.flatten(1))
             gate, up = gate_up(_normed(x, norm_2)).chunk(2, -1)
             x = x + down(silu(gate).mul_(up))

@@ -46,7 +46,8 @@ def context_of(model: Any) -> int:
 
 
 def context_of_config(config: Any) -> int:
-    return int(getattr(config, "max_position_embeddings", 0) or 2**30)
+    """The same of a configuration; a model of several kinds of input has its text's apart."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**30)
 
 
 def row_seed(seed: int, name: str, index: int) -> int:

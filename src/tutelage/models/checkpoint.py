@@ -19,12 +19,14 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    PretrainedConfig,
 )
 from transformers.utils import logging as transformers_logging
 
-from tutelage.engine.attention import NAME, PackedLayout, attending
+from tutelage.data.templates import end_ids
+from tutelage.engine.attention import NAME
 from tutelage.engine.choosing import SamplingParams
-from tutelage.engine.device import CPU, device_of, moved, multiplies_bfloat16, resolve_device
+from tutelage.engine.device import CPU, device_of, multiplies_bfloat16, resolve_device
 from tutelage.engine.layers import use_own_layers
 from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.memory import keep_freed_memory
@@ -44,10 +46,14 @@ from tutelage.models.adapters import (
     read_adapter,
     write_adapter,
 )
+from tutelage.models.architecture import NOT_THROUGH, check_architecture
+from tutelage.models.padding import TRAINED_PADDING, pad_token_id, padded_beside
 from tutelage.models.roles import Lora, Policy, Role, ScalarModel, StepModel, hidden_states
 from tutelage.processes import is_main
 from tutelage.runs import check_folder
 from tutelage.runs.files import naming_full_disk, sync_tree
+
+HEADS = (HEAD, "classifier")  # names of new heads; of the second kind none is used here, which is said
 
 # What its warnings are about (missing weights, long sequences) is checked here and said in one message.
 transformers_logging.set_verbosity_error()
@@ -115,15 +121,22 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _load(auto: Any, path: Path, dtype: str, device: str, new: str = "", **kwargs: Any) -> Any:
-    """A model whose weights all come from the folder, but for those whose names begin with `new`; on the device."""
+def _load(
+    auto: Any, path: Path, dtype: str, device: str, new: tuple[str, ...] = (), config: PretrainedConfig | None = None
+) -> Any:
+    """A model whose weights all come from the folder, but for those whose names begin with one of `new`; on the device."""
     keep_freed_memory()
     there = resolve_device(device)
-    kwargs |= {"dtype": compute_dtype(dtype, there), "attn_implementation": NAME, "output_loading_info": True}
-    kwargs["ignore_mismatched_sizes"] = True  # reported below
+    options: dict[str, Any] = {"dtype": compute_dtype(dtype, there), "attn_implementation": NAME}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # reported below
+    if config is not None:
+        _check_kind(auto, config, path)
+        options["config"] = config
     try:
-        model, info = auto.from_pretrained(path, **kwargs)
+        model, info = auto.from_pretrained(path, **options)
     except Exception as error:
+        if isinstance(error, KeyError) and error.args == (NAME,):  # a table of its own of ways to attend
+            raise UserError(f"its model {NOT_THROUGH}", where=str(path), mend="use another architecture") from error
         raise UserError(
             f"the model does not load ({(str(error) or type(error).__name__).splitlines()[0]})",
             where=str(path),
@@ -132,7 +145,7 @@ def _load(auto: Any, path: Path, dtype: str, device: str, new: str = "", **kwarg
     for name, held, expected in sorted(info["mismatched_keys"]):
         what = f"weight {name} has shape {list(held)} instead of {list(expected)}"
         raise UserError(what, where=str(path), mend="use weights and config.json of one model")
-    missing = [name for name in sorted(info["missing_keys"]) if not (new and name.startswith(new))]
+    missing = [name for name in sorted(info["missing_keys"]) if not name.startswith(new)]
     if missing:
         what = f"weight {missing[0]} is missing ({len(missing)} in all)"
         raise UserError(what, where=str(path), mend="use a whole checkpoint of this architecture")
@@ -143,40 +156,8 @@ def _load(auto: Any, path: Path, dtype: str, device: str, new: str = "", **kwarg
         )
     use_own_layers(model)
     model.to(there)
-    _check_packing(model.eval(), path)
+    check_architecture(model.eval(), path)
     return model
-
-
-@torch.no_grad()
-def _check_packing(model: Any, path: Path) -> None:
-    """Refuse an architecture whose packed sequences see each other, or whose logits are made in an unknown way."""
-    probe = [[3, 5, 4, 2, 1], [2, 4, 3]]
-    tolerance = 0.05 if model.dtype == torch.bfloat16 else 1e-3
-    packed = pack(probe)
-    together = hidden_states(model, packed)
-    alone = hidden_states(model, pack(probe[1:]))
-    if not _alike(together[-3:], alone, tolerance):
-        raise UserError(
-            f"{type(model).__name__} cannot be packed: its attention does not go through transformers' interface",
-            where=str(path),
-            mend="use a model of another architecture",
-        )
-    if model.get_output_embeddings() is None:
-        return
-    with attending(PackedLayout(packed)):
-        ids, positions = (moved(x[None], together.device) for x in packed.computed)
-        logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
-    if not _alike(capped(together, head_of(model)), logits, tolerance):
-        raise UserError(
-            f"{type(model).__name__} makes its logits in a way that is not known here",
-            where=str(path),
-            mend="use a model of another architecture",
-        )
-
-
-def _alike(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float) -> bool:
-    ours, theirs = ours.float(), theirs.float()
-    return bool((ours - theirs).abs().max() <= tolerance * theirs.abs().max().clamp(min=1.0))
 
 
 def load_policy(
@@ -276,8 +257,8 @@ def load_scalar(
     _check_trained(path, trained)
     tokenizer = load_tokenizer(path)
     has_head = is_scalar(base)
-    options: dict[str, Any] = {"num_labels": 1, "pad_token_id": pad_token_id(tokenizer)}
-    loaded = _load(AutoModelForSequenceClassification, base, dtype, device, new="" if has_head else HEAD, **options)
+    config, new = _head_config(AutoConfig.from_pretrained(base), 1, tokenizer), () if has_head else HEADS
+    loaded = _load(AutoModelForSequenceClassification, base, dtype, device, new, config)
     check_vocabulary(loaded, tokenizer, path)
     if not hasattr(loaded, HEAD):
         raise UserError(
@@ -314,8 +295,7 @@ def load_scalar_beside(policy: Policy, model: Path) -> ScalarModel:
     """The scalar model of an adapter whose base is the policy's: the policy's weights serve both."""
     assert policy.lora is not None
     tokenizer = load_tokenizer(model)
-    body, config = policy.model.base_model, copy.deepcopy(policy.model.config)
-    config.num_labels, config.pad_token_id = 1, pad_token_id(tokenizer)
+    body, config = policy.model.base_model, _head_config(copy.deepcopy(policy.model.config), 1, tokenizer)
     with torch.device("meta"):
         wrapper = AutoModelForSequenceClassification.from_config(config)
     setattr(wrapper, wrapper.base_model_prefix, body)
@@ -348,27 +328,29 @@ def load_step_model(model: str | Path, dtype: str = "auto", *, trained: bool = T
     if trained and not has_head:
         raise UserError("is not a process reward model", where=str(model), mend="give what `tutelage prm` wrote")
     tokenizer = load_tokenizer(path)
-    options: dict[str, Any] = {"num_labels": 2, "pad_token_id": pad_token_id(tokenizer)}
-    try:
-        loaded = _load(AutoModelForTokenClassification, path, dtype, device, new="" if has_head else "score", **options)
-    except ValueError as error:
-        raise UserError(f"cannot score steps ({error})", where=str(path), mend="use a decoder model") from error
+    config, new = _head_config(AutoConfig.from_pretrained(path), 2, tokenizer), () if has_head else HEADS
+    loaded = _load(AutoModelForTokenClassification, path, dtype, device, new, config)
     check_vocabulary(loaded, tokenizer, path)
     if not hasattr(loaded, "score"):
         raise UserError("has no head named `score` for tokens", where=str(model), mend="use a decoder model")
     if not has_head:
         _begin_head(loaded.score)
-    config = loaded.config
     aggregation, each_step = getattr(config, "aggregation", "min"), getattr(config, "each_step", True)
     return StepModel(loaded, tokenizer, aggregation=aggregation, each_step=each_step)
 
 
-def pad_token_id(tokenizer: Any) -> int:
-    """The padding token, or the unknown or end token where there is none."""
-    for token in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return token
-    return 0
+def _head_config(config: PretrainedConfig, labels: int, tokenizer: Any) -> PretrainedConfig:
+    """The configuration of a model with a head of so many labels, to train or to score."""
+    config.num_labels = labels
+    config.get_text_config().pad_token_id = getattr(config, TRAINED_PADDING, pad_token_id(tokenizer))
+    return config
+
+
+def _check_kind(auto: Any, config: PretrainedConfig, path: Path) -> None:
+    """A UserError where `transformers` has no class with such a head: a checkpoint could not be loaded by it."""
+    if type(config) not in auto._model_mapping:
+        what = f"transformers has no {auto.__name__.removeprefix('Auto')} for a model of type {config.model_type}"
+        raise UserError(what, where=str(path), mend="start from a model of another architecture")
 
 
 def save_model(folder: Path, role: Policy | ScalarModel | StepModel, about: dict[str, Any], *, verify: bool) -> None:
@@ -378,7 +360,8 @@ def save_model(folder: Path, role: Policy | ScalarModel | StepModel, about: dict
     """
     with whole(role.model):
         if is_main():
-            _write(folder, role, about)
+            with padded_beside(role):
+                _write(folder, role, about)
             if verify:
                 reload_and_compare(folder, role)
 
@@ -450,14 +433,19 @@ def reload_and_compare(folder: Path, role: Policy | ScalarModel | StepModel) -> 
     training = role.model.training
     role.model.eval()
     if is_adapter(folder):
-        options = {"num_labels": 1} if isinstance(role, ScalarModel) else {}
-        plain = auto.from_pretrained(base_of(folder), dtype=role.model.dtype, **options)
+        config = AutoConfig.from_pretrained(base_of(folder))
+        if isinstance(role, ScalarModel):
+            config.num_labels = 1
+            config.get_text_config().pad_token_id = AutoTokenizer.from_pretrained(folder).pad_token_id
+        plain = auto.from_pretrained(base_of(folder), config=config, dtype=role.model.dtype)
         plain = import_peft().PeftModel.from_pretrained(plain, str(folder)).eval()
         role.activate()
     else:
         plain = auto.from_pretrained(folder, dtype=role.model.dtype).eval()
     text = "A probe: the same words must get the same scores."
     ids = role.tokenizer(text, add_special_tokens=False)["input_ids"][:32]
+    if isinstance(role, ScalarModel):  # read at an answer's end
+        ids += end_ids(role.tokenizer)
     packed = pack([ids])
     hidden = hidden_states(role.model, packed)
     theirs = plain(input_ids=torch.tensor([ids])).logits.float().flatten()
