@@ -51,7 +51,10 @@ def fusable(model: Any) -> bool:
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     if type(model).__name__ not in FUSED or windowed or config.hidden_act != "silu":
         return False
-    layers = [m for layer in model.base_model.layers for m in layer.modules()]
+    body = model.base_model
+    if 2 * body.rotary_emb.inv_freq.numel() != body.layers[0].self_attn.head_dim:  # a part of each head is turned
+        return False
+    layers = [m for layer in body.layers for m in layer.modules()]
     plain = all(type(m) is nn.Linear or foldable(m) for m in layers if hasattr(m, "in_features"))
     return plain and not any(m._forward_hooks or m._forward_pre_hooks for m in layers)
 
