@@ -50,13 +50,13 @@ def test_a_step_of_decoding_waits_once_for_its_tokens(nano):
 @pytest.mark.parametrize("role", ["policy", "reward", "value", "process"])
 def test_an_input_that_stays_on_the_host_is_found(nano, monkeypatch, role):
     packed, places = pack(PROMPTS, share=True), torch.tensor([2, 6, 12])
+    scalar = load_scalar(nano, "float32", trained=False, device="cuda")
+    step = load_step_model(nano, "float32", trained=False, device="cuda")
     passes = {
-        "policy": lambda: logprobs(nano)[1](),
-        "reward": lambda: load_scalar(nano, "float32", trained=False, device="cuda").scores(packed).sum().backward(),
-        "value": lambda: load_scalar(nano, "float32", trained=False, device="cuda").per_token(packed).sum().backward(),
-        "process": lambda: (
-            load_step_model(nano, "float32", trained=False, device="cuda").logits(packed, places).sum().backward()
-        ),
+        "policy": logprobs(nano)[1],
+        "reward": lambda: scalar.scores(packed).sum().backward(),
+        "value": lambda: scalar.per_token(packed).sum().backward(),
+        "process": lambda: step.logits(packed, places).sum().backward(),
     }
     passes[role]()
     monkeypatch.setattr(roles, "moved", lambda tensor, device: tensor)

@@ -37,7 +37,7 @@ def test_what_is_given_comes_out_as_records_that_stages_read(given, tmp_path):
 def test_sending_twice_stores_once_and_undo_takes_back(given):
     store, ana = given
     with store.write() as db:
-        assert give_feedback(db, ana, ASKED, "Answer t1.", thumb=True, id="t1") == "t1"
+        assert give_feedback(db, ana, ASKED, "Answer t1.", thumb=True, model="ppo", id="t1") == "t1"
         bo = people.add_person(db, "Bo", "labeler", "a long password").id
         with pytest.raises(UserError, match="no such feedback of yours"):
             undo_feedback(db, bo, "t1")
