@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tutelage.configs import SampleConfig, SFTConfig
-from tutelage.data.templates import end_token_id
+from tutelage.data.templates import end_token_id, render_prompt
 from tutelage.engine.optimizer import MasterAdam
 from tutelage.engine.sampling import SamplingParams, sample
 from tutelage.errors import UserError
-from tutelage.models import load_policy
+from tutelage.models import load_policy, save_model
 from tutelage.stages import sample as sampling_stage
 from tutelage.stages import sft
 
@@ -45,6 +45,17 @@ def test_no_end_token_behind_an_answer(broken):
     assert not (broken.parent / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "template", ["{% for m in messages %}{{ m['content'] }", "{{ raise_exception('No system role') }}"]
+)
+def test_a_chat_template_that_refuses_conversations(broken, template):
+    (broken / "chat_template.jinja").write_text(template)
+    with pytest.raises(
+        UserError, match=r"(?s)chat template refuses a conversation \((unexpected|No system role).*mend"
+    ):
+        render_prompt(load_policy(broken, "float32").tokenizer, [{"role": "user", "content": "Who?"}])
+
+
 def test_a_tokenizer_of_another_model(broken, tokenizer):
     state = load_file(broken / "model.safetensors")
     rows, kept = len(state["model.embed_tokens.weight"]), len(tokenizer) - 7
@@ -69,6 +80,18 @@ def test_weights_that_are_not_finite(broken):
     save_file(state, broken / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"model.norm.weight holds NaN"):
         load_policy(broken, "float32")
+
+
+def test_an_adapter_that_is_not_finite(nano, tmp_path):
+    pytest.importorskip("peft")
+    policy = load_policy(nano, "float32", {"r": 2, "lora_alpha": 4, "target_modules": ()})
+    save_model(tmp_path / "adapter", policy, {"role": "policy"}, verify=False)
+    state = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    next(iter(state.values()))[0] = float("nan")
+    save_file(state, tmp_path / "adapter/adapter_model.safetensors", metadata={"format": "pt"})
+    for lora in (None, {}):
+        with pytest.raises(UserError, match="holds NaN or infinite values"):
+            load_policy(tmp_path / "adapter", "float32", lora)
 
 
 def test_a_prompt_longer_than_the_context(broken, tmp_path):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from jinja2 import TemplateError
+
 from tutelage.errors import UserError
 from tutelage.records import Message
 
@@ -22,9 +24,21 @@ class Rendered:
     loss_mask: list[bool]
 
 
+def _templated(tokenizer: Any, messages: list[Any], *, add_generation_prompt: bool) -> Any:
+    """The template's text of a conversation, or of each of many. Some templates refuse roles, or their order."""
+    try:
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=add_generation_prompt, tokenize=False)
+    except TemplateError as error:
+        raise UserError(
+            f"the model's chat template refuses a conversation ({error})",
+            where="chat template",
+            mend="give conversations in the roles and the order that it knows, or save the tokenizer with another template",
+        ) from error
+
+
 def prompt_text(tokenizer: Any, messages: Sequence[Message]) -> str:
     """The template's text up to where the assistant begins to speak."""
-    return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+    return _templated(tokenizer, list(messages), add_generation_prompt=True)
 
 
 def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
@@ -37,7 +51,7 @@ def render_prompts(tokenizer: Any, conversations: Sequence[Sequence[Message]]) -
     if not conversations:
         return []
     asked = [list(messages) for messages in conversations]
-    texts = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    texts = _templated(tokenizer, asked, add_generation_prompt=True)
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
@@ -45,7 +59,7 @@ def end_of_turn(tokenizer: Any) -> str:
     """The text that the template puts behind an assistant's answer, up to and with its end token."""
     probe = "\u2603"
     asked = [{"role": "user", "content": "x"}]
-    full = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": probe}], tokenize=False)
+    full = _templated(tokenizer, [*asked, {"role": "assistant", "content": probe}], add_generation_prompt=False)
     tail = full.rsplit(probe, 1)[1]
     specials = [t for t in tokenizer.all_special_tokens if t in tail]
     if not specials:

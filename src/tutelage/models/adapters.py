@@ -107,19 +107,28 @@ def base_of(path: Path) -> str:
 
 def read_adapter(path: Path) -> tuple[Any, dict[str, Tensor]]:
     """The configuration and the weights of an adapter's folder, for training to go on; weights named as in `state`."""
-    from safetensors.torch import load_file
-
-    config = import_peft().LoraConfig.from_pretrained(path)
-    try:
-        found = load_file(path / WEIGHTS)
-    except Exception as error:
-        raise UserError(f"{WEIGHTS} does not load ({error})", where=str(path), mend="save the adapter again") from error
+    config, found = import_peft().LoraConfig.from_pretrained(path), _weights(path)
     odd = sorted({*(config.modules_to_save or [])} - {HEAD})
     if odd or config.use_dora or config.bias != "none":
         what = "has DoRA, trained biases or whole modules, with which training does not go on here"
         raise UserError(what, where=str(path), mend="merge it first: tutelage export")
     config.inference_mode = False
     return config, {key.removeprefix(PREFIX): value for key, value in found.items()}
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path / WEIGHTS)
+    except Exception as error:
+        raise UserError(f"{WEIGHTS} does not load ({error})", where=str(path), mend="save the adapter again") from error
+    for name, value in found.items():
+        if not torch.isfinite(value).all():
+            raise UserError(
+                f"weight {name} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint"
+            )
+    return found
 
 
 def new_config(body: nn.Module, options: Mapping[str, Any], where: str) -> Any:
@@ -163,6 +172,7 @@ def write_adapter(folder: Path, adapters: Adapters, name: str, prefix: str, head
 
 def merged(model: Any, path: Path) -> Any:
     """The model with an adapter's folder added into its weights."""
+    _weights(path)  # that they are sound
     try:
         return import_peft().PeftModel.from_pretrained(model, str(path)).merge_and_unload()
     except UserError:
