@@ -4,7 +4,7 @@ import sqlite3
 import time
 from contextlib import contextmanager
 
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from tutelage.feedback import people, queue
 from tutelage.feedback.imports import import_records
@@ -31,16 +31,16 @@ def locked(store):
 
 @contextmanager
 def full(store):
-    """The file may not grow, as on a full disk (SQLite's own error)."""
+    """The file may not grow, as on a full disk (SQLite's own error).
 
-    def limit(connection):
-        connection.exec_driver_sql("PRAGMA max_page_count = 1")  # not below what it has
-
-    event.listen(store.engine, "begin", limit)
+    No event of SQLAlchemy's: a list of listeners may not change while the server's threads go through it.
+    """
+    dialect = store.engine.dialect
+    dialect.do_begin = lambda connection: connection.execute("PRAGMA max_page_count = 1")  # not below what it has
     try:
         yield
     finally:
-        event.remove(store.engine, "begin", limit)
+        del dialect.do_begin
         store.engine.dispose()
 
 
