@@ -9,6 +9,7 @@ from torch.nn.functional import rms_norm, silu
 
 from tutelage.engine import decoding, native
 from tutelage.engine.cache import CacheLayout
+from tutelage.engine.packing import pack
 from tutelage.engine.sampling import SamplingParams, sample
 from tutelage.models import load_policy
 
@@ -143,6 +144,17 @@ def test_a_step_is_the_step_of_torch(nano, monkeypatch):
     assert kinds == [decoding.NativeStep, decoding.FusedStep]
     for own, torchs in zip(*drawn, strict=True):
         assert own.tokens == torchs.tokens and own.logprobs == pytest.approx(torchs.logprobs, abs=1e-4)
+
+
+def test_in_bfloat16_the_log_probabilities_are_the_trainers_within_rounding(nano):
+    """With everything of ours in the step: products, norms, attention, draws."""
+    policy, prompt = load_policy(nano, "bfloat16"), [2, 51, 61, 62, 63, 64, 1, 3]
+    (row,) = sample(policy.model, [prompt], [[1, 2, 3]], SamplingParams(70), [1])
+    for one in row:
+        targets = torch.arange(len(prompt), len(prompt) + len(one.tokens))
+        trainers, _ = policy.logprobs(pack([prompt + one.tokens]), targets, 1.0)
+        apart = (torch.tensor(one.logprobs) - trainers.detach()).abs()
+        assert apart.mean() < 0.02 and apart.max() < 0.1
 
 
 @pytest.mark.parametrize("environment", [{"TUTELAGE_NATIVE": "0"}, {"CC": "no-such-compiler"}, {"CC": "false"}])

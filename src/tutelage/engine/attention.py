@@ -111,30 +111,33 @@ def plain(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
 
 
-def limited(
+def limited(q: Tensor, k: Tensor, v: Tensor, scale: float, *, window: int | None = None, **more: Any) -> Tensor:
+    """Causal attention with capped scores, a sliding window or sinks."""
+    length = q.shape[2]
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    place = torch.arange(length, device=q.device)
+    distance = place[:, None] - place
+    return by_definition(q, k, v, scale, (distance < 0) | (distance >= (window or length)), **more)
+
+
+def by_definition(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     scale: float,
+    hidden: Tensor,
     *,
     softcap: float | None = None,
-    window: int | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention with capped scores, a sliding window or sinks, by the definition."""
-    length = q.shape[2]
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    """softmax(cap(scale q K')) V over the keys that are not hidden."""
     scores = (q @ k.transpose(-1, -2)).float() * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    place = torch.arange(length, device=q.device)
-    distance = place[:, None] - place
-    hidden = (distance < 0) | (distance >= (window or length))
-    scores = scores.masked_fill(hidden, float("-inf"))
-    return weights_of(scores, sinks).to(v.dtype) @ v
+    return _weights(scores.masked_fill(hidden, float("-inf")), sinks).to(v.dtype) @ v
 
 
-def weights_of(scores: Tensor, sinks: Tensor | None) -> Tensor:
+def _weights(scores: Tensor, sinks: Tensor | None) -> Tensor:
     """Softmax of scores [n, ..., queries, L]; sinks: one more key's scores, a number a head, whose weight goes nowhere."""
     if sinks is None:
         return scores.softmax(-1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from tutelage.engine.attention import PackedLayout, weights_of
+from tutelage.engine.attention import PackedLayout, by_definition
 from tutelage.engine.device import CPU, moved
 from tutelage.engine.native import BLOCK
 from tutelage.engine.packing import Packed
@@ -125,25 +125,13 @@ class CacheLayout:
         return torch.bmm(scores.softmax(-1).to(v.dtype), v).unflatten(0, (-1, heads))
 
     def _limited(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        scale: float,
-        softcap: float | None = None,
-        window: int | None = None,
-        sinks: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float, *, window: int | None = None, **more: Any
     ) -> Tensor:
-        scores = (q @ k.transpose(-1, -2)).float() * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        mask = self.mask
+        seen = self.mask
         if window is not None:
-            mask = (
-                mask
-                & (torch.arange(self.room, device=self.device) > (self.lengths - window)[:, None])[:, None, None, :]
-            )
-        return weights_of(scores.masked_fill(~mask, float("-inf")), sinks).to(v.dtype) @ v
+            first = (self.lengths - window + 1)[:, None]
+            seen = seen & (torch.arange(self.room, device=self.device) >= first)[:, None, None, :]
+        return by_definition(q, k, v, scale, ~seen, **more)
 
 
 def _whole_blocks(length: int) -> int:

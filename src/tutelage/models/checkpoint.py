@@ -452,10 +452,8 @@ def reload_and_compare(folder: Path, role: Policy | ScalarModel | StepModel) -> 
     scale = theirs.abs().max().clamp(min=1.0)
     if isinstance(role, ScalarModel):
         every = role.model.score(hidden).float().flatten()
-        ours, scale = (
-            every[-1:],
-            every.abs().max().cpu().clamp(min=1.0),
-        )  # one score may be near zero: rounding is of all
+        ours = every[-1:]
+        scale = every.abs().max().cpu().clamp(min=1.0)  # the last score may be near zero; its rounding is not
     elif isinstance(role, StepModel):
         ours = role.model.score(hidden).float().flatten()
     else:
