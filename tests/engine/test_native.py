@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,7 +177,10 @@ def test_compiled_once_whoever_asks_and_with_torchs_threads(tmp_path, monkeypatc
         "print(len({x.split()[-1] for x in maps.open() if 'libgomp' in x}) if maps.exists() else 1)"
     )
     other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    own = native._compiled(native.compiler(), native.THREADS[0])
+    own = Path(native._library.__wrapped__()._name)
     assert (other.communicate()[0].strip(), other.returncode) == ("1", 0)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
-    assert list(own.parent.iterdir()) == [own]  # what it was made in is gone
+    ways = [native._compiled(native.compiler(), threads) for threads in native.THREADS]
+    tried = ways[: ways.index(own) + 1]  # clang's threads are not torch's: there the second way is taken
+    for path in set(ways) - set(tried):
+        path.unlink()
+    assert sorted(own.parent.iterdir()) == sorted(tried)  # each once, and what they were made in is gone

@@ -25,7 +25,7 @@ BLOCK = 64  # of decoding.c: a cache's room is a multiple of it
 COLUMNS = 32  # of products.c: outputs that are made together
 # Not -ffast-math: sums are only taken in another order where the source says so.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
-THREADS = (("-fopenmp",), ())  # the second where threads are not to be had
+THREADS = (("-fopenmp",), ("-fopenmp-simd",))  # the second where threads are not to be had, as with clang here
 NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 SECONDS = 120  # for a compilation
 Pointer, Size, Number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
