@@ -1,4 +1,4 @@
-"""A panel's axis: from zero to its ends, and a plain one where there is nothing but zeros."""
+"""A panel's axis: from zero to its ends, and a plain one where there is nothing but zeros; room for names."""
 
 import re
 
@@ -16,7 +16,16 @@ from tutelage.report.svg import Dot, dot_panel
     ],
 )
 def test_an_axis_holds_zero_and_every_end(dots, ticks):
-    svg = dot_panel(dots, "t", limits=None, show=lambda v: f"{v:.6g}", width=360, gutter=96)
+    svg = dot_panel(dots, "t", limits=None, show=lambda v: f"{v:.6g}", width=360)
     shown = [float(tick) for tick in re.findall(r'class="t mid"[^>]*>([^<]+)<', svg)]
     assert (min(shown), max(shown)) == ticks
     assert all(96 <= float(x) <= 302 for x in re.findall(r'class="m" cx="([\d.]+)"', svg))
+
+
+@pytest.mark.parametrize("name", ["PPO", "at equal lengths", "ppo-no-kl / base, more"])
+def test_a_name_has_room(name):
+    """Names end at the axis: at 7.5 units a letter, more than the font takes, none begins outside of the picture."""
+    svg = dot_panel([Dot(name, 0.4), Dot("b", 0.7)], "t")
+    (end, *_) = (float(x) for x in re.findall(r'class="lab end" x="([\d.]+)"', svg))
+    assert end - 7.5 * len(name) >= 0
+    assert all(end < float(x) < 302 for x in re.findall(r'class="m" cx="([\d.]+)"', svg))

@@ -78,7 +78,7 @@ def verdicts(report: Report) -> str:
                     Dot("at equal lengths", even["win_rate"], interval(even.get("ci95")), color, "diamond", True)
                 )
         if dots:
-            chart = dot_panel(dots, "Win rates", reference=(0.5, "even"), gutter=150)
+            chart = dot_panel(dots, "Win rates", reference=(0.5, "even"))
             panels.append(panel(JUDGES.get(judge, judge), chart, "first over second"))
     lost = sum((r.get("unparsable") or 0) + (r.get("failed") or 0) for r in rows)
     flips = max((number(r.get("flip_rate")) or 0 for r in rows), default=0.0)
@@ -140,9 +140,7 @@ def agreement(report: Report) -> str:
                 dots.append(Dot(label, value, ci, "s-people", "tick" if key == "ceiling" else "diamond"))
                 rows.append([stage, label, "share", value, *(ci or (None, None)), None])
     if dots:
-        chart = dot_panel(
-            dots, "Labeler agreement", limits=(0.4, 1.0), gutter=140, reference=(0.726, "the paper, 73 %")
-        )
+        chart = dot_panel(dots, "Labeler agreement", limits=(0.4, 1.0), reference=(0.726, "the paper, 73 %"))
         panels.append(panel("Labelers of the comparisons", chart, "share of pairs; chance is 50 %"))
     kappas = []
     for row in report.get("judge_agreement") or []:
@@ -152,7 +150,7 @@ def agreement(report: Report) -> str:
             look_of = ("s-people", "diamond") if row["judge"] is None else ("s-rm", "circle")
             kappas.append(Dot(label[-24:], row["kappa"], interval(row.get("ci95")), *look_of))
     if kappas:
-        chart = dot_panel(kappas, "Kappa", limits=(-0.2, 1.0), show=lambda v: short(v, 2), gutter=150)
+        chart = dot_panel(kappas, "Kappa", limits=(-0.2, 1.0), show=lambda v: short(v, 2))
         panels.append(panel("Cohen’s kappa with people", chart, "0 is chance, 1 the same verdicts"))
     if not panels:
         return ""

@@ -210,11 +210,7 @@ def reward_model(report: Report) -> str:
     ]
     if not dots:
         return ""
-    panels = [
-        panel(
-            "Accuracy on held-out pairs", dot_panel(dots, "Accuracy", limits=(0.4, 1.0), gutter=140), "chance is 50 %"
-        )
-    ]
+    panels = [panel("Accuracy on held-out pairs", dot_panel(dots, "Accuracy", limits=(0.4, 1.0)), "chance is 50 %")]
     parts = [(d.label, "", d.value, *(d.ci or (None, None)), None) for d in dots]
     groups = [
         (c, v)
@@ -223,9 +219,7 @@ def reward_model(report: Report) -> str:
     ]
     if groups:
         rows = [Dot(c, v["value"], interval(v.get("ci95")), "s-rm", "diamond") for c, v in groups]
-        panels.append(
-            panel("By category", dot_panel(rows, "By category", limits=(0.4, 1.0), gutter=140), "held-out labels")
-        )
+        panels.append(panel("By category", dot_panel(rows, "By category", limits=(0.4, 1.0)), "held-out labels"))
         parts += [("by category", c, v["value"], *ends(v), v.get("pairs")) for c, v in groups]
     bins = [
         b

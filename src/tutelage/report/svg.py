@@ -98,10 +98,10 @@ def dot_panel(
     show: Callable[[float], str] = percent,
     reference: tuple[float, str] | None = None,
     width: int = 360,
-    gutter: int = 96,
 ) -> str:
     """One row per dot, the value in figures at the right end. `limits` None: from 0 (or the least end below) to the largest."""
-    rows, left, right, top = 27, gutter, 58, 22 if reference else 8
+    left = max(96, 16 + 8 * max((len(dot.label) for dot in dots), default=0))  # room for the names
+    rows, right, top = 27, 58, 22 if reference else 8
     if limits is None:
         ends = [0.0, *(d.value for d in dots), *(end for d in dots if d.ci for end in d.ci)]
         limits = (1.05 * min(ends), 1.05 * max(ends)) if any(ends) else (0.0, 1.0)
@@ -112,7 +112,7 @@ def dot_panel(
         return left + (min(max(value, low), high) - low) / (high - low) * (width - left - right)
 
     parts = []
-    for tick in ticks(low, high, 4 if low == 0 and gutter < 110 else 3):
+    for tick in ticks(low, high, 4 if low == 0 and left < 110 else 3):
         parts.append(f'<path class="grid" d="M{x(tick):.1f} {top}V{bottom}"/>')
         parts.append(f'<text class="t mid" x="{x(tick):.1f}" y="{bottom + 16}">{show(tick)}</text>')
     if reference:

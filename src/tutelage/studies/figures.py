@@ -40,8 +40,7 @@ def study_figure(study: Study, result: Mapping[str, Any]) -> str:
                 Dot(str(r["value"]), r[name]["mean"], tuple(r[name]["ci95"]) if r[name]["ci95"] else None, "s-ppo")
                 for r in known
             ]
-            gutter = max(96, 16 + 8 * max(len(dot.label) for dot in dots))  # room for the names
-            panels.append(dot_panel(dots, label, limits=_limits(dots), show=short, width=WIDTH, gutter=gutter))
+            panels.append(dot_panel(dots, label, limits=_limits(dots), show=short, width=WIDTH))
     titles = list(study.figure.y.values())
     if (found := result["over_optimization"]) is not None:
         for key, heading in (("proxy", "Proxy against √KL"), ("gold", "Gold against √KL; the best is marked")):

@@ -90,9 +90,8 @@ def _dots(rows: list[Row], title: str) -> Markup:
         for row in rows
         if row.share is not None
     ]
-    gutter = 24 + 7 * max(len(dot.label) for dot in dots)
     # Escaped piece by piece in report.svg.
-    return Markup(dot_panel(dots, title, reference=(PAPER_AGREEMENT, "72.6 %"), width=WIDTH, gutter=gutter))
+    return Markup(dot_panel(dots, title, reference=(PAPER_AGREEMENT, "72.6 %"), width=WIDTH))
 
 
 def _label(name: str) -> str:
