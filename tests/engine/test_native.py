@@ -78,9 +78,9 @@ def test_a_rest_without_weight_is_not_drawn():
     assert (int(tokens[0]), float(logprobs[0])) == (7, 0.0)
 
 
-@pytest.mark.skipif(native.products() is None, reason="needs a processor with products of pairs, without tiles")
-@pytest.mark.parametrize("rows", [1, 12, 13, 64])
-@pytest.mark.parametrize("outputs, inputs", [(32, 64), (49, 100), (17, 2), (96, 258)])
+@pytest.mark.skipif(native.products() is None, reason="needs a processor with products of pairs")
+@pytest.mark.parametrize("rows", [1, 12, 13, 16, 17, 33, 64])
+@pytest.mark.parametrize("outputs, inputs", [(32, 64), (49, 96), (49, 100), (17, 2), (96, 258)])  # tiles take 32 inputs
 def test_products(rows, outputs, inputs):
     torch.manual_seed(0)
     x, weight, bias = (

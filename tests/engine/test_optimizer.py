@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from tutelage.engine.native import kernels
 from tutelage.engine.optimizer import MasterAdam
 
 
@@ -69,3 +70,45 @@ def test_moments_in_bfloat16_follow_a_gradient_that_changes():
     expected = (1 - 0.95**40) * 0.95**60 + 0.01 * (1 - 0.95**60)
     assert float(optimizer.squares[0][0]) == pytest.approx(expected, rel=0.05)
     assert float(optimizer.means[0][0]) == pytest.approx(0.1, rel=0.05)
+
+
+def parameters(seed):
+    torch.manual_seed(seed)
+    shapes = [(300, 200), (17,), (1,), (3, 5)]
+    return [torch.nn.Parameter(torch.randn(shape).to(torch.bfloat16)) for shape in shapes]
+
+
+@pytest.mark.skipif(kernels(torch.bfloat16) is None, reason="needs a C compiler")
+@pytest.mark.parametrize("micro_batches", [1, 2])  # gradients in bfloat16, and their sums in float32
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_one_pass_over_memory_makes_the_numbers_of_torch(micro_batches, max_grad_norm):
+    own, torchs = parameters(0), parameters(0)
+    one_pass, fused = MasterAdam(own, weight_decay=0.1), MasterAdam(torchs, weight_decay=0.1)
+    assert one_pass.in_one_pass
+    fused.in_one_pass = False
+    for _ in range(4):
+        for _ in range(micro_batches):
+            for a, b in zip(own, torchs, strict=True):
+                a.grad = torch.randn_like(a)
+                b.grad = a.grad.clone()
+            one_pass.collect()
+            fused.collect()
+        norms = [one.step(1e-2, max_grad_norm) for one in (one_pass, fused)]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    for name in ("masters", "means", "squares"):
+        for a, b in zip(getattr(one_pass, name), getattr(fused, name), strict=True):
+            torch.testing.assert_close(a.detach(), b.detach(), atol=1e-6, rtol=1e-5)
+    for parameter, master in zip(own, one_pass.masters, strict=True):
+        assert torch.equal(parameter.detach(), master.detach().to(torch.bfloat16))
+
+
+@pytest.mark.skipif(kernels(torch.bfloat16) is None, reason="needs a C compiler")
+def test_a_gradient_that_is_no_number_changes_nothing():
+    (parameter,) = parameters(0)[:1]
+    optimizer, before = MasterAdam([parameter]), parameter.detach().clone()
+    parameter.grad = torch.ones_like(parameter)
+    parameter.grad[7, 7] = float("nan")
+    optimizer.collect()
+    with pytest.raises(FloatingPointError, match="update 1"):
+        optimizer.step(1e-2, 1.0)
+    assert torch.equal(parameter.detach(), before) and not optimizer.means[0].any()

@@ -5,24 +5,27 @@
    Keys of a head lie with their positions side by side, [slot][key head][size][room], and room is a multiple of BLOCK;
    values are [slot][key head][room][size]. */
 #ifndef NAME
-#include <stdint.h>
 #include <stdlib.h>
+
+#include "bfloat16.h"
 
 #define LANES 16
 #define BLOCK 64 /* keys whose scores are summed together, in registers */
+#define TOGETHER 4 /* heads that read a key at once */
 #define PART 256 /* weights that are summed before the sums are */
 #define ENOUGH 16384 /* elements from which several threads are worth waking */
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Half __attribute__((vector_size(2 * LANES)));
 
-static inline float from_bits(uint32_t bits) { union { uint32_t i; float f; } u = {bits}; return u.f; }
-static inline uint32_t to_bits(float x) { union { float f; uint32_t i; } u = {x}; return u.i; }
+/* Where e^x is still a normal number. Variables that nobody sets: with constants a compiler makes paths of their own for
+   x beyond them, computes all paths for every x, and divides by e^88 what ends in subnormal numbers, each slower than a loop. */
+float least_exponent = -87.0f, most_exponent = 88.0f;
 
 /* e^x to a unit in the last place or two, without a call, so that loops over it become vector instructions. */
 static inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
+    x = x < least_exponent ? least_exponent : x;
+    x = x > most_exponent ? most_exponent : x;
     float n = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the sum is rounded to a whole number */
     uint32_t power = to_bits(n) << 23;
     n -= 12582912.0f;
@@ -41,13 +44,6 @@ static inline float exponential(float x) {
 /* e^x for x <= 0, and nothing where it is next to nothing: of a token that is ruled out, whose logit is minus infinity. */
 static inline float weight(float x) { return x < -87.0f ? 0.0f : exponential(x); }
 
-/* bfloat16: the upper half of a float, rounded to the nearest, ties to even. */
-static inline float wide_bf16(uint16_t x) { return from_bits((uint32_t)x << 16); }
-static inline uint16_t narrow_bf16(float x) {
-    uint32_t bits = to_bits(x);
-    uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-    return x != x ? 0x7FC0 : (uint16_t)rounded;
-}
 static inline Lanes lanes_bf16(const uint16_t *p) {
     Half half;
     __builtin_memcpy(&half, p, sizeof half);
@@ -58,8 +54,6 @@ static inline Lanes lanes_f32(const float *p) {
     __builtin_memcpy(&lanes, p, sizeof lanes);
     return lanes;
 }
-#define wide_f32(x) (x)
-#define narrow_f32(x) (x)
 
 #define T float
 #define NAME(f) f##_f32
@@ -120,23 +114,80 @@ static inline void NAME(rotate)(const T *restrict x, const T *restrict cos, cons
     }
 }
 
-/* scores[l] = sum over i of query[i] keys[i][l], for `count` keys (rounded up to whole blocks). */
-static inline void NAME(scores)(const float *restrict query, const T *restrict keys, float *restrict scores,
-                                int64_t count, int64_t size, int64_t room) {
+/* scores[n][l] = sum over i of queries[n][i] keys[i][l], of `together` heads (known when this is compiled into its callers)
+   that read the same keys; for `count` keys, rounded up to whole blocks. */
+static inline __attribute__((always_inline)) void NAME(scores)(const int together, const float *queries, const T *keys,
+                                                               float *scores, int64_t count, int64_t size, int64_t room) {
     for (int64_t l = 0; l < count; l += BLOCK) {
-        Lanes a = {0}, b = {0}, c = {0}, d = {0};
-        for (int64_t i = 0; i < size; i++) {
-            const T *at = keys + i * room + l;
-            a += query[i] * NAME(lanes)(at);
-            b += query[i] * NAME(lanes)(at + LANES);
-            c += query[i] * NAME(lanes)(at + 2 * LANES);
-            d += query[i] * NAME(lanes)(at + 3 * LANES);
-        }
-        __builtin_memcpy(scores + l, &a, sizeof a);
-        __builtin_memcpy(scores + l + LANES, &b, sizeof b);
-        __builtin_memcpy(scores + l + 2 * LANES, &c, sizeof c);
-        __builtin_memcpy(scores + l + 3 * LANES, &d, sizeof d);
+        Lanes sums[TOGETHER][BLOCK / LANES] = {0};
+        for (int64_t i = 0; i < size; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < BLOCK / LANES; j++) {
+                Lanes some = NAME(lanes)(keys + i * room + l + j * LANES);
+#pragma GCC unroll 4
+                for (int n = 0; n < together; n++) sums[n][j] += queries[n * size + i] * some;
+            }
+#pragma GCC unroll 4
+        for (int n = 0; n < together; n++) __builtin_memcpy(scores + n * room + l, sums[n], sizeof sums[n]);
     }
+}
+
+/* Scores [count] become weights e^(score * scale - the largest) where they lie; returns their sum. */
+static inline float NAME(weigh)(float *restrict weights, int64_t count, float scale) {
+    float most = -3.0e38f, total = 0;
+#pragma omp simd reduction(max : most)
+    for (int64_t l = 0; l < count; l++) {
+        weights[l] = ROUNDED(weights[l]) * scale;
+        most = weights[l] > most ? weights[l] : most;
+    }
+#pragma omp simd reduction(+ : total)
+    for (int64_t l = 0; l < count; l++) {
+        float one = exponential(weights[l] - most);
+        total += one;
+        weights[l] = ROUNDED(one);
+    }
+    return total;
+}
+
+/* out[n][i] = (sum over l of weights[n][l] values[l][i]) / totals[n], of `together` heads that read the same values. */
+static inline __attribute__((always_inline)) void NAME(mix)(const int together, const float *weights, const T *values,
+                                                            const float *totals, T *out, int64_t count, int64_t size,
+                                                            int64_t room) {
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) {
+        Lanes even[TOGETHER] = {0}, odd[TOGETHER] = {0}; /* apart, as one sum would have to wait for itself */
+        for (int64_t l = 0; l < count; l += 2) {
+            Lanes one = NAME(lanes)(values + l * size + i), other = {0};
+            if (l + 1 < count) other = NAME(lanes)(values + (l + 1) * size + i);
+#pragma GCC unroll 4
+            for (int n = 0; n < together; n++) {
+                even[n] += weights[n * room + l] * one;
+                odd[n] += (l + 1 < count ? weights[n * room + l + 1] : 0) * other;
+            }
+        }
+        for (int n = 0; n < together; n++)
+            for (int j = 0; j < LANES; j++) out[n * size + i + j] = NARROW(ROUNDED(even[n][j] + odd[n][j]) / totals[n]);
+    }
+    for (; i < size; i++)
+        for (int n = 0; n < together; n++) {
+            float sum = 0;
+            for (int64_t l = 0; l < count; l++) sum += weights[n * room + l] * WIDE(values[l * size + i]);
+            out[n * size + i] = NARROW(ROUNDED(sum) / totals[n]);
+        }
+}
+
+/* Attention of at most TOGETHER heads with the same keys and values; queries are rotated. */
+static void NAME(heads)(int together, const float *queries, const T *keys, const T *values, float *weights, T *out,
+                        int64_t count, int64_t size, int64_t room, float scale) {
+    float totals[TOGETHER];
+#define CASE(n)                                                                          \
+    case n:                                                                              \
+        NAME(scores)(n, queries, keys, weights, count, size, room);                      \
+        for (int m = 0; m < n; m++) totals[m] = NAME(weigh)(weights + m * room, count, scale); \
+        NAME(mix)(n, weights, values, totals, out, count, size, room);                   \
+        break;
+    switch (together) { CASE(1) CASE(2) CASE(3) CASE(4) }
+#undef CASE
 }
 
 /* One new token in each row: rotates queries and keys, appends keys and values at lengths[row], attends to all up to them.
@@ -148,44 +199,23 @@ int NAME(attend)(const T *restrict qkv, T *restrict keys, T *restrict values, co
     int64_t repeats = heads / key_heads, tile = size * room, failed = 0;
 #pragma omp parallel for schedule(static) reduction(+ : failed) if (rows * heads * size > ENOUGH / 4)
     for (int64_t b = 0; b < rows; b++) {
-        float *memory = malloc(sizeof(float) * (room + 2 * size));
+        float *memory = malloc(sizeof(float) * TOGETHER * (room + size));
         if (!memory) {
             failed++;
             continue;
         }
-        float *restrict weights = memory, *restrict query = memory + room, *restrict mixed = query + size;
-        int64_t at = lengths[b], count = at + 1;
+        float *weights = memory, *queries = memory + TOGETHER * room;
+        int64_t at = lengths[b];
         const T *row = qkv + b * (heads + 2 * key_heads) * size, *c = cos + b * size, *s = sin + b * size;
         for (int64_t g = 0; g < key_heads; g++) {
             T *key = keys + (b * key_heads + g) * tile, *value = values + (b * key_heads + g) * tile;
-            NAME(rotate)(row + (heads + g) * size, c, s, query, size);
-            for (int64_t i = 0; i < size; i++) key[i * room + at] = NARROW(query[i]);
+            NAME(rotate)(row + (heads + g) * size, c, s, queries, size);
+            for (int64_t i = 0; i < size; i++) key[i * room + at] = NARROW(queries[i]);
             __builtin_memcpy(value + at * size, row + (heads + key_heads + g) * size, sizeof(T) * size);
-            for (int64_t h = g * repeats; h < (g + 1) * repeats; h++) {
-                NAME(rotate)(row + h * size, c, s, query, size);
-                NAME(scores)(query, key, weights, count, size, room);
-                float most = -3.0e38f, total = 0;
-#pragma omp simd reduction(max : most)
-                for (int64_t l = 0; l < count; l++) {
-                    weights[l] = ROUNDED(weights[l]) * scale;
-                    most = weights[l] > most ? weights[l] : most;
-                }
-#pragma omp simd reduction(+ : total)
-                for (int64_t l = 0; l < count; l++) {
-                    float one = exponential(weights[l] - most);
-                    total += one;
-                    weights[l] = ROUNDED(one);
-                }
-                for (int64_t i = 0; i < size; i++) mixed[i] = 0;
-                for (int64_t l = 0; l < count; l++) {
-                    const T *restrict one = value + l * size;
-                    float share = weights[l];
-#pragma omp simd
-                    for (int64_t i = 0; i < size; i++) mixed[i] += share * WIDE(one[i]);
-                }
-                T *restrict written = out + (b * heads + h) * size;
-#pragma omp simd
-                for (int64_t i = 0; i < size; i++) written[i] = NARROW(ROUNDED(mixed[i]) / total);
+            for (int64_t h = g * repeats, last = h + repeats; h < last; h += TOGETHER) {
+                int64_t together = last - h < TOGETHER ? last - h : TOGETHER;
+                for (int64_t n = 0; n < together; n++) NAME(rotate)(row + (h + n) * size, c, s, queries + n * size, size);
+                NAME(heads)(together, queries, key, value, weights, out + (b * heads + h) * size, at + 1, size, room, scale);
             }
         }
         free(memory);

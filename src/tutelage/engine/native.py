@@ -1,6 +1,7 @@
-"""`decoding.c` and `products.c`, compiled once on the machine that runs them: a decoding step in few calls.
+"""`decoding.c`, `products.c` and `adam.c`, compiled once on the machine that runs them: a decoding step in few calls, an
+update in one pass over memory.
 
-There is no need of them: without a compiler, or with TUTELAGE_NATIVE=0, decoding takes the same step by torch's functions,
+There is no need of them: without a compiler, or with TUTELAGE_NATIVE=0, the same steps are taken by torch's functions,
 each of which costs more than its numbers. The library is kept in the user's cache folder, under a name made of
 everything that it depends on. It takes part in torch's own threads: it is not linked with a library of threads, and
 finds the one that torch has loaded.
@@ -13,16 +14,18 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("decoding.c", "products.c")]
+SOURCES = [Path(__file__).with_name(name) for name in ("decoding.c", "products.c", "adam.c")]
+HEADER = Path(__file__).with_name("bfloat16.h")
 BLOCK = 64  # of decoding.c: a cache's room is a multiple of it
 COLUMNS = 32  # of products.c: outputs that are made together
+CHUNK = 16384  # of adam.c: elements whose squares are summed together
 # Not -ffast-math: sums are only taken in another order where the source says so.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 THREADS = (("-fopenmp",), ("-fopenmp-simd",))  # the second where threads are not to be had, as with clang here
@@ -40,6 +43,8 @@ class Kernels:
         self._attend = _function(library, f"attend_{name}", [Pointer] * 7 + [Size] * 5 + [Number])
         self._attend.restype = ctypes.c_int
         self._draw = _function(library, f"draw_{name}", [Pointer] * 4 + [Size] * 2 + [Number])
+        self._squares = _function(library, f"squares_{name}", [Pointer] * 2 + [Size])
+        self._adam = _function(library, f"adam_{name}", [Pointer] * 5 + [Size] + [Number] * 7)
 
     def add_norm(self, x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """x += more, where there is one;  weight * x / sqrt(mean(x^2) + eps). x, more: [B, H]."""
@@ -82,9 +87,22 @@ class Kernels:
         self._draw(*places, *rows.shape, temperature)
         return tokens, logprobs
 
+    def square_sums(self, gradient: Tensor) -> Tensor:
+        """Sums of squares of parts of a gradient, float64."""
+        sums = gradient.new_empty(-(-gradient.numel() // CHUNK), dtype=torch.float64)
+        self._squares(gradient.data_ptr(), sums.data_ptr(), gradient.numel())
+        return sums
+
+    def adam(self, tensors: Sequence[Tensor], numbers: Sequence[float]) -> None:
+        """Update a float32 master, its mean and its square by a gradient of this type, and round it into a bfloat16 weight.
+
+        tensors: in this order; numbers: adam.c's, from clip to eps.
+        """
+        self._adam(*(x.data_ptr() for x in tensors), tensors[0].numel(), *numbers)
+
 
 class Products:
-    """Products of few rows with weights in bfloat16, where the processor multiplies pairs of them (AVX-512) and has no tiles."""
+    """Products of few rows with weights in bfloat16, where the processor multiplies pairs of them (AVX-512, AMX)."""
 
     def __init__(self, library: ctypes.CDLL):
         self._lay_out = _function(library, "lay_out", [Pointer] * 2 + [Size] * 2)
@@ -146,12 +164,12 @@ def _library() -> ctypes.CDLL | None:
 def _compiled(cc: str, threads: tuple[str, ...]) -> Path:
     """The library's file, made where it is not there yet."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutelage" / "native"
-    made_of = [*(source.read_text() for source in SOURCES), _version(cc), *FLAGS, *threads, _processor()]
-    path = folder / f"decoding-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
+    made_of = [*(source.read_text() for source in (HEADER, *SOURCES)), _version(cc), *FLAGS, *threads, _processor()]
+    path = folder / f"kernels-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            parts, whole = [Path(work) / f"{source.stem}.o" for source in SOURCES], Path(work) / "decoding.so"
+            parts, whole = [Path(work) / f"{source.stem}.o" for source in SOURCES], Path(work) / "kernels.so"
             for source, part in zip(SOURCES, parts, strict=True):
                 _run([cc, *FLAGS, *threads, "-c", str(source), "-o", str(part)])
             _run([cc, "-shared", *map(str, parts), "-o", str(whole)])  # without -fopenmp: torch's threads are there

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from tutelage.engine import sharding
 from tutelage.engine.distributed import sum_gradients
+from tutelage.engine.native import kernels
 from tutelage.engine.sharding import local
 
 BETAS = (0.9, 0.95)  # as the paper
@@ -45,6 +46,8 @@ class MasterAdam:
         self.steps = 0
         self.weight_decay, self.eps = weight_decay, eps
         self.sums: list[Tensor | None] = [None] * len(self.parameters)
+        small = all(p.dtype == torch.bfloat16 and p.device.type == "cpu" and p.is_contiguous() for p in self.slices)
+        self.in_one_pass = small and kept == torch.float32 and kernels(torch.bfloat16) is not None
 
     @torch.no_grad()
     def collect(self) -> None:
@@ -73,7 +76,7 @@ class MasterAdam:
 
     def norm(self, gradients: list[Tensor]) -> float:
         """Euclidean norm of gradients of this optimizer, whole or slices."""
-        norm = gradient_norm(gradients)
+        norm = gradient_norm(gradients, native=self.in_one_pass)
         return sharding.global_norm(norm) if self.sharded else norm
 
     def discard(self) -> None:
@@ -93,8 +96,11 @@ class MasterAdam:
             raise FloatingPointError(f"{what}; lower the learning rate, and check the data")
         clip = 1.0 if max_grad_norm is None else min(1.0, max_grad_norm / (norm + 1e-6))
         self.steps += 1
-        for part in self._parts():
-            self._update(part, learning_rate, clip)
+        if self.in_one_pass:
+            self._update_in_one_pass(learning_rate, clip)
+        else:
+            for part in self._parts():
+                self._update(part, learning_rate, clip)
         self.discard()
         return norm
 
@@ -141,6 +147,18 @@ class MasterAdam:
             if self.masters[i] is not self.slices[i]:
                 self.slices[i].copy_(self.masters[i])
 
+    def _update_in_one_pass(self, learning_rate: float, clip: float) -> None:
+        """The same by our own function, which reads and writes everything once."""
+        rate, root = learning_rate / (1 - BETAS[0] ** self.steps), math.sqrt(1 - BETAS[1] ** self.steps)
+        for i, gradient in enumerate(self.sums):
+            if gradient is not None:
+                native = kernels(gradient.dtype)
+                assert native is not None
+                master, weight = self.masters[i], self.slices[i]
+                kept = 1 - learning_rate * self.weight_decay if master.dim() > 1 else 1.0
+                tensors = (master, self.means[i], self.squares[i], gradient.contiguous(), weight)
+                native.adam(tensors, (clip, *BETAS, kept, rate, root, self.eps))
+
     @torch.no_grad()
     def write_back(self) -> None:
         for parameter, master in zip(self.slices, self.masters, strict=True):
@@ -168,8 +186,11 @@ class MasterAdam:
         self.write_back()
 
 
-def gradient_norm(gradients: list[Tensor]) -> float:
-    """Euclidean norm of all gradients together, accumulated in float32."""
+def gradient_norm(gradients: list[Tensor], *, native: bool = False) -> float:
+    """Euclidean norm of all gradients together, accumulated in float32; by our own function, or by torch's."""
     if not gradients:
         return 0.0
+    if native:
+        found = [(kernels(g.dtype), g.contiguous()) for g in gradients]
+        return math.sqrt(float(torch.cat([own.square_sums(g) for own, g in found if own is not None]).sum()))
     return float(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)).norm())

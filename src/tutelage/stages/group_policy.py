@@ -82,6 +82,7 @@ def run(config: GroupConfig) -> dict[str, Any]:
                 seed=config.seed,
                 step=step,
                 prompts_of=prompts_of,
+                update_whole=(config.minibatch_size or config.batch_size) >= config.batch_size,
             )
             clock.append(time.perf_counter())
             if step == 1:
@@ -203,11 +204,15 @@ def _backward(
     terms = len(groups) if isinstance(config, OnlineDPOConfig) else episodes
     row = dict.fromkeys(("loss", "policy/approxkl_avg", "policy/clipfrac_avg", "policy/entropy_avg", "val/ratio"), 0.0)
     total = sum(int(rollout.offsets[i + 1] - rollout.offsets[i]) for group in groups for i in group)
-    for micro in rank_batches(lengths, config.micro_tokens):
+    fresh, rollout.fresh = rollout.fresh, None  # it is of weights that this update changes
+    for micro in [range(len(groups))] if fresh else rank_batches(lengths, config.micro_tokens):
         some = [i for number in micro for i in groups[number]]
         sequences, starts, where = rollout.part(some)
         targets, offsets = response_indices(sequences, starts)
-        logprobs_T, entropy_T = policy.logprobs(pack(sequences, share=True), targets, config.temperature)
+        if fresh is None:
+            logprobs_T, entropy_T = policy.logprobs(pack(sequences, share=True), targets, config.temperature)
+        else:
+            logprobs_T, entropy_T = fresh.logprobs[where], fresh.entropy[where]
         old_T, reference_T = rollout.logprobs[where], rollout.reference_logprobs[where]
         more = (advantages_N[torch.tensor(some)], offsets, rollout.weights[where])
         loss = group_loss(config, logprobs_T, old_T, reference_T, *more)

@@ -22,6 +22,7 @@ from tutelage.engine.packing import offsets_of
 from tutelage.engine.sampling import Sample, SamplingParams
 from tutelage.engine.sharding import whole
 from tutelage.models import Policy, ScalarModel, StepModel
+from tutelage.processes import world_size
 from tutelage.records import Prompt
 from tutelage.stages.passes import Pass, passes_of, response_indices, reward_passes
 from tutelage.stages.sample import draw, text_of
@@ -30,6 +31,7 @@ from tutelage.stages.step_scores import process_rewards
 if TYPE_CHECKING:
     from tutelage.cluster.scorers import Scorers
 
+FRESH_PART = 4  # graphs are kept of answers that have at most this part of a micro-batch's tokens: two are half of its memory
 LISTS = ("prompts", "samples", "sequences", "starts")
 TENSORS = (
     *("scores", "raw_scores", "ended", "logprobs", "reference_logprobs", "values", "entropy"),
@@ -56,12 +58,15 @@ class Rollout:
     sampled_logprobs: Tensor  # [T] as the sampler gave them
     weights: Tensor  # [T] of answers that older weights or vLLM drew; ones otherwise
     step_rewards: Tensor  # [T] of a process reward model, summing to 0 over each answer; zeros without one
+    fresh: "Fresh | None" = None  # what the first update may start from
 
     @classmethod
     def joined(cls, parts: "Sequence[Rollout | None]") -> "Rollout":
         """The processes' rollouts end to end; a process without a prompt has None."""
         some = [one for one in parts if one is not None]
         lists: dict[str, Any] = {name: [x for one in some for x in getattr(one, name)] for name in LISTS}
+        if len(some) == 1:
+            return some[0]
         offsets = offsets_of(torch.cat([one.offsets.diff() for one in some]))
         tensors: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in some]) for name in TENSORS}
         return cls(**lists, **tensors, offsets=offsets)
@@ -70,6 +75,18 @@ class Rollout:
         """Sequences and starts of some episodes, and the indices of their response tokens on the [T] axis."""
         spans = [torch.arange(int(self.offsets[i]), int(self.offsets[i + 1])) for i in episodes]
         return [self.sequences[i] for i in episodes], [self.starts[i] for i in episodes], torch.cat(spans)
+
+
+@dataclass
+class Fresh:
+    """What the policy and the value model said in the rollout, with the graphs that gradients go back through.
+
+    They hold until the first update changes the weights. [T] each; values None without a critic.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor
+    values: Tensor | None = None
 
 
 @dataclass
@@ -100,10 +117,12 @@ def collect(
     step: int,
     group_size: int | None = None,
     prompts_of: Callable[[int], list[Prompt]] | None = None,
+    update_whole: bool = False,
 ) -> Rollout:
-    """Sample group_size answers to each prompt, which follow each other, and score them with every model (no gradient).
+    """Sample group_size answers to each prompt, which follow each other, and score them with every model.
 
-    group_size: the configuration's when not given.
+    group_size: the configuration's when not given. update_whole: the first update is on all of them; where they are few,
+    its passes forward are then those of the rollout, and not computed again.
     Each process does so for its part of the prompts, with the seeds of the prompts, and has the whole at the end.
     prompts_of: the prompts of any step; with it a pool of samplers draws for all processes, where there is one.
     """
@@ -125,7 +144,7 @@ def collect(
             own = request(step, mine)
             drawn = draw(policy, mine, count, own.params, own.seed, own.max_length)
         if mine:
-            some = _collect(models, mine, drawn, config, pool)
+            some = _collect(models, mine, drawn, config, pool, update_whole and world_size() == 1)
     return Rollout.joined(distributed.gather(some))
 
 
@@ -135,9 +154,10 @@ def _collect(
     drawn: list[list[Sample]],
     config: PPOConfig | GroupConfig,
     pool: samplers.Pool | None,
+    update_whole: bool,
 ) -> Rollout:
     """What every model says of the answers that were drawn to each prompt."""
-    policy, value, temperature = models.policy, models.value, config.temperature
+    policy, temperature = models.policy, config.temperature
     samples = [one for row in drawn for one in row]
     asked = [prompt for prompt, row in zip(asked, drawn, strict=True) for _ in row]
     prompt_ids = render_prompts(policy.tokenizer, [p.messages for p in asked])
@@ -145,14 +165,12 @@ def _collect(
     starts = [len(ids) for ids in prompt_ids]
     _, offsets = response_indices(sequences, starts)
 
-    logprobs, values, entropy = (torch.zeros(int(offsets[-1])) for _ in range(3))
     passes = passes_of(sequences, starts, offsets, config.micro_tokens)
     finish = _begin_frozen(models, passes, asked, samples, config)
-    with torch.no_grad():
-        for one in passes:
-            logprobs[one.where], entropy[one.where] = policy.logprobs(one.packed, one.targets, temperature)
-            if value is not None:
-                values[one.where] = value.per_token(one.packed)[one.targets - 1]
+    # Roles on shared weights take turns with them: a graph must not outlive its role's turn.
+    small = sum(map(len, sequences)) * FRESH_PART <= config.micro_tokens
+    keep = update_whole and small and policy.lora is None
+    (logprobs, entropy, values), fresh = _own(models, passes, int(offsets[-1]), temperature, keep)
     reference_logprobs, raw, step_rewards = finish()
     ended = torch.tensor([one.finish == "stop" for one in samples])
     scores = terminal_scores(raw, ended, config.missing_eos_penalty)
@@ -165,7 +183,25 @@ def _collect(
         else:  # RLOO and online DPO: the action is the whole answer
             weights = answer_importance_weights(logprobs, sampled, offsets, cap)
     tokens = (logprobs, reference_logprobs, values, entropy, sampled, weights, step_rewards)
-    return Rollout(asked, samples, sequences, starts, offsets, scores, raw, ended, *tokens)
+    return Rollout(asked, samples, sequences, starts, offsets, scores, raw, ended, *tokens, fresh)
+
+
+def _own(
+    models: Models, passes: list[Pass], total: int, temperature: float, keep: bool
+) -> tuple[list[Tensor], Fresh | None]:
+    """Log-probs, entropies and values [T] of the models that are trained; with `keep`, of one pass, their graphs too."""
+    found, fresh = [torch.zeros(total) for _ in range(3)], None
+    for one in passes:
+        with torch.set_grad_enabled(keep):
+            said = list(models.policy.logprobs(one.packed, one.targets, temperature))
+            if models.value is not None:
+                said.append(models.value.per_token(one.packed)[one.targets - 1])
+        for into, new in zip(found, said, strict=False):
+            into[one.where] = new.detach()
+        if keep:
+            order = one.where.argsort()
+            fresh = Fresh(*(new[order] for new in said))
+    return found, fresh
 
 
 def _begin_frozen(
