@@ -6,7 +6,7 @@
 MODEL is a Hugging Face folder, PAIRS a file of comparisons in any format that `tutelage data import` reads. Same model,
 rows, batch, length limit and type on both sides; only non-padding tokens count; the first step of each side is left out;
 medians of --turns. The machine's rate of matrix products is measured in the same run. A call for some tasks keeps what an
-earlier one found of the others on this machine.
+earlier one found of the others on this machine, and what was found on other machines.
 """
 
 import argparse
@@ -47,13 +47,14 @@ def main() -> None:
         work = Path(folder)
         args.rows, args.prompt_rows = _write_rows(args, work)
         table = {"machine": _machine(), "batch": args.batch, "max_length": args.max_length, "turns": args.turns}
-        table |= {"model": Path(args.model).name, "results": _kept(args.out / "results.json", table)}
+        table |= {"model": Path(args.model).name}
+        table, others = _kept(args.out / "results.json", table)
         for task in args.tasks.split(","):
             found = (_sampling if task == "sample" else _training)(task, args, work)
             beside = {"gemm_gflops": _gemm_gflops(), "date": time.strftime("%Y-%m-%d")}
             table["results"][task] = {n: r | beside for n, r in found.items()} if task == "sample" else found | beside
             table["results"] = {name: table["results"][name] for name in TASKS if name in table["results"]}
-            _write(args.out, table)  # after each, so that what was measured outlives a stop
+            _write(args.out, [table, *others])  # after each, so that what was measured outlives a stop
     print((args.out / "RESULTS.md").read_text())
 
 
@@ -228,25 +229,33 @@ def _machine() -> dict[str, Any]:
     return {"processor": names[0] if names else platform.processor(), "threads": torch.get_num_threads(), **versions}
 
 
-def _kept(path: Path, table: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier call measured of other tasks, on the same machine with the same settings."""
-    before = json.loads(path.read_text()) if path.exists() else {}
-    same = all(before.get(name) == value for name, value in table.items())
-    return before["results"] if same else {}
+def _kept(path: Path, table: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """This machine's table with what an earlier call measured in the same settings, and the tables of others."""
+    before = json.loads(path.read_text()) if path.exists() else []
+    same = [one for one in before if all(one.get(name) == value for name, value in table.items())]
+    return table | {"results": same[0]["results"] if same else {}}, [one for one in before if one not in same]
 
 
-def _write(out: Path, table: dict[str, Any]) -> None:
-    (out / "results.json").write_text(json.dumps(table, indent=1) + "\n")
-    machine = table["machine"]
-    lines = ["# Beside the peers", "", "Made by `make benchmark`; both sides in turn, medians.", ""]
-    lines += [
-        f"{machine['processor']}, {machine['threads']} threads; torch {machine['torch']}; {table['model']}, batch"
+def _write(out: Path, tables: list[dict[str, Any]]) -> None:
+    (out / "results.json").write_text(json.dumps(tables, indent=1) + "\n")
+    lines = [
+        "# Beside the peers",
+        "",
+        "Made by `make benchmark`; both sides in turn, medians. The rate of large matrix products",
     ]
-    lines[-1] += f" {table['batch']}, at most {table['max_length']} tokens, bfloat16; {table['turns']} turns;"
-    lines[-1] += (
-        " the rate of large matrix products is measured beside each kind of work: the machine is not the same every day."
-    )
-    lines += [
+    lines[-1] += " is measured beside each kind of work: a machine is not the same every day."
+    for table in tables:
+        lines += ["", *_section(table)]
+    (out / "RESULTS.md").write_text("\n".join(lines) + "\n")
+
+
+def _section(table: dict[str, Any]) -> list[str]:
+    machine = table["machine"]
+    about = f"torch {machine['torch']}; {table['model']}, batch {table['batch']}, at most {table['max_length']} tokens"
+    lines = [
+        f"## {machine['processor']}, {machine['threads']} threads",
+        "",
+        f"{about}, bfloat16; {table['turns']} turns.",
         "",
         "| work | peer | ours | theirs | ratio (each turn) | memory, ours / theirs | memory, planned / measured "
         "| GEMM rate, GFLOP/s (share of it) | measured |",
@@ -261,7 +270,7 @@ def _write(out: Path, table: dict[str, Any]) -> None:
             share = f"{row['gemm_gflops']:.0f}{share} | {row['date']}"
             rates = f"{row['ours']:.3g} {row['unit']} | {row['theirs']:.3g}"
             lines.append(f"| {name} | {row['peer']} | {rates} | {ratio} | {memory} | {planned} | {share} |")
-    (out / "RESULTS.md").write_text("\n".join(lines) + "\n")
+    return lines
 
 
 if __name__ == "__main__":

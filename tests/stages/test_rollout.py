@@ -8,7 +8,11 @@ from tutelage.configs import OnlineDPOConfig, PPOConfig, RLOOConfig
 from tutelage.models import load_policy, load_scalar, save_model
 from tutelage.stages import group_policy, ppo, rollout
 
-RUNS = [(ppo.run, PPOConfig, {"inner_epochs": 2}), (group_policy.run, RLOOConfig, {}), (group_policy.run, OnlineDPOConfig, {})]
+RUNS = [
+    (ppo.run, PPOConfig, {"inner_epochs": 2}),
+    (group_policy.run, RLOOConfig, {}),
+    (group_policy.run, OnlineDPOConfig, {}),
+]
 
 
 @pytest.mark.parametrize("run, config, more", RUNS)

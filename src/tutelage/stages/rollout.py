@@ -31,7 +31,9 @@ from tutelage.stages.step_scores import process_rewards
 if TYPE_CHECKING:
     from tutelage.cluster.scorers import Scorers
 
-FRESH_PART = 4  # graphs are kept of answers that have at most this part of a micro-batch's tokens: two are half of its memory
+FRESH_PART = (
+    4  # graphs are kept of answers that have at most this part of a micro-batch's tokens: two are half of its memory
+)
 LISTS = ("prompts", "samples", "sequences", "starts")
 TENSORS = (
     *("scores", "raw_scores", "ended", "logprobs", "reference_logprobs", "values", "entropy"),
