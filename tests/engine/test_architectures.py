@@ -1,6 +1,10 @@
-"""Six architectures, tiny: packed, shared and chunked losses, gradients and samples equal plain padded transformers."""
+"""Six architectures, tiny: packed, shared and chunked losses, gradients and samples equal plain padded transformers.
+
+And five whose attention cannot be packed, which are computed a padded batch at a time.
+"""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,19 +12,27 @@ from torch.nn.functional import logsigmoid
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    BloomConfig,
+    FalconConfig,
     Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
     GptOssConfig,
     LlamaConfig,
+    MptConfig,
     Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3NextConfig,
 )
 
+from tutelage.algorithms.dpo import dpo_loss
 from tutelage.engine import attention, logprobs
 from tutelage.engine.decoding import fusable
 from tutelage.engine.packing import pack
 from tutelage.engine.sampling import SamplingParams, row_seed, sample
+from tutelage.engine.unpacked import packs
 from tutelage.models import Policy, ScalarModel
+from tutelage.models.architecture import check_architecture
 
 SIZE = {
     "vocab_size": 120,
@@ -50,6 +62,47 @@ CONFIGS = {
     ),
     "gpt_oss": GptOssConfig(**SIZE, num_key_value_heads=2, head_dim=8, sliding_window=7, num_local_experts=4),
 }
+UNPACKED = {
+    "bloom": BloomConfig(
+        vocab_size=120, hidden_size=32, n_layer=2, n_head=4, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    ),
+    "mpt": MptConfig(
+        vocab_size=120,
+        d_model=32,
+        n_layers=2,
+        n_heads=4,
+        max_seq_len=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "falcon": FalconConfig(**SIZE, alibi=True),
+    "qwen2_moe": Qwen2MoeConfig(  # its window is in its mask alone
+        **SIZE,
+        num_key_value_heads=2,
+        num_experts=4,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        use_sliding_window=True,
+        sliding_window=7,
+        max_window_layers=1,
+    ),
+    "qwen3_next": Qwen3NextConfig(
+        **SIZE,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        layer_types=["linear_attention", "full_attention"],
+    ),
+}
+CONFIGS |= UNPACKED
 PREFIX = [5, 6, 7, 8, 9, 10, 11, 12]
 # Two completions of one prompt, one of another, and a lone short one.
 SEQUENCES = [[*PREFIX, 20, 21, 22, 23], [*PREFIX, 30, 31], [40, 41, 42, 43, 44, 45, 46, 47, 48, 49], [50, 51, 52]]
@@ -58,13 +111,17 @@ STARTS = [8, 8, 4, 1]
 
 def build(auto, name):
     torch.manual_seed(3)
-    model = auto.from_config(CONFIGS[name], dtype=torch.float32, attn_implementation="tutelage").eval()
+    attention = None if name == "falcon" else "tutelage"
+    model = auto.from_config(copy.deepcopy(CONFIGS[name]), dtype=torch.float32, attn_implementation=attention).eval()
     for parameter in model.parameters():  # larger weights than fresh ones: attention and caps do something
         torch.nn.init.normal_(parameter, std=0.2) if parameter.dim() > 1 else parameter.data.add_(
             torch.randn_like(parameter) * 0.1
         )
     plain = copy.deepcopy(model)
-    plain.set_attn_implementation("eager")
+    # transformers' `eager` adds Falcon's ALiBi twice, in the mask and to the scores: its default does not.
+    plain.config._attn_implementation = "sdpa" if name == "falcon" else "eager"
+    check_architecture(model, Path(name))
+    assert packs(model) == (name not in UNPACKED)
     return model, plain
 
 
@@ -129,6 +186,29 @@ def test_reward_loss_and_every_gradient(name):
         return -logsigmoid(s[0] - s[1]) - logsigmoid(s[3] - s[2])
 
     compare_gradients(model, plain, loss(scores), loss(want))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_dpo_loss_and_every_gradient(name):
+    model, plain = build(AutoModelForCausalLM, name)
+    pair, start = SEQUENCES[:2], STARTS[0]
+    packed = pack(pair, share=True)
+    lengths = [len(s) - start for s in pair]
+    targets = torch.cat(
+        [torch.arange(int(o) + start, int(o) + len(s)) for o, s in zip(packed.offsets, pair, strict=False)]
+    )
+    got, _ = Policy(model, None).logprobs(packed, targets)
+    ids, mask = (x[:2] for x in padded())
+    full = plain(input_ids=ids, attention_mask=mask.long()).logits.log_softmax(-1)
+    want = torch.cat(
+        [full[i, start - 1 : len(s) - 1].gather(-1, ids[i, start : len(s), None])[:, 0] for i, s in enumerate(pair)]
+    )
+
+    def loss(logprobs):
+        chosen, rejected = (part.sum()[None] for part in logprobs.split(lengths))
+        return dpo_loss(chosen + 20.0, rejected + 18.0, 0.1).mean()
+
+    compare_gradients(model, plain, loss(got), loss(want))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,4 +1,7 @@
-"""Architectures beyond those of tests/engine: right, or refused when they load with a reason; never silently wrong."""
+"""Architectures beyond those of tests/engine: right, or refused when they load with a reason; never silently wrong.
+
+Those that cannot be packed are computed a padded batch at a time, which is said.
+"""
 
 import json
 
@@ -9,6 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertGenerationConfig,
+    BloomConfig,
     CohereConfig,
     DiffLlamaConfig,
     DogeConfig,
@@ -17,9 +21,11 @@ from transformers import (
     Lfm2Config,
     Llama4TextConfig,
     LlamaConfig,
+    MambaConfig,
     MptConfig,
     Qwen2MoeConfig,
     RobertaConfig,
+    RwkvConfig,
 )
 
 from tutelage.data.templates import render_completion
@@ -60,20 +66,54 @@ def folder(tmp_path, tokenizer):
 
 
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
-REFUSED = {
+PADDED = {
     "a window in the mask alone": (
         Qwen2MoeConfig,
         {**EXPERTS, "use_sliding_window": True, "sliding_window": 64, "max_window_layers": 2},
         "has a sliding window of 64 tokens that does not go through",
     ),
-    "chunks": (Llama4TextConfig, {"head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 16}, "cannot be"),
-    "a mask of its own": (DogeConfig, {}, "its attention has a mask of its own"),
-    "an encoder": (BertGenerationConfig, {}, "its attention looks ahead"),
-    "positions of its own": (RobertaConfig, {"is_decoder": True}, "attention that packed attention computes otherwise"),
+    "chunks": (
+        Llama4TextConfig,
+        {
+            "head_dim": 8,
+            "num_local_experts": 2,
+            "intermediate_size_mlp": 16,
+            "attention_chunk_size": 4,
+            "pad_token_id": None,
+        },
+        "attends in chunks",
+    ),
+    "a mask of its own": (DogeConfig, {}, "cannot be computed on packed sequences;"),
     "a table of attentions": (FalconConfig, {}, "attention does not go through transformers' interface"),
     "attention by hand": (MptConfig, {"d_model": 32, "n_heads": 4, "n_layers": 2}, "cannot be computed on packed"),
+    "linear biases": (BloomConfig, {}, "attention does not go through transformers' interface"),
     "a convolution": (Lfm2Config, {"layer_types": ["full_attention", "conv"]}, "cannot be packed"),
+    "a state": (MambaConfig, {"state_size": 4}, "cannot be packed"),
 }
+REFUSED = {
+    "an encoder": (BertGenerationConfig, {}, "its attention looks ahead"),
+    "positions of its own": (RobertaConfig, {"is_decoder": True}, "in a batch padded on the left, otherwise than"),
+    "a state of its own": (RwkvConfig, {"attention_hidden_size": 32}, "it takes none of transformers' caches"),
+}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_what_cannot_be_packed_is_computed_as_transformers_does(folder, name, capsys):
+    kind, options, reason = PADDED[name]
+    path = folder(kind, **options)
+    policy = load_policy(path, "float32")
+    said = capsys.readouterr().err
+    assert reason in said and said.endswith("; computed a padded batch at a time, slower\n") and said.count("\n") == 1
+    load_policy(path, "float32")
+    assert not capsys.readouterr().err  # once, however many roles load it
+    plain = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    rows = [[5, 6, 7, 8, 9, 10], [20, 21, 22]]
+    ours, _ = policy.logprobs(pack(rows, share=True), torch.tensor([1, 2, 3, 4, 5, 7, 8]))
+    logprobs = [plain(input_ids=torch.tensor([row])).logits[0, :-1].log_softmax(-1) for row in rows]
+    theirs = [some.gather(1, torch.tensor(row[1:])[:, None])[:, 0] for some, row in zip(logprobs, rows, strict=True)]
+    torch.testing.assert_close(ours, torch.cat(theirs), rtol=1e-4, atol=1e-4)
+    drawn = sample(policy.model, rows, [[0], [0]], SamplingParams(6, temperature=0.0), [])
+    assert [row[0].tokens for row in drawn] == [generated(plain, row) for row in rows]
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -82,6 +122,11 @@ def test_what_cannot_be_computed_as_transformers_does_is_refused(folder, name):
     path = folder(kind, **options)
     with pytest.raises(UserError, match=rf"{reason}.*\n.*mend: .*another architecture"):
         load_policy(path, "float32")
+
+
+def generated(plain, row):
+    asked = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "eos_token_id": None}
+    return plain.generate(torch.tensor([row]), attention_mask=torch.ones(1, len(row)), **asked)[0, len(row) :].tolist()
 
 
 def test_a_window_that_the_context_fits_into_is_none(folder):
@@ -94,10 +139,7 @@ def test_attention_twice_in_a_layer_samples_as_generate_does(folder):
     plain = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
     prompts = [[5, 6, 7, 8, 9, 10], [20, 21, 22]]
     drawn = sample(load_policy(path, "float32").model, prompts, [[0], [0]], SamplingParams(6, temperature=0.0), [])
-    for prompt, row in zip(prompts, drawn, strict=True):
-        asked = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "eos_token_id": None}
-        whole = plain.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), **asked)
-        assert row[0].tokens == whole[0, len(prompt) :].tolist()
+    assert [row[0].tokens for row in drawn] == [generated(plain, prompt) for prompt in prompts]
 
 
 def test_a_model_of_text_and_images_has_its_texts_context_and_a_head(folder, tokenizer):

@@ -27,6 +27,7 @@ from tutelage.engine.varlen import Varlen, fits
 from tutelage.errors import UserError
 
 NAME = "tutelage"
+LOOKS_AHEAD = "its attention looks ahead (it is an encoder's), which no language model may"
 BLOCK = 128  # queries of a sequence whose scores are made together
 SCORES_AT_ONCE = 2**23  # attention scores held in float32: 32 MiB
 # What changes the scores in ways that are not known here; sinks: of other kinds than one number a head.
@@ -287,7 +288,7 @@ def _unknown(module: Any, attention_mask: Tensor | None, kwargs: dict[str, Any])
         return "its attention has a mask of its own, which packed attention cannot compute"
     causal = kwargs.get("is_causal")
     if not (getattr(module, "is_causal", True) if causal is None else causal):
-        return "its attention looks ahead (it is an encoder's), which no language model may"
+        return LOOKS_AHEAD
     return None
 
 

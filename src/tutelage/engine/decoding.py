@@ -15,17 +15,24 @@ from torch.nn.functional import embedding, linear, rms_norm, silu
 
 from tutelage.engine.attention import attending
 from tutelage.engine.cache import CacheLayout
-from tutelage.engine.device import moved
+from tutelage.engine.device import device_of, moved
 from tutelage.engine.logprobs import finished, head_of
 from tutelage.engine.native import Kernels, kernels, products
 from tutelage.engine.packing import Packed
+from tutelage.engine.unpacked import UnpackedCache, packs
 
 FUSED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "MistralForCausalLM")
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
-def prefill(model: Any, cache: CacheLayout, packed: Packed) -> Tensor:
+def new_cache(model: Any) -> CacheLayout | UnpackedCache:
+    return CacheLayout(device_of(model)) if packs(model) else UnpackedCache(model)
+
+
+def prefill(model: Any, cache: CacheLayout | UnpackedCache, packed: Packed) -> Tensor:
     """[U, H] last hidden states of prompts, whose keys and values `cache.start_prefill` has made ready to be written."""
+    if isinstance(cache, UnpackedCache):
+        return cache.prefill(packed)
     return _hidden(model, cache, *(moved(x, cache.device) for x in packed.computed))
 
 
@@ -36,8 +43,10 @@ def _hidden(model: Any, cache: CacheLayout, tokens: Tensor, positions: Tensor) -
     return hidden
 
 
-def decoder_step(model: Any, cache: CacheLayout) -> Step:
+def decoder_step(model: Any, cache: CacheLayout | UnpackedCache) -> Step:
     """tokens [B] and positions [B] -> last hidden states [B, H], reading and writing the cache."""
+    if isinstance(cache, UnpackedCache):
+        return cache.step
     if not fusable(model):
         return partial(_hidden, model, cache)
     alike = all(p.dtype == model.dtype for name, p in model.base_model.named_parameters() if "norm" in name)

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
-from tutelage.engine.decoding import decoder_step, head_product, prefill
+from tutelage.engine.decoding import decoder_step, head_product, new_cache, prefill
 from tutelage.engine.device import device_of, moved
 from tutelage.engine.packing import pack
 
@@ -69,7 +68,7 @@ class OnlineDecoder:
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
         self.head = head_product(model)
         self.ends = sorted(set(end_tokens))
-        self.cache = CacheLayout(self.device)
+        self.cache = new_cache(model)
         self.forward = decoder_step(model, self.cache)
         self.rows: list[Row] = []
 

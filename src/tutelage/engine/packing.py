@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ class Lifting:
     buckets: (start on the F axis, sequences, length).
     """
 
-    def __init__(self, offsets: Tensor, shared: Shared | None = None):
+    def __init__(self, offsets: Tensor, shared: Shared | None = None, small_waste: int = SMALL_WASTE):
         lengths = offsets.diff()
         count = int(offsets[-1])
         order = lengths.argsort(descending=True, stable=True)
@@ -90,7 +91,7 @@ class Lifting:
             longest, stop, wasted = ordered[start], start + 1, 0
             while stop < len(ordered):
                 wasted += longest**2 - ordered[stop] ** 2
-                if ordered[stop] * WASTE < longest and wasted > SMALL_WASTE:
+                if ordered[stop] * WASTE < longest and wasted > small_waste:
                     break
                 stop += 1
             rows = order[start:stop]
@@ -154,6 +155,17 @@ def _share(sequences: list[list[int]], offsets: list[int]) -> Shared | None:
 def _common(a: list[int], b: list[int]) -> int:
     """How many tokens two sequences have in common at their beginning."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def context_of(model: Any) -> int:
+    """How many positions a model has; without a stated number as many as are asked for."""
+    return context_of_config(model.config)
+
+
+def context_of_config(config: Any) -> int:
+    """The same of a configuration; a model of several kinds of input has its text's apart."""
+    text = config.get_text_config()
+    return int(getattr(text, "max_position_embeddings", 0) or getattr(text, "max_seq_len", 0) or 2**30)
 
 
 def offsets_of(lengths: Tensor) -> Tensor:

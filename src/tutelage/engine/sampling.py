@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.engine.cache import CacheLayout
 from tutelage.engine.choosing import SamplingParams, choose
-from tutelage.engine.decoding import decoder_step, head_product, prefill
+from tutelage.engine.decoding import decoder_step, head_product, new_cache, prefill
 from tutelage.engine.device import device_of, moved
-from tutelage.engine.packing import pack
+from tutelage.engine.packing import context_of, context_of_config, pack
 from tutelage.engine.stopping import StopStrings
 from tutelage.engine.watchdog import beat
 
-__all__ = ["Sample", "SamplingParams", "choose", "context_of", "row_seed", "sample", "stream"]
+__all__ = ["Sample", "SamplingParams", "choose", "context_of", "context_of_config", "row_seed", "sample", "stream"]
 
 PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
 
@@ -38,16 +37,6 @@ class Sample:
     logprobs: list[float]
     finish: str  # "stop" at an end token, "stop_sequence" at a stop string, or "length"
     cut: int | None = None
-
-
-def context_of(model: Any) -> int:
-    """How many positions a model has; without a stated number as many as are asked for."""
-    return context_of_config(model.config)
-
-
-def context_of_config(config: Any) -> int:
-    """The same of a configuration; a model of several kinds of input has its text's apart."""
-    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2**30)
 
 
 def row_seed(seed: int, name: str, index: int) -> int:
@@ -118,7 +107,7 @@ class _Decoder:
         )
         self.slots = min(batch_size, len(self.waiting))
         self.context = context_of(model)  # a row that has filled it ends, cut off
-        self.cache = CacheLayout(self.device)
+        self.cache = new_cache(model)
         self.cache.reserve(self.slots, max(len(p) for p in prompts))
         self.head = head_product(model)
         self.forward = decoder_step(model, self.cache)

@@ -1,29 +1,36 @@
 """What the engine asks of an architecture, seen on two little sequences when a model loads.
 
-A model that packing, attention or the fused logits would compute otherwise than `transformers` does is refused there,
-and never trained or sampled from silently wrong.
+A model that packing or packed attention would compute otherwise than `transformers` does is computed a padded batch at
+a time, by its own attention; one that comes out otherwise there too, or with the fused logits, is refused, and never
+trained or sampled from silently wrong.
 """
 
+import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tutelage.engine.attention import NAME, PackedLayout, attending
+from tutelage.engine.attention import LOOKS_AHEAD, NAME, PackedLayout, attending
 from tutelage.engine.device import moved
 from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.packing import Packed, pack
 from tutelage.engine.sampling import context_of_config
+from tutelage.engine.unpacked import UnpackedCache, packs, use_own_attention
 from tutelage.errors import UserError
 from tutelage.models.roles import hidden_states
+from tutelage.processes import is_main
 
 FIRST, OTHER, SECOND = [3, 5, 4, 2, 1], [1, 1, 2, 5, 3], [2, 4, 3]
+LONG = FIRST * 3
 NOT_THROUGH = "cannot be packed: its attention does not go through transformers' interface"
 SURE = (
     0.3  # a token's state is another one: its difference has more than this part of its length, whatever the rounding
 )
-MISFITS = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError, RuntimeError)
+MISFITS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, UserError)  # or kinds of them
 
 
 class _Watching(PackedLayout):
@@ -40,19 +47,40 @@ class _Watching(PackedLayout):
 
 @torch.no_grad()
 def check_architecture(model: Any, path: Path) -> None:
-    """Refuse an architecture whose packed sequences see each other, whose attention is computed otherwise than in
-    `transformers`, or whose logits are made in an unknown way. The model is in evaluation mode.
+    """See how a model is to be computed: packed; or, where its packed sequences see each other or its attention is not
+    that of `transformers`, a padded batch at a time, which is said. What fits neither, or makes its logits in an unknown
+    way, is refused. The model is in evaluation mode.
     """
-    try:
-        fault = _packing_fault(model) or _logits_fault(model)
-    except torch.OutOfMemoryError:
-        raise
-    except MISFITS as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        fault = f"cannot be computed on packed sequences ({said})"
+    unpacked: str | None = NOT_THROUGH
+    if packs(model):
+        unpacked = _found(_packing_fault, model, "cannot be computed on packed sequences")
+        if unpacked:
+            use_own_attention(model)
+    fault = unpacked and _found(_padding_fault, model, "cannot be computed a padded batch at a time ({})")
+    fault = fault or _found(_logits_fault, model, "makes no logits of its states ({})")
     if fault:
         what = f"{type(model).__name__} {fault}"
         raise UserError(what, where=str(path), mend="use a model of another architecture")
+    if unpacked:
+        _say(f"{path}: {type(model).__name__} {unpacked}; computed a padded batch at a time, slower")
+
+
+@cache
+def _say(line: str) -> None:
+    """Once: several roles load one model."""
+    if is_main():
+        print(line, file=sys.stderr)
+
+
+def _found(look: Callable[[Any], str | None], model: Any, otherwise: str) -> str | None:
+    """What a look at the model finds; an error of the model, too, shows that it does not fit."""
+    try:
+        return look(model)
+    except torch.OutOfMemoryError:
+        raise
+    except MISFITS as error:
+        said = error.what if isinstance(error, UserError) else (str(error) or type(error).__name__).splitlines()[0]
+        return otherwise.format(said)
 
 
 def _packing_fault(model: Any) -> str | None:
@@ -79,6 +107,28 @@ def _window_fault(config: Any, seen: list[int | None]) -> str | None:
     return None
 
 
+def _padding_fault(model: Any) -> str | None:
+    """Whether the second sequence's states change where more tokens come after it, where it is padded beside another,
+    or where all but its last token are read, padded on the left, and the last goes on from `transformers`' own cache.
+    """
+    alone = hidden_states(model, pack([SECOND]))
+    longer = hidden_states(model, pack([SECOND + LONG]))
+    if _another(model, longer[: len(SECOND)], alone):
+        return LOOKS_AHEAD
+    if _another(model, hidden_states(model, pack([LONG, SECOND]))[-len(SECOND) :], alone):
+        return "computes a sequence otherwise where it is padded"
+    if model.get_output_embeddings() is None:
+        return None
+    held, prompts = UnpackedCache(model), pack([LONG, SECOND[:-1]])
+    held.start_prefill(prompts, torch.arange(2))
+    read = held.prefill(prompts)[len(LONG) :]
+    held.start_decode(prompts.lengths)
+    following = moved(torch.tensor([FIRST[0], SECOND[-1]]), alone.device)
+    if _another(model, torch.cat([read, held.step(following, held.position)[1:]]), alone):
+        return "goes on from its cache, in a batch padded on the left, otherwise than it reads whole sequences"
+    return None
+
+
 def _attention_fault(model: Any, ours: Tensor) -> str | None:
     """Whether `transformers`' own attention makes something else of the second sequence. ours: its states, [3, H]."""
     try:
@@ -89,19 +139,23 @@ def _attention_fault(model: Any, ours: Tensor) -> str | None:
         return None  # nothing to compare with
     finally:
         model.set_attn_implementation(NAME)
+    return "has an attention that packed attention computes otherwise" if _another(model, ours, theirs) else None
+
+
+def _another(model: Any, ours: Tensor, theirs: Tensor) -> bool:
+    """Whether most tokens' states [n, H] are other ones, beyond what rounding makes of them."""
     difference = (ours.float() - theirs.float()).norm(dim=-1) / theirs.float().norm(dim=-1).clamp(min=1e-6)
-    sure = SURE if model.dtype != torch.float32 else 1e-2
-    return "has an attention that packed attention computes otherwise" if difference.median() > sure else None
+    return bool(difference.median() > (SURE if model.dtype != torch.float32 else 1e-2))
 
 
 def _logits_fault(model: Any) -> str | None:
     if model.get_output_embeddings() is None:
         return None
-    packed = pack([FIRST, SECOND])
+    packed = pack([FIRST])
     hidden = hidden_states(model, packed)
     with attending(PackedLayout(packed)):
-        ids, positions = (moved(x[None], hidden.device) for x in packed.computed)
-        logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
+        ids = moved(packed.input_ids[None], hidden.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0].float()
     if not _alike(capped(hidden, head_of(model)), logits, _tolerance(model)):
         return "makes its logits in a way that is not known here"
     return None

@@ -46,7 +46,7 @@ from tutelage.models.adapters import (
     read_adapter,
     write_adapter,
 )
-from tutelage.models.architecture import NOT_THROUGH, check_architecture
+from tutelage.models.architecture import check_architecture
 from tutelage.models.padding import TRAINED_PADDING, pad_token_id, padded_beside
 from tutelage.models.roles import Lora, Policy, Role, ScalarModel, StepModel, hidden_states
 from tutelage.processes import is_main
@@ -133,10 +133,13 @@ def _load(
         _check_kind(auto, config, path)
         options["config"] = config
     try:
-        model, info = auto.from_pretrained(path, **options)
+        try:
+            model, info = auto.from_pretrained(path, **options)
+        except KeyError as error:
+            if error.args != (NAME,):  # not looked for in a table of its own ways to attend
+                raise
+            model, info = auto.from_pretrained(path, **{**options, "attn_implementation": None})
     except Exception as error:
-        if isinstance(error, KeyError) and error.args == (NAME,):  # a table of its own of ways to attend
-            raise UserError(f"its model {NOT_THROUGH}", where=str(path), mend="use another architecture") from error
         raise UserError(
             f"the model does not load ({(str(error) or type(error).__name__).splitlines()[0]})",
             where=str(path),
@@ -154,6 +157,8 @@ def _load(
         raise UserError(
             f"weight {broken[0]} holds NaN or infinite values", where=str(path), mend="use a sound checkpoint"
         )
+    if model.base_model is model and hasattr(model, "model"):
+        model.base_model_prefix = "model"  # Llama 4's class misnames its body
     use_own_layers(model)
     model.to(there)
     check_architecture(model.eval(), path)

@@ -16,6 +16,7 @@ from tutelage.engine.device import device_of, moved
 from tutelage.engine.logprobs import fused_logprobs, head_of
 from tutelage.engine.packing import Packed
 from tutelage.engine.sampling import context_of
+from tutelage.engine.unpacked import packs, padded_states
 from tutelage.engine.watchdog import beat
 from tutelage.errors import UserError
 from tutelage.models.adapters import Adapters, new_config
@@ -29,11 +30,15 @@ def hidden_states(model: Any, packed: Packed, layout: Any = None) -> Tensor:
 def select_hidden(model: Any, packed: Packed, where: Tensor | None, layout: Any = None) -> Tensor:
     """[M, H] last hidden states at the packed indices `where` [M]; at all tokens when None. On the model's device.
 
-    What sequences share is computed once, and its gradients from all of them add up.
+    What sequences share is computed once, and its gradients from all of them add up; not where the model's attention
+    cannot be packed.
     """
     beat()
     check_context(model, int(packed.lengths.max()))
     device = device_of(model)
+    if not packs(model):
+        hidden = padded_states(model, packed)
+        return hidden if where is None else hidden.index_select(0, moved(where, device))
     ids, positions = (moved(x, device) for x in packed.computed)
     if packed.shared is not None:
         where = packed.shared.place if where is None else packed.place_of(where)
