@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig, MptConf
 
 from forked import run_on
 from tutelage.engine import sharding, unpacked
+from tutelage.engine.dropout import residual_dropout
 from tutelage.engine.online import OnlineDecoder, Row
 from tutelage.engine.packing import pack
 from tutelage.engine.sampling import SamplingParams, sample
@@ -88,6 +89,18 @@ def test_little_padding_is_computed():
     )
     states = hidden_states(model, pack([[3 + i % 100 for i in range(length)] for length in lengths]))
     assert len(states) == sum(lengths) and sum(computed) < 1.15 * sum(lengths) and len(computed) == 3
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mpt"])
+def test_dropout_spares_the_residual_stream(kind):
+    model = build(kind)
+    residual_dropout(model, 1.0)  # whole branches are dropped: what is left are the embeddings
+    model.train()
+    dropped = hidden_states(model, pack([PROMPTS[0]]))
+    body = model.base_model
+    left = body.wte(torch.tensor(PROMPTS[0])) if kind == "mpt" else body.word_embeddings(torch.tensor(PROMPTS[0]))
+    left = body.norm_f(left) if kind == "mpt" else body.ln_f(body.word_embeddings_layernorm(left))
+    torch.testing.assert_close(dropped, left)
 
 
 def half(rows):

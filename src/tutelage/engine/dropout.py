@@ -1,5 +1,6 @@
 """Dropout on the residual branches, for architectures whose own configuration has none."""
 
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -11,7 +12,9 @@ def residual_dropout(model: nn.Module, probability: float) -> None:
     if probability == 0:
         return
     for name, module in model.named_modules():
-        if name.endswith((".self_attn", ".mlp", ".attn")):
+        if hasattr(module, "hidden_dropout") and "residual" in signature(module.forward).parameters:
+            module.hidden_dropout = probability  # it adds its branch to the residual stream itself (BLOOM, MPT)
+        elif name.endswith((".self_attn", ".mlp", ".attn", ".self_attention")):
             module.register_forward_hook(_drop(probability))
 
 
