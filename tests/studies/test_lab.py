@@ -104,7 +104,7 @@ def test_a_number_has_the_interval_that_its_stage_gave(tmp_path):
         "reward": {"reward_model": {"accuracy": 0.66, "ci95": [0.6, 0.7], "length_accuracy_ci95": [0.5, 0.6]}},
         "label": {"agreement": 0.7, "agreement_ci95": [0.65, 0.75], "best": {"value": 1.0, "ci95": [0.9, 1.1]}},
     }
-    one = Cell({name: tmp_path for name in results}, results)
+    one = Cell(dict.fromkeys(results, tmp_path), results)
     assert one.interval({"behavior": "words", "of": "ppo"}) == one.interval({"corpus_loss": "ppo"}) == [0.2, 0.4]
     assert (
         one.interval({"behavior": "plain", "of": "ppo"}) is None
