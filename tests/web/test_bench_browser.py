@@ -184,6 +184,10 @@ def test_a_lesson_is_stopped_goes_on_and_leaves_a_page(site, driver, monkeypatch
         assert driver.find_element(By.CSS_SELECTOR, ".charts details").get_attribute("open")
         assert not violations(driver) and narrow(driver, 390) <= 390
         narrow(driver, 1300)
+        attempt = driver.current_url
+        driver.get(url + "/lab")  # what runs can be found again
+        assert driver.find_element(By.LINK_TEXT, "running").get_attribute("href") == attempt
+        driver.get(attempt)
         driver.find_element(By.XPATH, "//button[text()='Stop after this step']").click()
         until(lambda: driver.find_element(By.CSS_SELECTOR, ".verdict .tag").text == "stopped")
         assert "is not done again" in driver.find_element(By.CSS_SELECTOR, ".verdict").text and not violations(driver)
@@ -195,6 +199,8 @@ def test_a_lesson_is_stopped_goes_on_and_leaves_a_page(site, driver, monkeypatch
     assert not violations(driver) and narrow(driver, 390) <= 390
     narrow(driver, 1300)
     address = driver.find_element(By.LINK_TEXT, "Download page").get_attribute("href")
+    driver.get(url + "/lab/no-kl")
+    assert driver.find_element(By.CSS_SELECTOR, ".links .tag").text == "done" and not violations(driver)
     assert address.endswith("/lesson.html") and not driver.get_log("browser")
 
 

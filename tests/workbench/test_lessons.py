@@ -28,14 +28,15 @@ def test_an_attempt_is_stopped_and_goes_on(tmp_path, started):
     scenario = lab.scenario("no-kl")
     name = lab.start(scenario, {"gold": "down"}, 80, {"ppo.kl_coef": 0.0}, 1)
     until(lambda: lab.attempt(name).said)
-    assert lab.attempt(name).state == "running" and not lab.attempt(name).can_resume
-    with pytest.raises(UserError, match="running already"):
+    assert lab.attempt(name).state == "running" and not lab.attempt(name).can_resume and lab.running() == name
+    with pytest.raises(UserError, match=rf"{name}: a lesson is running already"):
         lab.start(scenario, {}, None, {}, 1)
     with pytest.raises(UserError, match="is running"):
         lab.resume(name)
     lab.stop(name)
     assert lab.attempt(name).state in ("stopping", "stopped")
     until(lambda: lab.attempt(name).state == "stopped")
+    assert [(one.name, one.state) for one in lab.attempts("no-kl")] == [(name, "stopped")] and lab.running() is None
     assert lab.attempt(name).can_resume and lab.attempt(name).said[-2].startswith("stopped at step 3")
     with pytest.raises(UserError, match="is stopped"):
         lab.stop(name)

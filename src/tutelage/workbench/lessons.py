@@ -119,9 +119,14 @@ class Lessons:
         return holder(self.root / name)
 
     def _require_none_runs(self) -> None:
-        if any(self._pid(log.parent.name) is not None for log in self.root.glob(f"*/{LOG}")):
+        if (running := self.running()) is not None:
             mend = "stop it, or wait until it ends: two would share the processor"
-            raise UserError("a lesson is running already", mend=mend)
+            raise UserError("a lesson is running already", where=running, mend=mend)
+
+    def running(self) -> str | None:
+        """The attempt that runs."""
+        found = (log.parent.name for log in self.root.glob(f"*/{LOG}"))
+        return next((name for name in found if self._pid(name) is not None), None)
 
     def attempt(self, name: str) -> Attempt:
         path = self.root / name
@@ -152,6 +157,7 @@ class Lessons:
                 found[metric] = points
         return found
 
-    def attempts(self, scenario: str) -> list[str]:
+    def attempts(self, scenario: str) -> list[Attempt]:
         """The newest first."""
-        return sorted((p.parent.name for p in self.root.glob(f"{scenario}-[0-9]*/{LOG}")), reverse=True)
+        names = sorted((p.parent.name for p in self.root.glob(f"{scenario}-[0-9]*/{LOG}")), reverse=True)
+        return [self.attempt(name) for name in names]
