@@ -90,9 +90,9 @@ def test_a_lesson_predicts_runs_explains_and_mends(name, folder, nano):
     if name == "no-kl":
         first = result["curves"]["broken"]["ppo"][0]
         assert first.keys() == {"step", "gold", "proxy", "kl", "length", "ci95"} and result["texts"][0]["prompt"]
-        assert first["ci95"]["gold"][0] <= first["gold"] <= first["ci95"]["gold"][1]
+        assert first["ci95"]["gold"][0] - 1e-9 <= first["gold"] <= first["ci95"]["gold"][1] + 1e-9
         low, high = result["measures_ci95"]["gold.last"]
-        assert low <= result["measures"]["gold.last"] <= high
+        assert low - 1e-9 <= result["measures"]["gold.last"] <= high + 1e-9
     if name == "harmlessness-only":
         assert result["measures_ci95"]["over_refusal"] is not None  # a share that eval gave an interval
     html = (out / "lesson.html").read_text()
