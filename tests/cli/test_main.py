@@ -96,3 +96,15 @@ def test_what_went_wrong_is_one_message_and_a_status(monkeypatch, capsys, error,
         main(["sft", "--seed", "1"])
     err = capsys.readouterr().err
     assert left.value.code == status and said in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("verb", ["lab", "study"])
+def test_a_lesson_or_study_that_was_stopped_is_gone_on_with_by_its_own_words(monkeypatch, capsys, verb):
+    def fail(verb, words):
+        raise Interrupted("runs/x", 7)
+
+    monkeypatch.setattr("tutelage.cli.studies.main", fail)
+    monkeypatch.setattr("sys.argv", ["tutelage"])
+    with pytest.raises(SystemExit) as left:
+        main([verb, "name", "--fast"])
+    assert left.value.code == 130 and f"go on with:\n  tutelage {verb} name --fast\n" in capsys.readouterr().err

@@ -101,9 +101,11 @@ def test_what_length_explains():
     )
     assert explained_by_length(0.51, 0.5) is None
     assert "explained_by_length" not in with_explained({"win_rate": 0.7, "length_controlled": None})
-    assert with_explained({"win_rate": 0.7, "length_controlled": {"win_rate": 0.6}})[
-        "explained_by_length"
-    ] == pytest.approx(0.5)
+    row = with_explained({"win_rate": 0.7, "length_controlled": {"win_rate": 0.6, "explained_ci95": [0.2, 0.9]}})
+    assert row["explained_by_length"] == pytest.approx(0.5) and row["explained_by_length_ci95"] == [0.2, 0.9]
+    assert row["length_controlled"] == {"win_rate": 0.6}
+    even = with_explained({"win_rate": 0.51, "length_controlled": {"win_rate": 0.5, "explained_ci95": [0.2, 0.9]}})
+    assert even["explained_by_length"] is None and even["explained_by_length_ci95"] is None
 
 
 ITEMS = general_items()

@@ -11,7 +11,7 @@ import pytest
 
 from tutelage.errors import UserError
 from tutelage.evaluation.behaviors import behaviors, by_use_case
-from tutelage.evaluation.intervals import clustered_interval, mean_interval, ratio_interval, wilson
+from tutelage.evaluation.intervals import clustered_interval, fieller_interval, mean_interval, ratio_interval, wilson
 from tutelage.evaluation.overoptimization import curve, exploited, verdict
 from tutelage.evaluation.win_rate import win_rate, win_rate_from_votes
 
@@ -35,6 +35,23 @@ def test_mean_interval_by_hand():
     assert math.isnan(mean_interval([2.0])[1])
     with pytest.raises(UserError, match="not finite"):
         mean_interval([1, float("nan")])
+
+
+def test_fieller_interval_by_hand():
+    # z^2 = 3.8415: a = 16 - 3.8415, b = 8, c = 4 - 3.8415; (b -+ sqrt(b^2 - a c)) / a
+    assert fieller_interval(2, 4, [[1, 0], [0, 1]]) == pytest.approx((0.00998, 1.30596), abs=1e-4)
+    assert fieller_interval(2, 1.9, [[1, 0], [0, 1]]) is None  # the denominator may be 0
+    # With a denominator that is known it is the numerator's own interval.
+    assert fieller_interval(2, 4, [[1, 0], [0, 0]]) == pytest.approx(((2 - 1.95996) / 4, (2 + 1.95996) / 4), abs=1e-5)
+
+
+def test_fieller_interval_covers():
+    rng, covered = np.random.default_rng(0), 0
+    covariance = np.array([[0.02, 0.012], [0.012, 0.04]])
+    for a, b in rng.multivariate_normal([0.3, 0.6], covariance, 1000):
+        found = fieller_interval(a, b, covariance)
+        covered += found is None or found[0] <= 0.5 <= found[1]
+    assert 0.93 <= covered / 1000 <= 0.97
 
 
 def test_ratio_interval_by_hand():

@@ -14,6 +14,7 @@ from tutelage.evaluation.length_control import (
     length_controlled_win_rate,
     length_feature,
     preference_probability,
+    resampled,
     separable,
 )
 
@@ -170,3 +171,40 @@ def test_bad_input(bad):
         return
     with pytest.raises(UserError):
         length_controlled_win_rate(*bad)
+
+
+def test_the_share_that_length_explains_has_an_interval_over_prompts():
+    """Longer answers win whatever they say: all of the gain goes, and the interval says how sure that is."""
+    rng = np.random.default_rng(3)
+    baseline = rng.integers(400, 600, 600)
+    lengths = baseline + rng.integers(-100, 300, 600)
+    votes = (rng.random(600) < 1 / (1 + np.exp(-(lengths - baseline) / 100))).astype(float)
+    found = length_controlled_win_rate(votes, lengths, baseline)
+    low, high = found["explained_ci95"]
+    share = (found["raw"] - found["win_rate"]) / (found["raw"] - 0.5)
+    assert low < share < high and low < 1 < high and high - low < 1.2
+    # Three votes on each prompt are no more prompts than one.
+    thrice = [np.repeat(v, 3) for v in (votes, lengths, baseline)]
+    same = length_controlled_win_rate(*thrice, clusters=np.repeat(np.arange(600), 3).tolist())
+    fooled = length_controlled_win_rate(*thrice)
+    width = [ends[1] - ends[0] for ends in (found["explained_ci95"], same["explained_ci95"], fooled["explained_ci95"])]
+    assert width[1] == pytest.approx(width[0], rel=0.1) and width[2] < 0.7 * width[0]
+    assert length_controlled_win_rate(votes, lengths, baseline, resamples=0)["explained_ci95"] is None
+
+
+def test_where_there_may_be_no_gain_no_share_is_excluded():
+    rng = np.random.default_rng(4)
+    lengths, baseline = rng.integers(100, 900, 80), rng.integers(100, 900, 80)
+    votes = (np.arange(80) % 2).astype(float)
+    assert length_controlled_win_rate(votes, lengths, baseline)["explained_ci95"] is None
+
+
+def test_resampling_draws_whole_clusters():
+    drawn = list(resampled(5, ["a", "b", "a", "c", "b"], 50))
+    for rows in drawn:
+        counts = np.bincount(rows, minlength=5)
+        assert counts[0] == counts[2] and counts[1] == counts[4]
+    plain = np.random.default_rng(0)
+    assert all((rows == plain.integers(0, 4, 4)).all() for rows in resampled(4, None, 3))
+    with pytest.raises(UserError, match="3 rows but 2"):
+        next(resampled(3, ["a", "b"], 1))

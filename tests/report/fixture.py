@@ -98,7 +98,8 @@ def report() -> dict:
     wins.append(
         {"policy": "ppo", "baseline": "sft", "judge": "local:judge", "win_rate": 0.61, "ci95": [0.55, 0.67], "prompts": 380,
          "judged": 380, "ties": 40, "unparsable": 7, "failed": 3, "missing": 10, "flip_rate": 0.11, "bounds": [0.59, 0.62],
-         "flip_ci95": [0.08, 0.15], "length_controlled": {"win_rate": 0.54, "ci95": [0.47, 0.61]}, "explained_by_length": 0.64}
+         "flip_ci95": [0.08, 0.15], "length_controlled": {"win_rate": 0.54, "ci95": [0.47, 0.61]}, "explained_by_length": 0.64,
+         "explained_by_length_ci95": [0.38, 1.12]}
     )  # fmt: skip
     agreements = [
         {"people": "people:votes.jsonl", "judge": None, "kappa": 0.61, "ci95": [0.5, 0.7], "agreement": 0.8, "pairs": 90, "prompts": 80},

@@ -192,8 +192,14 @@ def test_numbers_beside_the_main_ones_have_their_intervals_too():
     assert all(f">{end}<" in said for end in ("0.47", "0.61", "0.08", "0.15"))
     assert "at equal lengths" in judging.ratings(value) and "Hollow" in judging.ratings(value)
     assert ">0.71<" in measured.reward_model(value)
-    value["win_rates"] = [{**value["win_rates"][-1], "ci95": [0.45, 0.67], "unparsable": 0, "failed": 0}]
+    assert ">0.38<" in said and ">1.12<" in said
+    row = {**value["win_rates"][-1], "unparsable": 0, "failed": 0}
+    value["win_rates"] = [row]
+    assert "Length explains 64 % (38 % to 112 %) of the difference" in judging.verdicts(value)
+    value["win_rates"] = [{**row, "ci95": [0.45, 0.67], "explained_by_length_ci95": None}]
     assert "Length explains" not in judging.verdicts(value)  # where no difference is clear, there is none to explain
+    value["win_rates"] = [{**row, "explained_by_length": 0.3, "explained_by_length_ci95": [0.1, 0.6]}]
+    assert "may explain more of some" in judging.verdicts(value)
 
 
 def test_the_pipeline_says_what_each_stage_was_fed(tmp_path):

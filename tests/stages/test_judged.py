@@ -110,7 +110,8 @@ def test_length_data_makes_it_alpaca_evals_rate(files, asked, tmp_path):
         [(i % 7) / 3 - 1 for i in judged],
         Gamed(*zip(*gamed, strict=True)),
     )
-    assert row["length_controlled"] == expected
+    ends = expected.pop("explained_ci95")
+    assert row["length_controlled"] == expected and row["explained_by_length_ci95"] == ends
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,15 @@ def test_a_lesson_predicts_runs_explains_and_mends(name, folder, nano):
     locked = json.loads((folder / f"lesson-{name}" / "guess.json").read_text())
     assert locked["guesses"] == guess and locked["sure"] == 80
     if name == "no-kl":
-        assert (
-            result["curves"]["broken"]["ppo"][0].keys() == {"step", "gold", "proxy", "kl", "length"} and result["texts"]
-        )
+        first = result["curves"]["broken"]["ppo"][0]
+        assert first.keys() == {"step", "gold", "proxy", "kl", "length", "ci95"} and result["texts"][0]["prompt"]
+        assert first["ci95"]["gold"][0] - 1e-9 <= first["gold"] <= first["ci95"]["gold"][1] + 1e-9
+        low, high = result["measures_ci95"]["gold.last"]
+        assert low - 1e-9 <= result["measures"]["gold.last"] <= high + 1e-9
+    if name == "harmlessness-only":
+        assert result["measures_ci95"]["over_refusal"] is not None  # a share that eval gave an interval
+    html = (out / "lesson.html").read_text()
+    assert "data:text/csv" in html and "http" not in html.split("</style>")[1].replace("http-equiv", "")
 
 
 def test_a_bad_guess_or_knob_writes_nothing(folder, nano):

@@ -76,7 +76,7 @@ def test_an_effect_on_few_prompts_is_no_effect(tmp_path, monkeypatch):
     for row in one._samples["ppo"]:
         if row["prompt_id"] == "p0" and row["step"] == 20:
             row["gold"] -= 2.0
-    share = lab.effect_share(scenario, "hacked", [one])
+    share = lab.effect_share(scenario, "hacked", [lab.resampled(scenario, one)])
     assert 0 < share < 0.9
 
 
@@ -94,3 +94,36 @@ def test_labels_on_harmful_prompts_are_found_by_their_words(tmp_path):
         select(tmp_path, seed=0, model="world", of=str(labels), harmful=0.0)
     with pytest.raises(UserError, match="no template"):
         retemplate(tmp_path, seed=0, model="world", of="world", style="other")
+
+
+def test_a_number_has_the_interval_that_its_stage_gave(tmp_path):
+    share = {"value": 0.3, "ci95": [0.2, 0.4]}
+    rates = [{"policy": "a", "baseline": "b", "judge": "gold", "win_rate": 0.7, "ci95": [0.6, 0.8]}]
+    results = {
+        "eval": {"behaviours": {"ppo": {"words": share, "corpus_loss": share, "plain": 4.0}}, "win_rates": rates},
+        "reward": {"reward_model": {"accuracy": 0.66, "ci95": [0.6, 0.7], "length_accuracy_ci95": [0.5, 0.6]}},
+        "label": {"agreement": 0.7, "agreement_ci95": [0.65, 0.75], "best": {"value": 1.0, "ci95": [0.9, 1.1]}},
+    }
+    one = Cell(dict.fromkeys(results, tmp_path), results)
+    assert one.interval({"behavior": "words", "of": "ppo"}) == one.interval({"corpus_loss": "ppo"}) == [0.2, 0.4]
+    assert (
+        one.interval({"behavior": "plain", "of": "ppo"}) is None
+        and one.interval({"behavior": "words", "of": "x"}) is None
+    )
+    assert one.interval({"win_rate": ["a", "b"]}) == [0.6, 0.8]
+    assert one.interval({"win_rate": ["b", "a"]}) == pytest.approx([0.2, 0.4])
+    assert one.interval({"card": "accuracy"}) == [0.6, 0.7] and one.interval({"card": "length_accuracy"}) == [0.5, 0.6]
+    assert one.interval({"result": "agreement", "stage": "label"}) == [0.65, 0.75]
+    assert one.interval({"result": "best.value", "stage": "label"}) == [0.9, 1.1]
+    assert one.interval({"metric": "loss", "stage": "label"}) is None
+
+
+def test_intervals_are_over_prompts_with_one_seed_and_over_seeds_with_several(tmp_path):
+    scenario = load_scenario(find("lab", "no-kl"))
+    cells = [cell(tmp_path / str(i), [g + i / 10 for g in HACKS[0]], HACKS[1]) for i in range(3)]
+    one = lab.intervals(scenario, cells[:1], [lab.resampled(scenario, cells[0])])
+    low, high = one["gold.last"]
+    assert low < cells[0].measure({"curve": "gold"}) < high and high - low < 0.02  # gold differs by 0.029 over prompts
+    several = lab.intervals(scenario, cells, [])
+    # 0.3, 0.4, 0.5 (and what prompts add): sd 0.1, t(2) = 4.3027
+    assert several["gold.last"] == pytest.approx([0.4145 - 0.2484, 0.4145 + 0.2484], abs=1e-3)

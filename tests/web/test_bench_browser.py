@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from pretended_lab import pretended
 from tutelage.feedback import Store
 from tutelage.judges.cache import Reply
 from tutelage.web import chat, create_app
@@ -17,6 +18,7 @@ from .chromium import browser, serving, violations, wait_until, webdriver
 from .site import Browser
 
 By = pytest.importorskip("selenium.webdriver.common.by").By
+StaleElementReferenceException = pytest.importorskip("selenium.common.exceptions").StaleElementReferenceException
 
 
 class Scripted:
@@ -165,6 +167,48 @@ def test_both_sides_answer_at_once_and_an_endpoint_can_be_one(site, driver, monk
     assert said == ["I am world", "I am openai:http://h/v1#far"] and set(asked) == {"world", "openai:http://h/v1#far"}
     assert narrow(driver, 390) <= 390
     narrow(driver, 1300)
+
+
+def test_a_lesson_is_stopped_goes_on_and_leaves_a_page(site, driver, monkeypatch):
+    url, *_ = site
+    driver.get_log("browser")
+    with pretended(monkeypatch) as commands:
+        driver.get(url + "/lab/no-kl")
+        driver.find_element(By.CSS_SELECTOR, "input[value=down]").click()
+        driver.find_element(By.CSS_SELECTOR, ".actions .primary").click()
+        until(lambda: driver.find_elements(By.CSS_SELECTOR, ".charts figure"))
+        driver.find_element(By.CSS_SELECTOR, ".charts summary").click()
+        shown = driver.find_element(By.ID, "attempt")
+        until(lambda: is_gone(shown))  # fetched anew: what the reader opened is open, and in focus
+        until(lambda: driver.execute_script("return document.activeElement.tagName") == "SUMMARY")
+        assert driver.find_element(By.CSS_SELECTOR, ".charts details").get_attribute("open")
+        assert not violations(driver) and narrow(driver, 390) <= 390
+        narrow(driver, 1300)
+        attempt = driver.current_url
+        driver.get(url + "/lab")  # what runs can be found again
+        assert driver.find_element(By.LINK_TEXT, "running").get_attribute("href") == attempt
+        driver.get(attempt)
+        driver.find_element(By.XPATH, "//button[text()='Stop after this step']").click()
+        until(lambda: driver.find_element(By.CSS_SELECTOR, ".verdict .tag").text == "stopped")
+        assert "is not done again" in driver.find_element(By.CSS_SELECTOR, ".verdict").text and not violations(driver)
+        driver.find_element(By.XPATH, "//button[text()='Go on']").click()
+        until(lambda: "Gold fell." in driver.find_element(By.ID, "attempt").text)
+        assert len(commands) == 2 and commands[0] == commands[1]
+    (csv,) = [a.get_attribute("download") for a in driver.find_elements(By.CSS_SELECTOR, ".charts a.csv")]
+    assert csv == "no-kl-ppo-gold.csv" and driver.find_elements(By.CSS_SELECTOR, ".charts .band")
+    assert not violations(driver) and narrow(driver, 390) <= 390
+    narrow(driver, 1300)
+    address = driver.find_element(By.LINK_TEXT, "Download page").get_attribute("href")
+    driver.get(url + "/lab/no-kl")
+    assert driver.find_element(By.CSS_SELECTOR, ".links .tag").text == "done" and not violations(driver)
+    assert address.endswith("/lesson.html") and not driver.get_log("browser")
+
+
+def is_gone(element):
+    try:
+        return not element.is_enabled()
+    except StaleElementReferenceException:
+        return True
 
 
 def test_every_page_is_quiet_and_fits_a_phone(site, driver):

@@ -8,6 +8,7 @@ import yaml
 from tutelage.errors import UserError
 from tutelage.web import chat, create_app
 from tutelage.workbench.bench import Workbench
+from tutelage.workbench.models import Found
 
 from .site import Browser
 
@@ -40,11 +41,38 @@ def test_runs_are_listed_and_open(local):
     assert "Step 4 of 9" in page and "Resume" in page and "kl_coef" in page and "<svg" in page
     assert "&lt;i&gt;said at 4" in page and "<i>said" not in page and "objective/kl rose" in page
     assert "said at 1" in local.get("/runs/one/ppo?step=1").text
+    assert page.count('class="csv"') == 2 and "metrics.csv?metric=objective%2Fkl" in page and "<td>4</td>" in page
     assert "hx-get" not in local.get("/runs/one/ppo/live").text  # nothing to wait for
     table = local.get("/runs/one/ppo/metrics.csv").text.splitlines()
     assert table[0] == "step,seconds,objective/kl,objective/scores" and table[4] == "4,4,2.0,1.0"
+    one = local.get("/runs/one/ppo/metrics.csv?metric=objective/kl")
+    assert one.text.splitlines()[0] == "step,objective/kl" and len(one.text.splitlines()) == len(table)
+    assert one.headers["content-disposition"] == 'attachment; filename="objective-kl.csv"'
+    assert local.get("/runs/one/ppo/metrics.csv?metric=seconds%0A").status_code == 422
     for path in ("/runs/nothing", "/runs/../secrets", "/runs/one", "/runs/one/metrics.csv"):
         assert local.get(path).status_code in (404, 422), path
+
+
+def test_samples_are_headed_by_their_prompts(local, bench):
+    row = {"step": 1, "prompt_id": "p1", "prompt": "<b>Why?</b>", "text": "So."}
+    (bench.runs / "one/ppo/samples.jsonl").write_text(json.dumps(row) + "\n")
+    assert "<h3>&lt;b&gt;Why?" in local.get("/runs/one/ppo").text
+
+
+def test_the_stages_behind_both_models_of_a_chat_are_asked(local, monkeypatch):
+    asked = []
+    behind = {"a": ["base", "sft", "a"], "b": [*"12345678", "b"]}
+    monkeypatch.setattr(chat, "stages_of", lambda spec, _: [Found(name, name, "policy") for name in behind[spec]])
+    monkeypatch.setattr(
+        chat, "speak", lambda _, spec, *__: iter([{"text": asked.append(spec) or spec}, {"done": "stop"}])
+    )
+    turns = [{"role": "user", "content": "Hello"}]
+    local.send("/chat/stages", {"model": "a", "messages": turns})
+    assert asked == ["base", "sft", "a"]
+    said = local.send("/chat/stages", {"model": "a", "other": "b", "messages": turns}).json()["stages"]
+    # As many as are asked at most, and both that the page shows, whatever stands between them.
+    assert [one["name"] for one in said] == ["base", "sft", "a", *"12345", "b"]
+    assert local.send("/chat/stages", {"model": "a", "other": 3, "messages": turns}).status_code == 400
 
 
 def test_two_runs_stand_beside_each_other_with_what_differs(local, bench):

@@ -193,3 +193,20 @@ def test_only_leads_and_only_known_models_where_there_are_accounts(store, bench,
     # A lead cannot have this server's keys sent to an address of their choice.
     reply = make(browser, more="x=openai:http://evil.example/v1#m", typed="Hi")
     assert reply.status_code == 422 and "not among the models here" in reply.text
+
+
+def test_the_whole_comparison_goes_out_as_one_page(local, blind):
+    address = f"/compare/{blind.id}/export?kind=page"
+    assert address in local.get(f"/compare/{blind.id}").text
+    before = local.get(address).text  # blind: nothing tells who said what
+    assert before.count("idden until you vote") == 6 and "Short 0" not in before and not re.search(r"\d words", before)
+    local.send(f"/compare/{blind.id}/rows/0/vote", {"ranking": "A = B"})
+    blind.judge(0, 0, 1, "openai:http://inside:8000/v1#judge", points=1.0, flipped=False, problem=None)
+    blind.judge(0, 0, 1, "local:/home/lee/runs/judge", points=None, flipped=False, problem="failed")
+    reply = local.get(address)
+    assert reply.headers["content-disposition"] == f'attachment; filename="comparison-{blind.id[:8]}.html"'
+    html = reply.text
+    assert "Short 0. " in html and "&lt;b&gt;bold" in html and "<b>bold" not in html and "Short 1" not in html
+    assert html.count("idden until you vote") == 4 and "Ratings are of the 1 prompts, of 3" in html
+    assert "openai:judge" in html and "local:runs/judge: 0 verdicts could not be read, 1 failed" in html
+    assert "inside:8000" not in html and "/home/lee" not in html and "/x/sft" not in html  # addresses stay here

@@ -13,6 +13,7 @@ import yaml
 from tutelage.configs import SFTConfig, to_mapping
 from tutelage.errors import UserError
 from tutelage.runs.folder import Run
+from tutelage.runs.lock import holder
 from tutelage.runs.rollback import Rollback, note
 from tutelage.workbench import watching
 from tutelage.workbench.health import alarms, first_step, proxy_and_gold
@@ -21,7 +22,6 @@ from tutelage.workbench.watching import (
     departures,
     differences,
     find_runs,
-    holder,
     last_words,
     lineage,
     metrics_table,

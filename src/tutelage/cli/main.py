@@ -56,6 +56,8 @@ VERBS = {
 
 ALONE = {"study", "lab", "chat", "export", "serve", "data", "feedback", "world"}  # several would write over each other
 
+BEGUN_AGAIN = ("study", "lab")  # what is done they do not do again, without an option
+
 
 def usage() -> str:
     lines = [f"  {verb:<11} {about}" for verb, (_, about) in VERBS.items()]
@@ -130,10 +132,10 @@ def _how_to_go_on(verb: str, words: list[str]) -> str:
     """The command that resumes what was stopped, as it was typed; nothing for a verb that begins anew."""
     from tutelage.configs import STAGES, TrainingConfig
 
-    if verb not in ("quickstart", "run") and not issubclass(STAGES.get(verb, object), TrainingConfig):
+    again = words if verb in BEGUN_AGAIN or "--resume" in words else [*words, "--resume"]
+    if verb not in ("quickstart", "run", *BEGUN_AGAIN) and not issubclass(STAGES.get(verb, object), TrainingConfig):
         return ""
     program = sys.argv[0] if Path(sys.argv[0]).name == "tutelage" and not which("tutelage") else "tutelage"
-    again = words if "--resume" in words else [*words, "--resume"]
     start = [program]
     if world_size() > 1:
         here = os.environ.get("LOCAL_WORLD_SIZE", str(world_size()))

@@ -113,14 +113,20 @@ def _rate(row: dict[str, Any]) -> str:
     if row["win_rate"] is None:
         said = "no verdict"
     else:
-        said = f"{row['win_rate']:.3f} [{row['ci95'][0]:.3f}, {row['ci95'][1]:.3f}]"
+        said = _with_ends(row["win_rate"], row["ci95"], ".3f")
     notes = [f"{row[name]} {name}" for name in ("missing", "unvoted", "failed", "unparsable") if row.get(name)]
     if row.get("flip_rate"):
-        notes.append(f"{row['flip_rate']:.0%} flipped with the order")
-    if row.get("length_controlled"):
-        notes.append(f"{row['length_controlled']['win_rate']:.3f} at equal lengths")
-    if row.get("explained_by_length") is not None:
-        notes.append(f"length explains {row['explained_by_length']:.0%} of the difference")
+        notes.append(f"{_with_ends(row['flip_rate'], row.get('flip_ci95'), '.0%')} flipped with the order")
+    if even := row.get("length_controlled"):
+        notes.append(f"{_with_ends(even['win_rate'], even.get('ci95'), '.3f')} at equal lengths")
+    if ends := row.get("explained_by_length_ci95"):
+        notes.append(f"length explains {_with_ends(row['explained_by_length'], ends, '.0%')} of the difference")
+    elif even:
+        notes.append("the difference is too small to say what length explains of it")
     if row.get("detectable"):
         notes.append(f"{row['prompts']} prompts can show a difference of {row['detectable']:.3f}")
     return "; ".join([said, *notes])
+
+
+def _with_ends(value: float, ci95: list[float] | None, form: str) -> str:
+    return f"{value:{form}} [{ci95[0]:{form}}, {ci95[1]:{form}}]" if ci95 else f"{value:{form}}"

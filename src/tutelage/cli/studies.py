@@ -120,6 +120,7 @@ def lab(arguments: list[str]) -> dict[str, Any] | None:
     for line in (result["said"], *result["tripped"], *result["explanation"]):
         if line:
             show(f"lab: {line}")
+    show(f"lab: {out / 'lesson.html'}")
     return result
 
 

@@ -112,3 +112,25 @@ def ratio_interval(sums: ArrayLike, sizes: ArrayLike, level: float = 0.95) -> tu
     ratio = float(s.sum() / n.sum())
     _, low, high = mean_interval((s - ratio * n) / n.mean(), level)
     return ratio, ratio + low, ratio + high
+
+
+def fieller_interval(
+    numerator: float, denominator: float, covariance: ArrayLike, level: float = 0.95
+) -> tuple[float, float] | None:
+    """The ratios rho for which numerator - rho * denominator may be 0: (low, high).
+
+    covariance: [2, 2] of the two estimates, jointly normal. None where the denominator may itself be 0, so that no
+    ratio can be excluded on one side at least. Unlike percentiles of resampled ratios it does not break where a
+    resampled denominator changes its sign.
+    Source: Fieller (1954), "Some problems in interval estimation"; the roots of its quadratic.
+    """
+    v = _finite(np.asarray(covariance), "covariance").reshape(2, 2)
+    z2 = float(stats.norm.ppf(0.5 + level / 2)) ** 2
+    # a rho^2 - 2 b rho + c <= 0 is an interval where a > 0.
+    a = denominator**2 - z2 * v[1, 1]
+    b = numerator * denominator - z2 * v[0, 1]
+    c = numerator**2 - z2 * v[0, 0]
+    if a <= 0:
+        return None
+    half = float(np.sqrt(max(0.0, b * b - a * c)))
+    return float((b - half) / a), float((b + half) / a)

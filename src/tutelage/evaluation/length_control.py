@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from tutelage.errors import UserError
+from tutelage.evaluation.intervals import fieller_interval
 
 Array = NDArray[np.float64]
 STRENGTHS = np.logspace(-4, 4, 10)  # inverse strengths of the penalty among which cross-validation chooses
@@ -65,6 +66,7 @@ def length_controlled_win_rate(
     difficulty: ArrayLike | None = None,
     gamed: Gamed | None = None,
     *,
+    clusters: Sequence[Hashable] | None = None,
     resamples: int = 200,
 ) -> dict[str, Any]:
     """The mean of `preference_probability` with the length term at zero, fitted to the preferences.
@@ -74,8 +76,10 @@ def length_controlled_win_rate(
     that tell the length term by itself; they have no theta and the weight `GAMED_WEIGHT`. With difficulty and gamed
     this is AlpacaEval 2's length_controlled_v1; without them it is the same model with those terms left out. The fit
     is L1-penalized logistic regression on soft labels, without an intercept (theta is a penalized feature, too), its
-    strength chosen by 5-fold cross-validation of the weighted log loss over all rows, the gamed first. Returns
-    {"win_rate", "ci95", "raw", "theta", "phi", "psi"}; the interval is a percentile bootstrap over prompts.
+    strength chosen by 5-fold cross-validation of the weighted log loss over all rows, the gamed first. clusters: the
+    prompt of each row, where several rows share one. Returns {"win_rate", "ci95", "explained_ci95", "raw", "theta",
+    "phi", "psi"}; ci95 is a percentile bootstrap over prompts, explained_ci95 Fieller's interval of
+    (raw - win_rate) / (raw - 1/2) with the covariance that the same resamples give, None where raw may be 1/2.
     """
     y = np.asarray(preferences, dtype=np.float64).reshape(-1)
     feature = length_feature(lengths, baseline_lengths).reshape(-1)
@@ -98,20 +102,41 @@ def length_controlled_win_rate(
     x_all, y_all, weight = all_rows(slice(None))
     strength = _choose_strength(x_all, y_all, weight)
     weights = fit_soft_logistic(x_all, y_all, strength, sample_weight=weight)
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(resamples):
-        rows = rng.integers(0, y.size, y.size)
+    draws, raw = [], []
+    for rows in resampled(y.size, clusters, resamples):
         some_x, some_y, some_weight = all_rows(rows)
         draws.append(_without_length(own[rows], fit_soft_logistic(some_x, some_y, strength, weights, some_weight)))
+        raw.append(float(y[rows].mean()))
+    rate = _without_length(own, weights)
     return {
-        "win_rate": _without_length(own, weights),
+        "win_rate": rate,
         "ci95": [float(q) for q in np.quantile(draws, [0.025, 0.975])] if draws else None,
+        "explained_ci95": _explained_interval(float(y.mean()), rate, np.array(raw), np.array(draws)),
         "raw": float(y.mean()),
         "theta": float(weights[0]),
         "phi": float(weights[1]),
         "psi": float(weights[2]) if len(weights) > 2 else 0.0,
     }
+
+
+def resampled(n: int, clusters: Sequence[Hashable] | None, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers of bootstrap draws of whole clusters, of single rows where there are none."""
+    if clusters is not None and len(clusters) != n:
+        raise UserError(f"{n} rows but {len(clusters)} cluster labels", where="resampled", mend="give each row a label")
+    members: dict[Hashable, list[int]] = {}
+    for row, label in enumerate(range(n) if clusters is None else clusters):
+        members.setdefault(label, []).append(row)
+    groups = [np.array(rows) for rows in members.values()]
+    rng = np.random.default_rng(0)
+    for _ in range(resamples):
+        yield np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])
+
+
+def _explained_interval(raw: float, rate: float, raw_draws: Array, draws: Array) -> list[float] | None:
+    if len(draws) < 2:
+        return None
+    found = fieller_interval(raw - rate, raw - 0.5, np.cov(raw_draws - draws, raw_draws))
+    return None if found is None else [*found]
 
 
 def _gamed_rows(gamed: Gamed | None, width: int) -> tuple[Array, Array]:
@@ -189,6 +214,7 @@ def controlled(
     baseline_lengths: Sequence[int],
     difficulty: Sequence[float] | None = None,
     gamed: Gamed | None = None,
+    clusters: Sequence[Hashable] | None = None,
 ) -> dict[str, Any] | None:
     """The rate at equal lengths; None where too few verdicts, or lengths that always favor one side, cannot tell.
 
@@ -196,7 +222,7 @@ def controlled(
     """
     if len(points) < FEWEST or (gamed is None and not separable(lengths, baseline_lengths)):
         return None
-    return length_controlled_win_rate(points, lengths, baseline_lengths, difficulty, gamed)
+    return length_controlled_win_rate(points, lengths, baseline_lengths, difficulty, gamed, clusters=clusters)
 
 
 def _choose_strength(x: Array, y: Array, weight: Array) -> float:

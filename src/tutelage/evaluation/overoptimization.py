@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutelage.errors import UserError
+from tutelage.evaluation.intervals import mean_interval
 
 Point = dict[str, Any]
 _WORD = re.compile(r"\w+(?:'\w+)?", re.UNICODE)
@@ -22,6 +24,28 @@ def curve(rows: Iterable[Mapping[str, Any]], gold_of: Callable[[Mapping[str, Any
     or the tokens themselves); `gold_of` gives a row's gold score. Raises UserError at a row that lacks a field.
     Source of the picture: Gao, Schulman & Hilton (2023), "Scaling laws for reward model overoptimization", figure 1.
     """
+    points = []
+    for step, values in _by_step(rows, gold_of).items():
+        kl, proxy, gold, length = (float(x) for x in values.mean(axis=0))
+        points.append({"step": step, "kl": kl, "proxy": proxy, "gold": gold, "length": length})
+    return points
+
+
+def curve_intervals(
+    rows: Iterable[Mapping[str, Any]], gold_of: Callable[[Mapping[str, Any]], float]
+) -> list[dict[str, Any]]:
+    """The 95 % intervals of the means of `curve`, over the prompts of each step; None where a step has one prompt."""
+    found = []
+    for step, values in _by_step(rows, gold_of).items():
+        ends = [list(mean_interval(column)[1:]) if len(values) > 1 else None for column in values.T]
+        found.append({"step": step, **dict(zip(("kl", "proxy", "gold", "length"), ends, strict=True))})
+    return found
+
+
+def _by_step(
+    rows: Iterable[Mapping[str, Any]], gold_of: Callable[[Mapping[str, Any]], float]
+) -> dict[int, NDArray[np.float64]]:
+    """KL, proxy, gold and length of the answers at each step, by step: [answers, 4]."""
     steps: dict[int, list[tuple[float, float, float, float]]] = defaultdict(list)
     for number, row in enumerate(rows, start=1):
         try:
@@ -32,11 +56,7 @@ def curve(rows: Iterable[Mapping[str, Any]], gold_of: Callable[[Mapping[str, Any
             raise UserError(
                 f"row {number} has no field {missing}", where="samples.jsonl", mend="sample again with this version"
             ) from None
-    points = []
-    for step in sorted(steps):
-        kl, proxy, gold, length = (float(x) for x in np.asarray(steps[step]).mean(axis=0))
-        points.append({"step": step, "kl": kl, "proxy": proxy, "gold": gold, "length": length})
-    return points
+    return {step: np.asarray(steps[step]) for step in sorted(steps)}
 
 
 def verdict(points: Sequence[Mapping[str, float]]) -> str:

@@ -39,9 +39,15 @@ def explained_by_length(win_rate: float, length_controlled: float) -> float | No
 
 
 def with_explained(row: Mapping[str, object]) -> dict[str, object]:
-    """A win rate's row with `explained_by_length`, where it has a rate at equal lengths."""
+    """A win rate's row with `explained_by_length` and its interval, where it has a rate at equal lengths.
+
+    The interval is None where the win rate may be one half: any share is possible then, and none is worth saying.
+    """
     controlled = row.get("length_controlled")
     if not isinstance(controlled, Mapping) or row.get("win_rate") is None:
         return dict(row)
     rate, at_equal = float(row["win_rate"]), float(controlled["win_rate"])  # type: ignore[arg-type]
-    return {**row, "explained_by_length": explained_by_length(rate, at_equal)}
+    share = explained_by_length(rate, at_equal)
+    known = {key: value for key, value in controlled.items() if key != "explained_ci95"}
+    ends = controlled.get("explained_ci95") if share is not None else None
+    return {**row, "length_controlled": known, "explained_by_length": share, "explained_by_length_ci95": ends}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tutelage.report.svg import esc
 
 WIDE, HIGH, ACROSS, DOWN = 168, 46, 56, 16  # a box, and the room between boxes, pixels
-LETTERS = 20  # that a box has room for
+LETTERS = 18  # that a box has room for
 
 
 @dataclass(frozen=True)

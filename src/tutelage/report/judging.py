@@ -19,6 +19,8 @@ HEAD = [
     "low",
     "high",
     "explained by length",
+    "low",
+    "high",
     "rate at worst",
     "at best",
 ]
@@ -103,6 +105,7 @@ def _row(row: dict[str, Any]) -> list[Any]:
         controlled.get("win_rate"),
         *ends(controlled),
         row.get("explained_by_length"),
+        *(interval(row.get("explained_by_length_ci95")) or (None, None)),
         *bounds,
     ]
 
@@ -112,20 +115,20 @@ def _verdict_says(rows: list[dict[str, Any]], lost: int, flips: float) -> str:
         return f"A judge changes its mind with the order on {percent(flips)} of a pair's prompts: use a stronger judge."
     if lost:
         return f"{lost} verdicts were lost: read the rate at worst and at best, and run again if they lie on both sides of even."
-    longer = [r for r in rows if (number(r.get("explained_by_length")) or 0) > 0.5 and _is_clear(r)]
+    explained = [(ends, r) for r in rows if (ends := interval(r.get("explained_by_length_ci95"))) is not None]
+    longer = [one for one in explained if (number(one[1].get("explained_by_length")) or 0) > 0.5]
     if longer:
-        one = longer[0]
+        (low, high), one = longer[0]
         return (
-            f"Length explains {percent(one['explained_by_length'])} of the difference of {name(one['policy'])} and "
-            f"{name(one['baseline'])}: believe the rate at equal lengths."
+            f"Length explains {percent(one['explained_by_length'])} ({percent(low)} to {percent(high)}) of the difference "
+            f"of {name(one['policy'])} and {name(one['baseline'])}: believe the rate at equal lengths."
+        )
+    if any(high > 0.5 for (_, high), _ in explained):
+        return (
+            "No verdict was lost; length explains less than half of every difference, but may explain more of some: "
+            "see the intervals in the data, and ask more prompts."
         )
     return "No verdict was lost, and length explains less than half of every difference: take the rates as they are."
-
-
-def _is_clear(row: dict[str, Any]) -> bool:
-    """Whether there is a difference to explain: the rate's interval leaves out one half."""
-    ci = interval(row.get("ci95"))
-    return ci is not None and not ci[0] <= 0.5 <= ci[1]
 
 
 def agreement(report: Report) -> str:

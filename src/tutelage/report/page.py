@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,10 +9,9 @@ from typing import Any
 
 from tutelage.errors import UserError
 from tutelage.report import abilities, behaviors, card, judging, measured, methods, story
-from tutelage.report.svg import esc
+from tutelage.report.document import document
 
 LIMIT = 2_500_000
-HERE = Path(__file__).parent
 
 
 def read_run(
@@ -58,10 +55,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _hash(text: str) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
-
-
 def render(
     report: dict[str, Any],
     metrics: dict[str, list[dict[str, Any]]],
@@ -92,21 +85,7 @@ def render(
         ("card", "Model card", card.model_card(report)),
         ("limits", "What this cannot show", story.limits(report)),
     ]
-    kept = [s for s in sections if s[2]]
-    toc = "".join(f'<li><a href="#{i}">{esc(title)}</a></li>' for i, title, _ in kept)
-    body = "".join(f'<section id="{i}"><h2>{esc(title)}</h2>{inner}</section>' for i, title, inner in kept)
-    style, script = ((HERE / f).read_text("utf-8") for f in ("style.css", "script.js"))
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
-    title = str(report.get("name") or report.get("recipe") or "run")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{esc(policy).replace("&#x27;", "&#39;")}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{esc(title)} · Tutelage report</title><style>{style}</style></head><body>"
-        f'<header class="top"><p class="mark"><b>Tutelage</b> · {esc(title)}</p><button type="button" id="theme">Theme</button></header>'
-        f'<main><h1>{esc(sentence)}</h1>{numbers}<nav class="toc" aria-label="Contents"><ul>{toc}</ul></nav>'
-        f"{body}</main><script>{script}</script></body></html>"
-    )
+    return document(str(report.get("name") or report.get("recipe") or "run"), "report", sentence, numbers, sections)
 
 
 def write_report(run_dir: Path, source: str = "report.json") -> Path:

@@ -112,21 +112,35 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def plain(value: Any) -> Any:
+    """For a CSV: a text that a spreadsheet would take for a formula is quoted."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
 def csv_link(file: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(head)
-    writer.writerows(rows)
+    writer.writerows([plain(value) for value in row] for row in rows)
     return (
         f'<a class="csv" download="{esc(file)}.csv" href="data:text/csv;charset=utf-8,{quote(text.getvalue())}">CSV</a>'
     )
 
 
-def data(file: str, head: Sequence[str], rows: Sequence[Sequence[Any]], shown: int = 60, title: str = "Data") -> str:
-    """The numbers under a chart: a folded table and the same as CSV."""
+def data(
+    file: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    shown: int = 60,
+    title: str = "Data",
+    address: str | None = None,
+) -> str:
+    """The numbers under a chart: a folded table and the same as CSV. address: where the CSV is, if not in the page."""
     step = max(1, -(-len(rows) // shown))
     some = f"<p class='tiny'>Every {step}th row; all of them are in the CSV.</p>" if step > 1 else ""
-    return f"<details><summary>{esc(title)} · {csv_link(file, head, rows)}</summary>{some}{table(head, rows[::step])}</details>"
+    link = csv_link(file, head, rows) if address is None else f'<a class="csv" href="{esc(address)}">CSV</a>'
+    fold = f"<details><summary>{esc(title)}</summary>{some}{table(head, rows[::step])}</details>"
+    return f'<div class="data">{link}{fold}</div>'
 
 
 def figure(title: str, sub: str, panels: Sequence[str], below: str, says: str, wide: bool = False) -> str:

@@ -9,6 +9,7 @@ STYLE = (
     ".lab,.note,.val{font-weight:600}.end{text-anchor:end}.mid{text-anchor:middle}.grid{stroke:var(--line);fill:none}.axis{stroke:#7c8692;fill:none}"
     ".ref{stroke:var(--muted);stroke-dasharray:2 3;fill:none}.lead{stroke:var(--muted);opacity:.4;fill:none}.l{stroke:var(--c);stroke-width:2.4;fill:none}"
     ".ci{stroke-width:3;opacity:.45}.dash{stroke-dasharray:5 4;stroke-width:1.2;opacity:.7}.m{fill:var(--c);stroke:var(--c)}"
+    ".band{fill:var(--c);opacity:.13}"
     ".hollow{fill:#fff}.s-gold{--c:#1a1f26}.s-base{--c:#5c6775}.s-sft{--c:#000ea3}.s-ppo{--c:#cc400c}.s-ptx{--c:#058760}"
 )
 WIDTH = 400

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 Pair = tuple[float, float]  # x and y, or the two ends of an interval
+APART = 34  # units between the figures at an axis
 
 
 def esc(value: object) -> str:
@@ -50,6 +51,16 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw))
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def tick_words(places: Sequence[float], show: Callable[[float], str]) -> list[str]:
+    """Ticks in figures; more digits where a narrow range would name two of them alike."""
+    words = [show(place) for place in places]
+    for digits in range(4, 8):
+        if show is not short or len(set(words)) == len(words):
+            break
+        words = [short(place, digits) for place in places]
+    return words
 
 
 def marker(x: float, y: float, shape: str, hollow: bool = False, r: float = 4.5) -> str:
@@ -112,9 +123,12 @@ def dot_panel(
         return left + (min(max(value, low), high) - low) / (high - low) * (width - left - right)
 
     parts = []
+    last = -math.inf
     for tick in ticks(low, high, 4 if low == 0 and left < 110 else 3):
         parts.append(f'<path class="grid" d="M{x(tick):.1f} {top}V{bottom}"/>')
-        parts.append(f'<text class="t mid" x="{x(tick):.1f}" y="{bottom + 16}">{show(tick)}</text>')
+        if x(tick) - last >= APART:  # beside long names there is little room
+            parts.append(f'<text class="t mid" x="{x(tick):.1f}" y="{bottom + 16}">{show(tick)}</text>')
+            last = x(tick)
     if reference:
         parts.append(f'<path class="ref" d="M{x(reference[0]):.1f} {top - 4}V{bottom}"/>')
         parts.append(f'<text class="t mid" x="{x(reference[0]):.1f}" y="{top - 8}">{esc(reference[1])}</text>')
@@ -131,7 +145,7 @@ def dot_panel(
 
 @dataclass
 class Line:
-    """A series of a line panel; a point whose y is None leaves a gap."""
+    """A series of a line panel; a point whose y is None leaves a gap. band: its interval, shaded."""
 
     label: str
     points: Sequence[tuple[float, float | None]]
@@ -140,6 +154,7 @@ class Line:
     dash: bool = False
     hollow: bool = False
     note: tuple[float, float, str] | None = None
+    band: Sequence[tuple[float, float, float]] = ()  # x and the two ends of the interval there
     known: list[Pair] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -186,6 +201,7 @@ def line_panel(
     room = round(min(max(86, 14 + 7.6 * longest), 0.4 * width)) if longest else 14
     left, right, top, bottom = 46, room, 14, height - 42
     y_values = [y for line in lines for _, y in line.known] + ([reference[0]] if reference else [])
+    y_values += [end for line in lines for _, *two in line.band for end in two]
     x0, x1 = x_limits or _limits([x for line in lines for x, _ in line.known], 0.0)
     y0, y1 = y_limits or _limits(y_values, 0.07)
 
@@ -196,12 +212,13 @@ def line_panel(
         return bottom - (min(max(y, y0), y1) - y0) / (y1 - y0) * (bottom - top)
 
     parts = []
-    for t in ticks(y0, y1, 5):
+    levels, along = ticks(y0, y1, 5), ticks(x0, x1, 5)
+    for t, words in zip(levels, tick_words(levels, show), strict=True):
         parts.append(f'<path class="grid" d="M{left} {py(t):.1f}H{width - right}"/>')
-        parts.append(f'<text class="t end" x="{left - 7}" y="{py(t) + 4:.1f}">{show(t)}</text>')
-    for t in ticks(x0, x1, 5):
+        parts.append(f'<text class="t end" x="{left - 7}" y="{py(t) + 4:.1f}">{words}</text>')
+    for t, words in zip(along, tick_words(along, show_x), strict=True):
         parts.append(f'<path class="axis" d="M{px(t):.1f} {bottom}v4"/>')
-        parts.append(f'<text class="t mid" x="{px(t):.1f}" y="{bottom + 18}">{show_x(t)}</text>')
+        parts.append(f'<text class="t mid" x="{px(t):.1f}" y="{bottom + 18}">{words}</text>')
     parts.append(f'<path class="axis" d="M{left} {bottom}H{width - right}"/>')
     parts.append(f'<text class="t end" x="{width - right}" y="{bottom + 35}">{esc(x_label)}</text>')
     if reference:
@@ -242,4 +259,12 @@ def _line(line: Line, px: Callable[[float], float], py: Callable[[float], float]
             lead if right - start > 14 else ""
         ) + f'<text class="lab" x="{right + 8:.1f}" y="{end + 4:.1f}">{esc(line.label)}</text>'
     dash = " dash" if line.dash else ""
-    return f'<g class="{esc(line.look)}"><path class="l{dash}" d="{"".join(path)}"/>{marks}{note}{label}</g>'
+    drawn = f'{_band(line, px, py)}<path class="l{dash}" d="{"".join(path)}"/>{marks}{note}{label}'
+    return f'<g class="{esc(line.look)}">{drawn}</g>'
+
+
+def _band(line: Line, px: Callable[[float], float], py: Callable[[float], float]) -> str:
+    if len(line.band) < 2:
+        return ""
+    corners = [(x, high) for x, _, high in line.band] + [(x, low) for x, low, _ in reversed(line.band)]
+    return '<path class="band" d="M' + "L".join(f"{px(x):.1f} {py(y):.1f}" for x, y in corners) + 'Z"/>'

@@ -6,7 +6,6 @@ A checkpoint is written beside its final name and renamed when complete, so that
 any moment leaves the last complete one in place. Resuming drops what the logs hold past it.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -32,6 +31,7 @@ from tutelage.runs.files import (
     write_json,
     write_text,
 )
+from tutelage.runs.lock import lock_folder
 from tutelage.runs.manifest import damage, write_manifest
 
 # What may differ between a run and its resumption: these change when it stops, what it prints, whether it may
@@ -83,7 +83,7 @@ class Run:
         try:
             with naming_full_disk(run.path):
                 run.checkpoints.mkdir(parents=True, exist_ok=True)
-                run._acquire()
+                run.lock = lock_folder(run.path)
                 if exists:
                     run._find_checkpoint()
                     run._check_total(total)
@@ -99,18 +99,6 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
-
-    def _acquire(self) -> None:
-        """Hold the run for this process; the system lets go when it ends, however it ends."""
-        self.lock = open(self.path / ".lock", "ab")  # noqa: SIM115 (held as long as the run)
-        try:
-            fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            self.lock.close()
-            mend = "wait until it ends, or choose another --out"
-            raise UserError("another process is writing this run", where=str(self.path), mend=mend) from error
-        except OSError:
-            pass  # a file system without locks
 
     def _find_checkpoint(self) -> None:
         """Clear what a killed process left, find the newest checkpoint, and make the links true again."""

@@ -229,7 +229,8 @@ def summary(
     points = [one for one, _ in rows]
     ours, theirs = [len(m.a) for _, m in rows], [len(m.b) for _, m in rows]
     hard = None if difficulty is None else [difficulty[m.prompt.id] for _, m in rows]
-    return with_explained({**found, "length_controlled": controlled(points, ours, theirs, hard, gamed)})
+    at_equal = controlled(points, ours, theirs, hard, gamed, [m.prompt.id for _, m in rows])
+    return with_explained({**found, "length_controlled": at_equal})
 
 
 def length_terms(path: str | None, asked: Sequence[Prompt]) -> tuple[dict[str, float] | None, Gamed | None]:

@@ -52,6 +52,7 @@ def sample_held_out(
         {
             "step": step,
             "prompt_id": prompt.id,
+            "prompt": prompt.messages[-1]["content"],
             "text": text_of(models.policy, one),
             "finish": one.finish,
             "tokens": len(one.tokens),

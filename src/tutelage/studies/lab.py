@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tutelage.errors import UserError, did_you_mean
-from tutelage.evaluation.overoptimization import curve
-from tutelage.runs import write_json
+from tutelage.evaluation.overoptimization import curve, curve_intervals
+from tutelage.report.lesson import render_lesson
+from tutelage.runs import write_json, write_text
+from tutelage.runs.lock import lock_folder
 from tutelage.studies.cells import run_cell
-from tutelage.studies.conditions import holds, names_in
-from tutelage.studies.measures import Cell, prompt_weights
+from tutelage.studies.conditions import holds
+from tutelage.studies.measures import Cell, over_seeds, prompt_weights
 from tutelage.studies.schema import Scenario, fill
 from tutelage.studies.study import check_settings
 
@@ -81,7 +85,8 @@ def run_lesson(
     model: str = "world",
     fast: bool = False,
 ) -> dict[str, Any]:
-    """Run broken and mended; returns (and writes to OUT/lesson.json) what was predicted, measured and explained."""
+    """Run broken and mended; returns what was predicted, measured and explained, and writes it to OUT/lesson.json and
+    OUT/lesson.html. A run that was stopped goes on when it is begun again with the same options."""
     started = time.perf_counter()
     guesses = dict(guesses or {})
     where = f"lab {scenario.scenario}"
@@ -90,39 +95,54 @@ def run_lesson(
     mended = {**broken, **{k: v for mend in scenario.mend for k, v in mend.set.items()}}
     check_settings({**broken, **mended}, scenario.stages, where)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(
-        out / "guess.json", {"scenario": scenario.scenario, "guesses": guesses, "sure": sure, "settings": broken}
-    )
+    with lock_folder(out):
+        locked = {"scenario": scenario.scenario, "guesses": guesses, "sure": sure, "settings": broken}
+        write_json(out / "guess.json", locked)
 
-    def run(settings: Mapping[str, Any]) -> list[Cell]:
-        return [run_cell(scenario.stages, settings, model=model, seed=s, store=store, where=where) for s in seeds]
+        def run(settings: Mapping[str, Any]) -> list[Cell]:
+            return [run_cell(scenario.stages, settings, model=model, seed=s, store=store, where=where) for s in seeds]
 
-    cells = run(broken)
-    others = run(mended) if scenario.mend else []
+        cells = run(broken)
+        others = run(mended) if scenario.mend else []
+        result = {
+            **concluded(scenario, cells, others, guesses),
+            "settings": broken,
+            "seeds": [*seeds],
+            "sure": sure,
+            "fast": fast,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        result["said"] = said(result)
+        write_json(out / "lesson.json", result)
+        write_text(out / "lesson.html", render_lesson(result))
+    return result
+
+
+def concluded(
+    scenario: Scenario, cells: Sequence[Cell], others: Sequence[Cell], guesses: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the broken runs (a seed each) and the mended ones come to."""
     values = average([measured(scenario, cell) for cell in cells])
-    effects = {name: effect_share(scenario, name, cells) for name in scenario.effects}
+    draws = [resampled(scenario, cell) for cell in cells]
+    effects = {name: effect_share(scenario, name, draws) for name in scenario.effects}
     shown = {name: share >= scenario.effects[name].level for name, share in effects.items() if share is not None}
-    result = {
+    mended_draws = [resampled(scenario, cell) for cell in others]
+    return {
         "scenario": scenario.scenario,
         "title": scenario.title,
-        "settings": broken,
-        "seeds": [*seeds],
+        "about": scenario.about,
         "measures": values,
+        "measures_ci95": intervals(scenario, cells, draws),
         "mended": average([measured(scenario, cell) for cell in others]) if others else None,
+        "mended_ci95": intervals(scenario, others, mended_draws) if others else None,
         "effects": {name: {"share": effects[name], "shown": shown.get(name)} for name in effects},
         "explanation": explain(scenario, values, shown),
         "tripped": tripped(cells[0]),
         "predictions": score(scenario, guesses, values),
-        "sure": sure,
         "why_mend": [mend.why for mend in scenario.mend],
         "curves": {"broken": watched(scenario, cells[0]), "mended": watched(scenario, others[0]) if others else {}},
         "texts": texts(cells[0], others[0] if others else None),
-        "fast": fast,
-        "seconds": round(time.perf_counter() - started, 1),
     }
-    result["said"] = said(result)
-    write_json(out / "lesson.json", result)
-    return result
 
 
 def measured(scenario: Scenario, cell: Cell) -> dict[str, float | None]:
@@ -139,22 +159,44 @@ def average(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | Non
     return found
 
 
-def effect_share(scenario: Scenario, name: str, cells: Sequence[Cell]) -> float | None:
-    """On what share of resamples of the held-out prompts (and seeds) the effect's condition holds; None if unknown."""
-    effect, shares = scenario.effects[name], []
-    named = names_in(effect.when)
-    curves = {n: row for n, row in scenario.measures.items() if "curve" in row and n in named}
-    for cell in cells:
-        fixed = measured(scenario, cell)
-        if not curves:
-            draws: list[dict[str, float | None]] = [fixed]
-        else:
-            stage = str(next(iter(curves.values())).get("stage", "ppo"))
-            weights = prompt_weights([row["prompt_id"] for row in cell.samples(stage)])
-            draws = [{**fixed, **{n: cell.measure(row, w) for n, row in curves.items()}} for w in weights]
-        found = [holds(effect.when, draw, f"effect {name}") for draw in draws]
-        shares += [bool(one) for one in found if one is not None]
+def resampled(scenario: Scenario, cell: Cell) -> list[dict[str, float | None]]:
+    """The measures of the bootstrap's draws of held-out prompts; one draw where no measure is taken on prompts."""
+    fixed = measured(scenario, cell)
+    on_prompts = {name: row for name, row in scenario.measures.items() if "curve" in row}
+    if not on_prompts:
+        return [fixed]
+    stages = [str(row.get("stage", "ppo")) for row in on_prompts.values()]
+    weights = prompt_weights([row["prompt_id"] for row in cell.samples(stages[0])])
+    return [{**fixed, **{name: cell.measure(row, w) for name, row in on_prompts.items()}} for w in weights]
+
+
+def effect_share(scenario: Scenario, name: str, draws: Sequence[Sequence[Mapping[str, Any]]]) -> float | None:
+    """On what share of resamples of the held-out prompts (and seeds) the effect's condition holds; None if unknown.
+
+    draws: `resampled` of each seed. One that names no measure on prompts holds or does not: the draws do not differ.
+    """
+    found = [holds(scenario.effects[name].when, draw, f"effect {name}") for some in draws for draw in some]
+    shares = [bool(one) for one in found if one is not None]
     return sum(shares) / len(shares) if shares else None
+
+
+def intervals(
+    scenario: Scenario, cells: Sequence[Cell], draws: Sequence[Sequence[Mapping[str, float | None]]]
+) -> dict[str, list[float] | None]:
+    """Of each measure: over the seeds where there are several (Student's t), else over the held-out prompts.
+
+    None for what one seed cannot tell: a number of the training log.
+    """
+    found: dict[str, list[float] | None] = {}
+    for name, row in scenario.measures.items():
+        if len(cells) > 1:
+            found[name] = over_seeds([cell.measure(row) for cell in cells])["ci95"]
+        elif "curve" in row:
+            known = [value for draw in draws[0] if (value := draw[name]) is not None]
+            found[name] = [float(q) for q in np.quantile(known, [0.025, 0.975])] if len(known) > 1 else None
+        else:
+            found[name] = cells[0].interval(row)
+    return found
 
 
 def explain(scenario: Scenario, values: Mapping[str, float | None], shown: Mapping[str, bool]) -> list[str]:
@@ -198,13 +240,17 @@ def tripped(cell: Cell) -> list[str]:
     ]
 
 
-def watched(scenario: Scenario, cell: Cell) -> dict[str, list[dict[str, float]]]:
-    """Curves of the on-policy stages that the scenario watches, by stage."""
+def watched(scenario: Scenario, cell: Cell) -> dict[str, list[dict[str, Any]]]:
+    """Curves of the on-policy stages that the scenario watches, by stage; each mean with its interval over prompts."""
     found = {}
     for stage, folder in cell.folders.items():
         if (folder / "samples.jsonl").exists():
             points = curve(cell.samples(stage), lambda r: r["gold"])
-            found[stage] = [{k: p[k] for k in ("step", *scenario.watch)} for p in points]
+            ends = curve_intervals(cell.samples(stage), lambda r: r["gold"])
+            found[stage] = [
+                {k: p[k] for k in ("step", *scenario.watch)} | {"ci95": {k: e[k] for k in scenario.watch}}
+                for p, e in zip(points, ends, strict=True)
+            ]
     return found
 
 
@@ -218,6 +264,7 @@ def texts(broken: Cell, mended: Cell | None, count: int = 4) -> list[dict[str, A
     rows = [
         {
             "prompt_id": name,
+            "prompt": row.get("prompt", ""),
             "broken": row["text"],
             "gold": row["gold"],
             "mended": beside.get(name, {}).get("text"),

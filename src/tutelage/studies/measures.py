@@ -46,6 +46,7 @@ class Cell:
     def __init__(self, folders: Mapping[str, Path], results: Mapping[str, Mapping[str, Any]]):
         self.folders, self.results = folders, results
         self._samples: dict[str, list[dict[str, Any]]] = {}
+        self._points: dict[str, tuple[Mapping[str, int] | None, list[dict[str, Any]]]] = {}
 
     def samples(self, stage: str) -> list[dict[str, Any]]:
         """The held-out samples of a PPO run, each with the gold judge's score, which training never saw."""
@@ -57,9 +58,20 @@ class Cell:
             asked = {p.id: p for p in world_prompts("tune", int(config["eval_prompts"]), int(config["seed"]))}
             rows = read_log(self.folders[stage] / "samples.jsonl")
             for row in rows:
+                row["prompt"] = asked[row["prompt_id"]].messages[-1]["content"]
                 row["gold"] = gold.score(asked[row["prompt_id"]], row["text"], row["finish"]).total
             self._samples[stage] = rows
         return self._samples[stage]
+
+    def points(self, stage: str, weights: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+        """The means of each step, with every prompt as often as it counts; those of the last weights are kept."""
+        known = self._points.get(stage)
+        if known is None or known[0] is not weights:
+            rows = self.samples(stage)
+            if weights is not None:
+                rows = [row for row in rows for _ in range(weights.get(row["prompt_id"], 0))]
+            known = self._points[stage] = (weights, curve(rows, lambda r: r["gold"]) if rows else [])
+        return known[1]
 
     def config(self, stage: str) -> dict[str, Any]:
         """Every effective option of a stage."""
@@ -73,7 +85,7 @@ class Cell:
             raise UserError(f"there is no stage {stage!r} to measure", mend=f"use one of: {', '.join(self.results)}")
         result = self.results[stage]
         if kind == "curve":
-            return _on_curve(self.samples(stage), str(row["curve"]), str(row.get("at", "last")), weights)
+            return _on_curve(self.points(stage, weights), str(row["curve"]), str(row.get("at", "last")))
         if kind == "metric":
             return _on_log(read_log(self.folders[stage] / "metrics.jsonl"), row)
         if kind == "win_rate":
@@ -86,6 +98,29 @@ class Cell:
         if kind == "card":
             return _number(result["reward_model"].get(row["card"]))
         return _number(_inside(result, str(row["result"])))
+
+    def interval(self, row: Mapping[str, Any]) -> list[float] | None:
+        """The 95 % interval that a stage gave beside the number; None where it gave none, or on a curve."""
+        kind = next(kind for kind in KINDS if kind in row)
+        result = self.results[stage_measured(row)]
+        if kind == "win_rate":
+            return _win_rate_interval(result, row)
+        if kind in ("behavior", "corpus_loss"):
+            name, model = (row[kind], row["of"]) if kind == "behavior" else ("corpus_loss", row[kind])
+            entry = (result["behaviours"].get(model) or {}).get(name)
+            return _ends(entry.get("ci95")) if isinstance(entry, Mapping) else None
+        if kind in ("card", "result"):
+            where = result["reward_model"] if kind == "card" else result
+            path = str(row[kind])
+            beside = f"{path.rpartition('.')[0]}.ci95".lstrip(".") if path.endswith(".value") else f"{path}_ci95"
+            beside = "ci95" if kind == "card" and path == "accuracy" else beside
+            return _ends(_inside(where, beside))
+        return None
+
+
+def _ends(value: Any) -> list[float] | None:
+    """An interval as a list; None for anything else."""
+    return [*map(float, value)] if isinstance(value, list | tuple) and len(value) == 2 else None
 
 
 def _inside(result: Any, path: str) -> Any:
@@ -103,10 +138,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _on_curve(rows: Sequence[Mapping[str, Any]], name: str, at: str, weights: Mapping[str, int] | None) -> float | None:
-    if weights is not None:
-        rows = [row for row in rows for _ in range(weights.get(row["prompt_id"], 0))]
-    points = curve(rows, lambda r: r["gold"]) if rows else []
+def _on_curve(points: Sequence[Mapping[str, Any]], name: str, at: str) -> float | None:
     if not points:
         return None
     best = max(points, key=lambda p: p["gold"])
@@ -148,6 +180,20 @@ def _win_rate(result: Mapping[str, Any], row: Mapping[str, Any]) -> float | None
             value = _number(value["win_rate"] if isinstance(value, Mapping) else value)
             mirrored = one["policy"] != policy and key in ("win_rate", "length_controlled")
             return 1 - value if value is not None and mirrored else value
+    return None
+
+
+def _win_rate_interval(result: Mapping[str, Any], row: Mapping[str, Any]) -> list[float] | None:
+    """Of what `_win_rate` finds."""
+    policy, baseline = row["win_rate"]
+    judge, key = row.get("by", "gold"), row.get("key", "win_rate")
+    for one in result["win_rates"]:
+        if one["judge"] == judge and {one["policy"], one["baseline"]} == {policy, baseline}:
+            value = one.get(key)
+            beside = one.get("ci95" if key == "win_rate" else f"{key}_ci95")
+            ends = _ends(value.get("ci95") if isinstance(value, Mapping) else beside)
+            mirrored = one["policy"] != policy and key in ("win_rate", "length_controlled")
+            return [1 - ends[1], 1 - ends[0]] if ends is not None and mirrored else ends
     return None
 
 

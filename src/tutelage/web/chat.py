@@ -103,11 +103,19 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
 @router.post("/stages")
 @allow(*LEADS)
 def stages(request: Request) -> Response:
-    """What each stage behind a checkpoint, from the base on, and the others of its recipe would have said, greedily."""
+    """What each stage behind a checkpoint, from the base on, and the others of its recipe would have said, greedily;
+    with `other`, the stages behind both."""
     spec, turns = _asked(request)
     bench = bench_of(request)
+    found, other = bench.models.found(), request.state.sent.get("other") or spec
+    if not isinstance(other, str):
+        raise Denied(400, "The field other cannot be used.")
+    require_known(other, found, anything=may_type(request))
+    behind = {one.spec: one for model in (spec, other) for one in stages_of(model, found)}
+    # The two that were asked stand there, however many others there are.
+    kept = {*[*behind][:STAGES], spec, other}
     said = []
-    for one in stages_of(spec, bench.models.found())[:STAGES]:
+    for one in (one for name, one in behind.items() if name in kept):
         text, done, failed = "", "", ""
         try:
             for event in speak(bench.models, one.spec, turns, Sampling(128, 0.0)):

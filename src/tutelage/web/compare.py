@@ -1,9 +1,7 @@
 """The compare page: the same prompts to many models, read side by side, voted on blind."""
 
 import asyncio
-import csv
 import hashlib
-import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,8 +11,10 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response, Streamin
 
 from tutelage.errors import UserError
 from tutelage.feedback.ranking import LETTERS, RankingError, parse_ranking, ranks_of, shown_cards
+from tutelage.report.comparison import render_comparison
 from tutelage.report.reward_strip import strip
 from tutelage.web.access import LEADS, Denied, allow, number_field, text_field, uploaded
+from tutelage.web.compared import answer_rows, as_csv, as_page, kept_words, rating_rows
 from tutelage.web.differences import differences
 from tutelage.web.pages import page, wants_json
 from tutelage.workbench.bench import Workbench
@@ -165,7 +165,7 @@ def matrix(request: Request, name: str, open: int = -1) -> Response:
         "comparison.html",
         one=one,
         rows=[_row(request, one, p) for p in range(len(one.prompts))],
-        columns=[(c, bench.reproducible(c)) for c in one.columns],
+        columns=[(c, kept_words(c, bench.reproducible(c))) for c in one.columns],
         costs=cost(one),
         missing={name: ids for name, ids in missing.items() if ids},
         opened=_opened(request, one, open) if 0 <= open < len(one.prompts) else None,
@@ -411,48 +411,20 @@ async def events(request: Request, name: str, since: int = 0) -> Response:
 @allow(*LEADS)
 def export(request: Request, name: str, kind: str = "comparisons") -> Response:
     """comparisons: the rated votes, as records that `tutelage reward --data` reads. answers: every cell, ratings: the
-    tables of the page, as CSV."""
+    tables of the page, as CSV. page: all of it as one HTML file that opens without a connection."""
     one = bench_of(request).comparison(name)
+    if kind == "page":
+        shown = [_row(request, one, p) | {"opened": _opened(request, one, p)} for p in range(len(one.prompts))]
+        kept = [bench_of(request).reproducible(c) for c in one.columns]
+        body = render_comparison(as_page(one, shown, kept, _ratings(request, one)))
+        return _download(body, f"comparison-{name[:8]}.html", "text/html")
     if kind == "comparisons":
         body = "".join(json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in one.records())
         return _download(body, f"comparisons-{name[:8]}.jsonl", "application/jsonl")
     kind = "ratings" if kind == "ratings" else "answers"
-    rows = _rating_rows(_ratings(request, one)["standings"]) if kind == "ratings" else _answer_rows(request, one)
-    out = io.StringIO()
-    csv.writer(out).writerows([[_plain(value) for value in row] for row in rows])
-    return _download(out.getvalue(), f"{kind}-{name[:8]}.csv", "text/csv")
-
-
-def _answer_rows(request: Request, one: Comparison) -> list[list[Any]]:
-    """A line a cell; of a blind row that this person has not seen, one that says so."""
-    rows: list[list[Any]] = [["prompt_id", "category", "prompt", "model", "state", "class", "words", "reward", "text"]]
-    for p, asked in enumerate(one.prompts):
-        about = [asked.id, asked.category, asked.messages[-1]["content"]]
-        if not one.revealed(request.state.person.id, p):
-            rows.append([*about, "", "hidden until you vote", "", "", "", ""])
-            continue
-        for c, model in enumerate(one.columns):
-            cell = one.cells[p, c]
-            known = cell.refusal if cell.state in ("done", "cut") else ""
-            rows.append([*about, model.name, cell.state, known, cell.words, cell.reward, cell.text])
-    return rows
-
-
-def _rating_rows(standings: dict[str, dict[str, Any]]) -> list[list[Any]]:
-    rows: list[list[Any]] = [
-        ["judge", "model", "rating", "low95", "high95", "games", "ties", "even_rating", "even_low95", "even_high95"]
-    ]
-    for judge, standing in standings.items():
-        for r in standing["rows"]:
-            even = r["length_controlled"]
-            at_equal = [even["rating"], *even["ci95"]] if even else [None] * 3
-            rows.append([judge, r["model"], r["rating"], *r["ci95"], r["games"], r["ties"], *at_equal])
-    return rows
-
-
-def _plain(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula is quoted."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+    revealed = [one.revealed(request.state.person.id, p) for p in range(len(one.prompts))]
+    rows = rating_rows(_ratings(request, one)["standings"]) if kind == "ratings" else answer_rows(one, revealed)
+    return _download(as_csv(rows), f"{kind}-{name[:8]}.csv", "text/csv")
 
 
 def _download(body: str, name: str, kind: str) -> Response:

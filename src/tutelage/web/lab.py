@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 from markupsafe import Markup
 
 from tutelage.errors import UserError
-from tutelage.report.svg import Line, line_panel
+from tutelage.report.lesson import effects, figures, live_figures, measures, render_lesson
 from tutelage.studies.schema import Knob, all_scenarios
 from tutelage.web.access import LEADS, allow, number_field, text_field
 from tutelage.web.compare import bench_of, may_type
@@ -17,12 +17,6 @@ from tutelage.web.pages import page
 from tutelage.workbench.lessons import Attempt, Lessons
 
 router = APIRouter(prefix="/lab")
-LABELS = {
-    "gold": "Gold: the judge",
-    "proxy": "Proxy: the reward model",
-    "kl": "KL (nats an answer)",
-    "length": "Tokens an answer",
-}
 SHOWN = 3  # live charts at most
 
 
@@ -63,7 +57,7 @@ def start(request: Request, name: str) -> Response:
     attempt = lessons(request).start(
         one, guesses, int(_number(sure)) if sure and guesses else None, knobs, number_field(request, "seeds")
     )
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/lab/{name}/{attempt}", 303)
+    return _to(request, name, attempt)
 
 
 def _turned(key: str, knob: Knob, given: str, *, anything: bool) -> Any:
@@ -102,27 +96,54 @@ def attempt_live(request: Request, name: str, attempt: str) -> Response:
     return _attempt(request, name, attempt, "attempt_live.html")
 
 
-def _attempt(request: Request, name: str, attempt: str, template: str) -> Response:
+@router.post("/{name}/{attempt}/stop")
+@allow(*LEADS)
+def stop(request: Request, name: str, attempt: str) -> Response:
+    lessons(request).stop(_found(request, name, attempt).name)
+    return _to(request, name, attempt)
+
+
+@router.post("/{name}/{attempt}/resume")
+@allow(*LEADS)
+def resume(request: Request, name: str, attempt: str) -> Response:
+    lessons(request).resume(_found(request, name, attempt).name)
+    return _to(request, name, attempt)
+
+
+@router.get("/{name}/{attempt}/lesson.html")
+@allow(*LEADS)
+def download(request: Request, name: str, attempt: str) -> Response:
+    """The whole attempt as one file that opens without a connection."""
+    found = _found(request, name, attempt)
+    if found.lesson is None:
+        raise UserError(f"the attempt is {found.state}", mend="wait until it is done")
+    head = {"content-disposition": f'attachment; filename="{attempt}.html"'}
+    return Response(render_lesson(found.lesson), media_type="text/html", headers=head)
+
+
+def _to(request: Request, name: str, attempt: str) -> Response:
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/lab/{name}/{attempt}", 303)
+
+
+def _found(request: Request, name: str, attempt: str) -> Attempt:
     one, found = lessons(request).scenario(name), lessons(request).attempt(attempt)
+    if not re.fullmatch(rf"{re.escape(one.scenario)}-[\d-]+", attempt):
+        raise UserError("there is no such attempt at this lesson", mend="look at its list")
+    return found
+
+
+def _attempt(request: Request, name: str, attempt: str, template: str) -> Response:
+    one, found = lessons(request).scenario(name), _found(request, name, attempt)
     questions = {question.id: question.ask for question in one.predict}
-    return page(request, template, one=one, attempt=found, charts=_charts(found), questions=questions)
-
-
-def _charts(attempt: Attempt) -> list[tuple[str, Markup]]:
-    """While it runs: the last stage's curves. Afterwards: broken (dashed) beside mended, against the steps."""
-    if attempt.lesson is None:
-        live = list(attempt.live.items())[:SHOWN]
-        return [
-            (metric, Markup(line_panel([Line("", points, "s-ppo", None)], metric, x_label="step", height=210)))
-            for metric, points in live
-        ]
-    broken, mended = attempt.lesson["curves"]["broken"], attempt.lesson["curves"]["mended"]
-    made = []
-    for stage, points in broken.items():
-        for key in [key for key in points[0] if key != "step"]:
-            lines = [Line("broken", [(p["step"], p[key]) for p in points], "s-ppo", "triangle")]
-            if stage in mended:
-                lines.append(Line("mended", [(p["step"], p[key]) for p in mended[stage]], "s-ptx", "circle", dash=True))
-            title = LABELS.get(key, key)
-            made.append((title, Markup(line_panel(lines, title, x_label="step", height=220))))
-    return made
+    lesson = found.lesson
+    drawn = live_figures(attempt, dict(list(found.live.items())[:SHOWN])) if lesson is None else figures(lesson)
+    return page(
+        request,
+        template,
+        one=one,
+        attempt=found,
+        charts=[Markup(chart) for chart in drawn],  # escaped piece by piece in report.lesson
+        numbers=Markup(measures(lesson)) if lesson is not None else "",
+        held=effects(lesson) if lesson is not None else "",
+        questions=questions,
+    )

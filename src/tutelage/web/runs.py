@@ -1,17 +1,19 @@
 """The runs page: live curves, samples by step, alarms in plain words, stop and resume, two runs compared, lineage."""
 
-import csv
-import io
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from markupsafe import Markup
 
+from tutelage.errors import UserError
 from tutelage.report.graph import Node, graph
+from tutelage.report.parts import data
 from tutelage.report.svg import Line, line_panel
 from tutelage.web.access import LEADS, allow
 from tutelage.web.compare import bench_of
+from tutelage.web.compared import as_csv
 from tutelage.web.pages import page
 from tutelage.workbench.critiques import files_in, find_critiques
 from tutelage.workbench.health import alarms, chosen_answers, first_step, proxy_and_gold
@@ -36,6 +38,7 @@ from tutelage.workbench.watching import (
 
 router = APIRouter(prefix="/runs")
 CHARTS = 8  # drawn open; the others are folded
+ROWS = 30  # of the table under a curve, at most; its CSV has all
 MEANT = {
     "proxy": "mean reward-model score of the held-out answers: what is maximized",
     "gold": "mean score of the same answers by the judge that training never sees: what was meant",
@@ -64,13 +67,18 @@ def live(request: Request, name: str, beside: str = "") -> Response:
 
 @router.get("/{name:path}/metrics.csv")
 @allow(*LEADS)
-def metrics_csv(request: Request, name: str) -> Response:
-    """Every number behind the curves."""
-    run = read_run(bench_of(request).runs, name)
-    out = io.StringIO()
-    csv.writer(out).writerows(metrics_table(run))
-    head = {"content-disposition": 'attachment; filename="metrics.csv"'}
-    return Response(out.getvalue(), media_type="text/csv", headers=head)
+def metrics_csv(request: Request, name: str, metric: str = "") -> Response:
+    """Every number behind the curves, or behind one of them."""
+    table = metrics_table(read_run(bench_of(request).runs, name))
+    if metric:
+        if metric not in table[0]:
+            raise UserError(f"the run logs no {metric!r}", mend="choose a curve of its page")
+        places = [i for i, column in enumerate(table[0]) if column in ("step", metric)]
+        table = [kept for row in table if (kept := [row[i] for i in places])[-1] is not None]
+    file = f"{metric.replace('/', '-') or 'metrics'}.csv"
+    return Response(
+        as_csv(table), media_type="text/csv", headers={"content-disposition": f'attachment; filename="{file}"'}
+    )
 
 
 @router.post("/{name:path}/stop")
@@ -144,6 +152,7 @@ def _graph(request: Request, run: RunView, sources: list[Source]) -> Markup:
 
 def _measured(request: Request, run: RunView, beside: str) -> dict[str, Any]:
     theirs = {s.metric: s for s in curves(read_run(bench_of(request).runs, beside))} if beside else {}
+    whole = f"{request.scope.get('root_path', '')}/runs/{quote(run.name)}/metrics.csv?metric="
     charts = []
     for series in curves(run):
         look = "s-sft" if run.stage == "sft" else "s-ppo"
@@ -152,14 +161,16 @@ def _measured(request: Request, run: RunView, beside: str) -> dict[str, Any]:
             lines.append(Line(beside.rpartition("/")[2], theirs[series.metric].points, "s-base", None, dash=True))
         # Escaped piece by piece in report.svg.
         chart = Markup(line_panel(lines, series.sentence, x_label="step", width=400, height=210))
-        charts.append((series, chart, UNITS.get(series.metric, ("", None, ""))[2]))
+        address = whole + quote(series.metric, safe="")
+        below = Markup(data("", ["step", series.metric], series.points, shown=ROWS, address=address))
+        charts.append((series, chart, UNITS.get(series.metric, ("", None, ""))[2], below))
     charts = _proxy_and_gold(run) + charts
     found = {"alarms": alarms(run), "watched": run.stage in ON_POLICY, "chosen": chosen_answers(run)}
     found["words"] = last_words(run)
     return {"charts": charts[:CHARTS], "folded": charts[CHARTS:], **found}
 
 
-def _proxy_and_gold(run: RunView) -> list[tuple[Series, Markup, str]]:
+def _proxy_and_gold(run: RunView) -> list[tuple[Series, Markup, str, Markup]]:
     """What PPO maximizes and what it was meant to, on how far it went, where the samples carry gold."""
     points = proxy_and_gold(run)
     if len(points) < 2:
@@ -172,5 +183,7 @@ def _proxy_and_gold(run: RunView) -> list[tuple[Series, Markup, str]]:
         note = (max(0.0, best["kl"]) ** 0.5, best[name], "best") if best is not points[-1] else None
         line = Line("", along, "s-ppo" if name == "proxy" else "s-gold", "triangle", note=note)
         chart = Markup(line_panel([line], sentence, x_label="√KL to the reference, √nats", width=400, height=210))
-        made.append((Series(name, along, sentence), chart, MEANT[name]))
+        rows = [[p["step"], p["kl"], p[name]] for p in points]
+        below = Markup(data(f"{run.path.name}-{name}", ["step", "kl", name], rows))
+        made.append((Series(name, along, sentence), chart, MEANT[name], below))
     return made

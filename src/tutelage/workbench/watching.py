@@ -1,10 +1,8 @@
 """Runs as the pages show them: state, curves, samples by step, departures from defaults, differences, lineage."""
 
-import fcntl
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -19,6 +17,7 @@ from tutelage.configs import STAGES, TrainingConfig
 from tutelage.errors import UserError
 from tutelage.runs.files import read_json, read_log
 from tutelage.runs.folder import FAILED
+from tutelage.runs.lock import holder
 from tutelage.runs.metrics import DRAWN_FIRST, METRICS
 
 MOST_POINTS = 400
@@ -138,20 +137,6 @@ def _config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def holder(path: Path) -> int | None:
-    """The process that writes a run, which holds its lock; None where nobody does."""
-    lock = path / ".lock"
-    if not lock.exists():
-        return None
-    try:
-        with open(lock, "rb") as file:
-            asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, *_, pid = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, asked)[: struct.calcsize("hhqqi")])
-    except OSError:
-        return None
-    return pid if kind != fcntl.F_UNLCK and pid > 0 else None
 
 
 def stop_run(run: RunView) -> str:

@@ -136,12 +136,12 @@ function buttons(side, messages, completion, model) {
 
 async function stages() {
   const box = $("#stage-answers");
-  const side = live().find((one) => !/^(openai|anthropic):/.test(spec(one))) ?? "a"; // an endpoint has no stages here
+  const [side = "a", other = ""] = live().filter((one) => !/^(openai|anthropic):/.test(spec(one))); // an endpoint has no stages here
   const turns = sides[side].turns;
   const messages = turns.filter((_, i) => i < turns.length - (turns.at(-1)?.role === "assistant" ? 1 : 0));
   if (!$("#stages").open || !messages.length) return;
   box.replaceChildren(made("p", "Each stage is asked …", "muted"));
-  const reply = await send("/chat/stages", { model: spec(side), messages });
+  const reply = await send("/chat/stages", { model: spec(side), other: other && spec(other), messages });
   if (!reply.ok) return box.replaceChildren(made("p", reply.data.error, "fault"));
   box.replaceChildren(
     ...reply.data.stages.map(({ name, text, cut, failed }) => {

@@ -33,6 +33,20 @@ function open() {
   if (part && main.dataset.page !== "demonstrate") $("#prompt").focus({ preventScroll: true });
 }
 
+// A part that is fetched anew stays as the reader left it: folds open, the same control in focus.
+let left = null;
+document.addEventListener("htmx:beforeSwap", ({ detail: { target } }) => {
+  const controls = $$("summary, a, button", target);
+  left = { open: $$("details", target).map((one) => one.open), at: controls.indexOf(document.activeElement), of: controls.length };
+});
+document.addEventListener("htmx:afterSettle", ({ target }) => {
+  const folds = $$("details", target);
+  const controls = $$("summary, a, button", target);
+  if (left && folds.length === left.open.length) folds.forEach((one, i) => (one.open = left.open[i]));
+  if (left?.at >= 0 && controls.length === left.of) controls[left.at].focus({ preventScroll: true });
+  left = null;
+});
+
 document.addEventListener("click", (event) => {
   const act = event.target.closest("[data-act]")?.dataset.act;
   if (act === "keys") openKeys();
