@@ -29,6 +29,7 @@ OUTPUT_FILES = {
     "label": "comparisons.jsonl",
     "cai-label": "comparisons.jsonl",
     "step-label": "steps.jsonl",
+    "score": "scores.jsonl",
 }
 # What a stage cannot begin without.
 NEEDED = dict.fromkeys(AGAINST_REWARD, ("reward_model",)) | {"cai": ("policy",), "cai-label": ("critic",)}
@@ -251,4 +252,5 @@ def _member(one: str, base: str, produced: dict[str, str]) -> str:
 
 def skips(recipe: Recipe) -> set[str]:
     """Stages that the data makes needless: with comparisons of one's own nothing is sampled for labeling."""
-    return set() if recipe.data == "world" else {stage for stage, verb, _ in recipe.stages if verb in OUTPUT_FILES}
+    needless = OUTPUT_FILES.keys() - {"score"}
+    return set() if recipe.data == "world" else {stage for stage, verb, _ in recipe.stages if verb in needless}

@@ -39,6 +39,7 @@ VERBS = {
     "cai-label": ("tutelage.cli.stage", "compare answers by a constitution, without people"),
     "step-label": ("tutelage.cli.stage", "label the steps of solutions by completions from each"),
     "prm": ("tutelage.cli.stage", "train a process (or outcome) reward model on labeled steps"),
+    "score": ("tutelage.cli.stage", "score each step of solutions, or answers, by a reward model"),
     "rerank": ("tutelage.cli.stage", "best of n solutions by process reward, outcome reward, majority"),
     "eval": ("tutelage.cli.stage", "win rates and behaviors of models"),
     "study": ("tutelage.cli.studies", "an experiment with its figure: tutelage study verbosity"),

@@ -82,8 +82,8 @@ def _with_interval(row: dict[str, Any]) -> str:
 
 
 def _tables(result: dict[str, Any]) -> list[str]:
-    """What a constitution's principles did, what was left out, what became of the chosen answers, and what the best of n
-    solutions solve."""
+    """What a constitution's principles did, what was left out, what became of the chosen answers, scores, and what the
+    best of n solutions solve."""
     lines = []
     if result.get("left_out"):
         lines.append(f"left out: {result['left_out']}")
@@ -96,6 +96,8 @@ def _tables(result: dict[str, Any]) -> list[str]:
         lines.append(f"agrees with people on {agreement['agreement']:.3f}{ends} of {agreement['pairs']} pairs")
     if told := result.get("chosen_answers"):
         lines += [told[key] for key in ("why", "here", "mend") if told[key]]
+    if result.get("stage") == "score":
+        lines += _scored(result)
     for name in ("right_answer", "right_answer_and_steps"):
         if name in result:
             low, high = result[name]["ci95"]
@@ -106,6 +108,17 @@ def _tables(result: dict[str, Any]) -> list[str]:
                 ways = ", ".join(f"{name} {row[name]['value']:.3f}" for name in row if name != "n")
                 lines.append(f"best of {row['n']}{said}: {ways}")
     return lines
+
+
+def _scored(result: dict[str, Any]) -> list[str]:
+    """The first answers with their scores, each step behind its own; the file has them all."""
+    lines = []
+    for row in result["first"]:
+        lines.append(f"{row['id']}: {row['score']:.4g}")
+        if "step_scores" in row:
+            pairs = zip(row["step_scores"], row["steps"], strict=True)
+            lines += [f"  {score:.3f}  {' '.join(step.split())}" for score, step in pairs]
+    return [*lines, f"mean of {result['answers']} answers: {result['mean_score']:.4g}"]
 
 
 def _rate(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from tutelage.configs.group_policy import GroupConfig, GRPOConfig, OnlineDPOConf
 from tutelage.configs.measure import EvalConfig, LabelConfig, SampleConfig
 from tutelage.configs.on_policy import PPOConfig
 from tutelage.configs.preference import DPOConfig, IPOConfig, KTOConfig, ORPOConfig, PreferenceConfig, SimPOConfig
-from tutelage.configs.process import PRMConfig, RerankConfig, StepLabelConfig
+from tutelage.configs.process import PRMConfig, RerankConfig, ScoreConfig, StepLabelConfig
 from tutelage.configs.supervised import PretrainConfig, RewardConfig, SFTConfig
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -34,6 +34,7 @@ STAGES: dict[str, type[StageConfig]] = {
     "cai-label": CAILabelConfig,
     "step-label": StepLabelConfig,
     "prm": PRMConfig,
+    "score": ScoreConfig,
     "rerank": RerankConfig,
     "eval": EvalConfig,
 }
@@ -60,6 +61,7 @@ __all__ = [
     "RewardConfig",
     "SFTConfig",
     "SampleConfig",
+    "ScoreConfig",
     "SimPOConfig",
     "StageConfig",
     "StepLabelConfig",

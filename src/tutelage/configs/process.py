@@ -1,4 +1,4 @@
-"""Options of process reward models: labels of steps, training on them, choosing among solutions.
+"""Options of process reward models: labels of steps, training on them, scoring and choosing among solutions.
 
 Sources: Lightman et al. 2023 (2305.20050), Math-Shepherd, Wang et al. 2023 (2312.08935).
 """
@@ -71,3 +71,14 @@ class RerankConfig(ModelConfig):
     """A process reward model (tutelage prm)."""
     orm: str | None = None
     """An outcome reward model (tutelage prm --supervision outcome, or tutelage reward)."""
+
+
+@dataclass(kw_only=True, frozen=True)
+class ScoreConfig(ModelConfig):
+    """`tutelage score`: what a process reward model says of every step of solutions, or a reward model of answers."""
+
+    verb: ClassVar[str] = "score"
+    model: str | None = None
+    """A process reward model (tutelage prm), or a reward model (tutelage reward)."""
+    aggregation: Literal["product", "min", "last"] | None = None
+    """What a solution's score is made of its steps'; what the process reward model was trained with when not given."""
