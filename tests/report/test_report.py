@@ -125,6 +125,25 @@ def test_the_card_says_what_a_model_is_made_of_and_where_it_falls_short(tmp_path
     assert "pretrain" in section(page(tmp_path / "b", value), "card")
 
 
+def test_a_run_without_ppo_is_told_by_what_wins_most_over_sft(tmp_path):
+    value = report()
+    names = {"ppo": "online-dpo", "ppo-no-kl": "simpo"}
+    for row in value["win_rates"]:
+        row |= {side: names.get(row[side], row[side]) for side in ("policy", "baseline")}
+    html = page(tmp_path, value)
+    (before,) = (r for r in report()["win_rates"] if (r["policy"], r["baseline"], r["judge"]) == ("ppo", "sft", "gold"))
+    assert f"<h1>Online DPO beats SFT on {before['win_rate']:.0%}".replace("%", " %") in html.replace("\u00a0", " ")
+
+
+def test_each_on_policy_run_has_its_curve_under_its_name(tmp_path):
+    value = report()
+    good, bad = value["overoptimization"]
+    value["overoptimization"] = [good, {**bad, "stage": "online-dpo", "kl_coef": 0.1}]
+    hacking = section(page(tmp_path, value), "hacking")
+    assert "Online DPO, with the penalty (coefficient 0.1), gold ends below where it began" in hacking
+    assert ">Online DPO</text>" in hacking and ">with KL</text>" in hacking and "<td>online-dpo</td>" in hacking
+
+
 def test_advice_follows_what_was_measured(tmp_path):
     value = report()
     for row in value["changes"]:

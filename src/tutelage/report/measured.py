@@ -116,21 +116,19 @@ def overoptimization(report: Report) -> str:
     lines: dict[str, list[Line]] = {"gold": [], "proxy": []}
     rows, words, start = [], [], None
     for run in runs:
-        free = not number(run.get("kl_coef"))
-        label = "no KL" if free else "with KL"
+        stage, label, side, free = _who(run)
+        color, shape, _ = look(stage)
         curve = [p for p in run["curve"] if number(p.get("kl")) is not None]
         for key, made in lines.items():
             points = [(max(0.0, p["kl"]) ** 0.5, number(p.get(key))) for p in curve]
-            made.append(
-                Line(label, points, "s-ppo", "triangle", free, free, note=_best(points) if key == "gold" else None)
-            )
+            made.append(Line(label, points, color, shape, free, free, note=_best(points) if key == "gold" else None))
         rows += [
-            [run.get("kl_coef"), *(number(p.get(k)) for k in ("step", "kl", "proxy", "gold", "length"))] for p in curve
+            [stage, run.get("kl_coef"), *(number(p.get(k)) for k in ("step", "kl", "proxy", "gold", "length"))]
+            for p in curve
         ]
         full = [p for p in curve if number(p.get("gold")) is not None and number(p.get("proxy")) is not None]
         if full:
             start = full[0]["gold"] if start is None else start
-            side = "Without the penalty" if free else f"With the penalty (coefficient {run['kl_coef']:g})"
             fell = (
                 number(full[-1]["gold"]) < max(p["gold"] for p in full[:-1] or full) - 1e-9
                 and full[-1]["gold"] < full[0]["gold"]
@@ -148,11 +146,11 @@ def overoptimization(report: Report) -> str:
         title = f"{worst[0][1]}, gold ends below where it began"
     panels = []
     for key, heading, tiny in (
-        ("proxy", "Proxy: the reward model's score", "what PPO maximizes"),
+        ("proxy", "Proxy: the reward model's score", "what training maximizes"),
         ("gold", "Gold: the judge's score", "what it was meant to maximize"),
     ):
         if any(line.known for line in lines[key]):
-            ref = (start, "where PPO began") if key == "gold" and start is not None else None
+            ref = (start, "the start") if key == "gold" and start is not None else None
             panels.append(
                 panel(heading, line_panel(lines[key], heading, x_label="√KL from SFT, √nats", reference=ref), tiny)
             )
@@ -170,7 +168,7 @@ def overoptimization(report: Report) -> str:
         if worst
         else "The judge's score holds along every run: a longer run or a lower KL penalty may be tried, with gold watched."
     )
-    below = calls + data("overoptimization", ["kl_coef", "step", "kl", "proxy", "gold", "length"], rows)
+    below = calls + data("overoptimization", ["stage", "kl_coef", "step", "kl", "proxy", "gold", "length"], rows)
     return figure(
         title,
         "One run each, so no intervals; each point is a mean over evaluation prompts.",
@@ -179,6 +177,16 @@ def overoptimization(report: Report) -> str:
         says,
         wide=True,
     )
+
+
+def _who(run: Report) -> tuple[str, str, str, bool]:
+    """(stage, name in the chart, name in a sentence, whether nothing held it) of a run: PPO with and without the penalty
+    by that, others by their stage."""
+    stage, free = str(run.get("stage") or "ppo"), not number(run.get("kl_coef"))
+    side = "without the penalty" if free else f"with the penalty (coefficient {run['kl_coef']:g})"
+    if stage in ("ppo", "ppo-no-kl"):
+        return stage, "no KL" if free else "with KL", side.capitalize(), free
+    return stage, name(stage), f"{name(stage)}, {side}", free
 
 
 def _best(points: Sequence[tuple[float, float | None]]) -> tuple[float, float, str] | None:

@@ -15,7 +15,8 @@ Report = dict[str, Any]
 def headline(report: Report) -> tuple[str, str]:
     """(sentence, three numbers as HTML)."""
     cards, phrases = [], []
-    for a, b in (("ppo", "sft"), ("sft", "base"), ("ppo", "base")):
+    policy = _policy(report)
+    for a, b in ((policy, "sft"), ("sft", "base"), (policy, "base")):
         win = find_win(report, a, b)
         if win:
             ci = f"{100 * win['ci'][0]:.0f}–{100 * win['ci'][1]:.0f}, " if win["ci"] else ""
@@ -40,6 +41,14 @@ def headline(report: Report) -> tuple[str, str]:
         for c, v, w, t in cards[:3]
     )
     return sentence, f'<div class="nums">{html}</div>' if html else ""
+
+
+def _policy(report: Report) -> str:
+    """PPO, or where the run has none, what wins most over SFT."""
+    rows = report.get("win_rates") or []
+    found = dict.fromkeys(str(row.get(side)) for row in rows for side in ("policy", "baseline"))
+    wins = {one: win["rate"] for one in found if not one.startswith("base") and (win := find_win(report, one, "sft"))}
+    return "ppo" if "ppo" in wins or not wins else max(wins, key=lambda one: wins[one])
 
 
 def _others(report: Report) -> tuple[list[tuple[str, str, str, str]], list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 from tutelage import __version__
 from tutelage.algorithms.best_of_n import kl_upper_bound
 from tutelage.cluster.placement import is_placed
-from tutelage.configs import PPOConfig, StageConfig, TrainingConfig, to_mapping
+from tutelage.configs import GroupConfig, PPOConfig, StageConfig, TrainingConfig, to_mapping
 from tutelage.configs.cluster import ClusterConfig
 from tutelage.engine.distributed import from_main
 from tutelage.engine.memory import PeakMemory, peak_rss_bytes
@@ -191,7 +191,7 @@ def _by_method(verbs: dict[str, str], results: dict[str, dict[str, Any]]) -> dic
 
     constitutional = {s: {key: r[key] for key in CONSTITUTIONAL if key in r} for s, r in of("cai", "cai-label").items()}
     process = {
-        "cards": {s: r["card"] for s, r in of("prm").items() if "card" in r},
+        "cards": {s: r["card"] for s, r in of("prm", "score").items() if "card" in r},
         "labels": {s: {key: r[key] for key in STEP_LABELS if key in r} for s, r in of("step-label").items()},
         "rerank": {s: {key: r[key] for key in RERANKED if key in r} for s, r in of("rerank").items()},
     }
@@ -220,22 +220,27 @@ def _reward_card(
 
 
 def _add_overoptimization(report: dict[str, Any], recipe: Recipe, results: dict[str, dict[str, Any]]) -> None:
-    """Proxy and gold against KL for every PPO run, judged after the fact from its held-out samples."""
+    """Proxy and gold against KL for every on-policy run, judged after the fact from its held-out samples.
+
+    Fits and the verdict over coefficients are PPO's: another method's coefficient means another thing.
+    """
     from tutelage.world import gold
     from tutelage.world import prompts as world_prompts
 
     runs: list[RunCurve] = []
     for stage, verb, config in recipe.stages:
-        if verb != "ppo" or stage not in results or not isinstance(config, PPOConfig) or config.data != "world":
+        if not isinstance(config, PPOConfig | GroupConfig) or stage not in results or config.data != "world":
             continue
+        kl_coef = config.kl_coef if isinstance(config, PPOConfig) else config.penalty
         asked = {p.id: p for p in world_prompts("tune", config.eval_prompts, config.seed)}
         rows = [json.loads(line) for line in (recipe.out / stage / "samples.jsonl").read_text().splitlines()]
         for row in rows:
             row["gold"] = gold.score(asked[row["prompt_id"]], row["text"], row["finish"]).total
         points = curve(rows, lambda r: r["gold"])
-        runs.append(run_curve(config.kl_coef, config.seed, rows, points))
-        report["overoptimization"].append({"stage": stage, "kl_coef": config.kl_coef, "curve": points})
-        if config.kl_coef == 0:
+        if verb == "ppo":
+            runs.append(run_curve(kl_coef, config.seed, rows, points))
+        report["overoptimization"].append({"stage": stage, "kl_coef": kl_coef, "curve": points})
+        if kl_coef == 0:
             first, last = (step([r["step"] for r in rows]) for step in (min, max))
             early, late = ([r for r in rows if r["step"] == s] for s in (first, last))
             late_worst = sorted(late, key=lambda r: r["gold"] - r["proxy"])[:6]
