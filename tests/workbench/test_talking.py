@@ -131,6 +131,13 @@ def test_stages_come_in_the_order_in_which_each_was_made_from_the_other(stages, 
     assert "lora" in {one.name for one in stages.found()}
 
 
+def test_a_process_reward_model_is_not_offered_as_one_that_answers(stages, tmp_path):
+    about = tmp_path / "mine/dpo/checkpoints/latest/tutelage.json"
+    about.write_text(about.read_text().replace('"policy"', '"process"'))
+    roles = {one.name: one.role for one in stages.found()}
+    assert (roles["mine/dpo"], roles["mine/ppo"]) == ("process", "policy")
+
+
 def test_an_end_that_was_not_said_is_no_part_of_the_kl(models, nano, stages, tmp_path):
     spec = str(tmp_path / "mine/ppo")
     whole, cut = (models.read(ASKED, "Good day.", policy=spec, reference=spec, ended=e) for e in (True, False))

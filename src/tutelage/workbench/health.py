@@ -88,7 +88,7 @@ def hacking(run: RunView) -> dict[str, Any] | None:
     message = (
         f"Proxy up, gold down since KL = {peak['kl']:.1f}: proxy {peak['proxy']:.2f} → {last['proxy']:.2f}, "
         f"gold {peak['gold']:.2f} → {last['gold']:.2f}. {exploited(before, after)} "
-        f"Raise kl_coef, or go back to the checkpoint nearest to step {peak['step']}"
+        f"Raise {'beta' if run.stage == 'online-dpo' else 'kl_coef'}, or go back to the checkpoint nearest to step {peak['step']}"
     )
     return {"since": peak["step"], "until": last["step"], "message": message, "now": True}
 

@@ -17,6 +17,7 @@ from tutelage.runs.files import read_json, read_log, write_json
 from tutelage.runs.lock import holder
 from tutelage.studies.lab import check_guesses, settings_of
 from tutelage.studies.schema import Scenario, find, load_scenario
+from tutelage.workbench.watching import ON_POLICY
 
 LOG = "log.txt"
 ASKED = "attempt.json"  # what the attempt was begun with, to begin it again
@@ -148,7 +149,7 @@ class Lessons:
 
     def _live(self, text: str) -> dict[str, list[tuple[float, float]]]:
         """Reward and KL of the on-policy stage that the log named last."""
-        stages = re.findall(r"→ (ppo[\w.-]*)", text)
+        stages = re.findall(rf"→ ((?:{'|'.join(ON_POLICY)})[\w.-]*)", text)
         rows = read_log(self.root / "stages" / stages[-1] / "metrics.jsonl") if stages else []
         found = {}
         for metric in ("objective/scores", "objective/kl", "response_length/mean"):

@@ -17,6 +17,7 @@ from tutelage.records import Message
 from tutelage.runs.files import read_json
 
 MODEL_FILES = ("config.json", "adapter_config.json")  # either makes a folder a model's: whole, or adapters on one
+ROLES = {"reward": "reward", "value": "reward", "process": "process"}  # what a checkpoint that answers nothing is for
 KEPT = 6  # loaded checkpoints
 DEEPEST = 4  # folders below the folder of runs in which checkpoints are looked for
 
@@ -27,7 +28,7 @@ class Found:
 
     name: str
     spec: str
-    role: str  # policy, reward, outputs, endpoint
+    role: str  # policy, reward, process, outputs, endpoint
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Models:
         rows = [Found("world base", "world", "policy")]
         for folder in _runs_with_checkpoints(self.runs, DEEPEST):
             about = read_json(folder / "checkpoints" / "latest" / "tutelage.json") or {}
-            role = "reward" if about.get("role") in ("reward", "value") else "policy"
+            role = ROLES.get(str(about.get("role")), "policy")
             name = folder.relative_to(self.runs).as_posix()
             rows.append(Found(name, str(folder), role))
         for kind, variable in KEYS.items():
