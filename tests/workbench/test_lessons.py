@@ -74,3 +74,15 @@ def test_what_ended_by_a_signal_from_elsewhere_was_stopped_and_what_fell_has_fai
     assert not lab.attempt("no-kl-2").can_resume  # an older version wrote down nothing to begin it by
     (tmp_path / "no-kl-2" / "attempt.json").write_text(json.dumps({"scenario": "no-kl"}))
     assert lab.attempt("no-kl-2").can_resume
+
+
+@pytest.mark.parametrize("stage", ["ppo-0a1b", "online-dpo-0a1b", "grpo-0a1b"])
+def test_the_live_curves_are_the_running_stage_s(tmp_path, stage):
+    folder = tmp_path / "stages" / stage
+    folder.mkdir(parents=True)
+    rows = [{"step": n, "objective/scores": n / 2, "objective/kl": 0.0} for n in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = f"lab x: sft → sft-77\nlab x: ppo → ppo-old\nlab x: {stage.rpartition('-')[0]} → {stage}\n"
+    live = Lessons(tmp_path)._live(said)
+    assert live["objective/scores"] == [(1.0, 0.5), (2.0, 1.0)] and live.keys() == {"objective/scores", "objective/kl"}
+    assert Lessons(tmp_path)._live("lab x: dpo → dpo-77") == {}
