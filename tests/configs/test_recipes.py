@@ -14,6 +14,7 @@ ROUNDS = [path for path in RECIPES if path.stem.endswith("-round")]  # what a ro
 
 
 OWN_ROAD = ("constitutional", "process")  # recipes whose policies do not come from people's comparisons
+BESIDE = ("more-approaches",)  # without PPO
 
 
 @pytest.mark.parametrize("path", ROUNDS, ids=lambda p: p.name)
@@ -27,7 +28,7 @@ def test_a_rounds_recipe_trains_on_the_rounds_answers(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in RECIPES if p not in ROUNDS and p.stem not in OWN_ROAD], ids=lambda p: p.name
+    "path", [p for p in RECIPES if p not in ROUNDS and p.stem not in (*OWN_ROAD, *BESIDE)], ids=lambda p: p.name
 )
 def test_recipe_resolves(path, tmp_path):
     recipe = load_recipe(path, out=str(tmp_path))
@@ -58,6 +59,31 @@ def test_the_methods_beside_ppo_start_from_sft_on_the_same_labels(tmp_path):
     for stage in ("dpo", "kto", "rloo", "grpo", "rejection"):
         assert configs[stage].model == str(tmp_path / "sft")
         assert f"{stage}={tmp_path / stage}" in configs["eval"].models
+
+
+def test_the_methods_that_approaches_leaves_out_have_its_start_and_labels(tmp_path):
+    recipe, other = (
+        load_recipe(RECIPES[0].parent / f"{n}.yaml", out=str(tmp_path)) for n in ("more-approaches", "approaches")
+    )
+    configs = {stage: config for stage, _, config in recipe.stages}
+    theirs = {stage: config for stage, _, config in other.stages}
+    for stage in ("sft", "sample", "label", "reward"):
+        assert configs[stage] == theirs[stage]
+    assert configs["orpo"].model == "world" and configs["simpo"].model == str(
+        tmp_path / "sft"
+    )  # ORPO takes SFT's place
+    for stage in ("orpo", "simpo"):
+        assert configs[stage].data == str(tmp_path / "label" / "comparisons.jsonl")
+    online = configs["online-dpo"]
+    assert (online.model, online.reward_model) == (str(tmp_path / "sft"), str(tmp_path / "reward"))
+    episodes = [one.max_steps * one.batch_size for one in (online, theirs["rloo"], theirs["ppo"])]
+    assert episodes == [9216] * 3
+    assert {f"{s}={tmp_path / s}" for s in ("sft", "orpo", "simpo", "online-dpo")} <= {*configs["eval"].models}
+
+
+def test_every_method_stands_in_a_recipe():
+    used = {verb for path in RECIPES for _, verb, _ in load_recipe(path).stages}
+    assert STAGES.keys() - used == {"pretrain", "score"}  # the base is shipped; score is for files of one's own
 
 
 def test_constitutional_keeps_harm_from_the_policy(tmp_path):
