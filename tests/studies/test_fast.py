@@ -10,7 +10,7 @@ import pytest
 from tutelage.cli.studies import main
 from tutelage.errors import UserError
 from tutelage.evaluation.ratings import ratings
-from tutelage.stages import capability, evaluate
+from tutelage.stages import capability, evaluate, rejection
 from tutelage.studies.lab import direction, run_lesson, score
 from tutelage.studies.measures import prompt_weights
 from tutelage.studies.schema import find, load_scenario, load_study, stage_name
@@ -72,8 +72,9 @@ def test_equal_stages_ran_once_and_a_second_run_runs_nothing(folder, nano, monke
     assert [c["value"] for c in again["cells"]] == [0.0, 0.45]
 
 
-@pytest.mark.parametrize("name", ["no-kl", "template", "harmlessness-only"])
-def test_a_lesson_predicts_runs_explains_and_mends(name, folder, nano):
+@pytest.mark.parametrize("name", ["no-kl", "template", "harmlessness-only", "one-rate", "cold-groups"])
+def test_a_lesson_predicts_runs_explains_and_mends(name, folder, nano, monkeypatch):
+    monkeypatch.setattr(rejection, "_best", lambda c: c.texts[0] or None)  # an untrained model ends no answer
     scenario = load_scenario(find("lab", name))
     guess = {q.id: "up" if q.kind == "direction" else 0.5 for q in scenario.predict}
     out, stages, knobs = folder / f"lesson-{name}", folder / "stages", {}

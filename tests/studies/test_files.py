@@ -36,9 +36,9 @@ def test_the_studies_are_there_and_can_be_planned():
         assert f"tutelage study {name}" in page.read_text()
 
 
-def test_the_fifteen_lessons_are_there_each_with_a_mend():
+def test_the_seventeen_lessons_are_there_each_with_a_mend():
     found = all_scenarios()
-    assert [one.order for one in found] == list(range(1, 16))
+    assert [one.order for one in found] == list(range(1, 18))
     for one in found:
         for fast in (False, True):
             broken = settings_of(one, {}, fast=fast)
