@@ -168,7 +168,9 @@ def warnings_of(found: dict[str, Any]) -> list[str]:
     if load > 0.5 * cores:
         notes.append(f"other programs are at work (load {load:.1f}): the rates are below what the machine can do")
     if not found["native_decoding"]:
-        notes.append("no C compiler (cc, gcc or clang) that works: sampling takes up to twice as long, Adam's update three times")
+        notes.append(
+            "no C compiler (cc, gcc or clang) that works: sampling takes up to twice as long, Adam's update three times"
+        )
     if found["versions"]["peft"] is None:
         notes.append("peft is not installed: --adapters needs it (pip install 'tutelage[adapters]')")
     return notes
