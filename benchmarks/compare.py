@@ -4,7 +4,7 @@
     python benchmarks/compare.py --model FOLDER --pairs FILE --trl PYTHON [--vllm PYTHON] [--tasks sft,reward]
 
 MODEL is a Hugging Face folder, PAIRS a file of comparisons in any format that `tutelage data import` reads. Same model,
-rows, batch, length limit and type on both sides; only non-padding tokens count; the first step of each side is left out;
+rows, batch, length limit and type on both sides; only non-padding tokens count; the first step of each side is left out (online two);
 medians of --turns. The machine's rate of matrix products is measured in the same run. A call for some tasks keeps what an
 earlier one found of the others on this machine, and what was found on other machines.
 """
@@ -49,10 +49,11 @@ def main() -> None:
         table = {"machine": _machine(), "batch": args.batch, "max_length": args.max_length, "turns": args.turns}
         table |= {"model": Path(args.model).name}
         table, others = _kept(args.out / "results.json", table)
-        for task in args.tasks.split(","):
-            found = (_sampling if task == "sample" else _training)(task, args, work)
+        for tasks in _groups(args.tasks.split(",")):
+            found = {"sample": _sampling(args, work)} if tasks == ["sample"] else _training(tasks, args, work)
             beside = {"gemm_gflops": _gemm_gflops(), "date": time.strftime("%Y-%m-%d")}
-            table["results"][task] = {n: r | beside for n, r in found.items()} if task == "sample" else found | beside
+            for task, row in found.items():
+                table["results"][task] = {n: r | beside for n, r in row.items()} if task == "sample" else row | beside
             table["results"] = {name: table["results"][name] for name in TASKS if name in table["results"]}
             _write(args.out, [table, *others])  # after each, so that what was measured outlives a stop
     print((args.out / "RESULTS.md").read_text())
@@ -76,17 +77,28 @@ def _write_rows(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
     return pairs, asked
 
 
-def _training(task: str, args: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Ours and TRL's in turn; rates in each side's unit of work, and peak resident memory."""
-    turns = []
+def _groups(tasks: list[str]) -> list[list[str]]:
+    """Tasks that have one peer beside them."""
+    online = [task for task in tasks if task in ONLINE]
+    return [[task] for task in tasks if task not in ONLINE] + ([online] if online else [])
+
+
+def _training(tasks: list[str], args: argparse.Namespace, work: Path) -> dict[str, dict[str, Any]]:
+    """TRL's and then ours, in turn; rates in each side's unit of work, and peak resident memory."""
+    turns: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {task: [] for task in tasks}
     for turn in range(args.turns):
-        theirs = _trl("rloo" if task in ONLINE else task, args)
-        ours = _ours(task, args, work / f"{task}{turn}", work)
-        turns.append((ours, theirs))
-        print(task, json.dumps({"ours": ours, "theirs": theirs}), file=sys.stderr)
+        theirs = _trl("rloo" if tasks[0] in ONLINE else tasks[0], args)
+        for task in tasks:
+            ours = _ours(task, args, work / f"{task}{turn}", work)
+            turns[task].append((ours, theirs))
+            print(task, json.dumps({"ours": ours, "theirs": theirs}), file=sys.stderr)
+    return {task: _summary(task, args, turns[task]) for task in tasks}
+
+
+def _summary(task: str, args: argparse.Namespace, turns: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
     unit = "tokens_per_second" if task == "sft" else "samples_per_second"
     parameters = _parameters(args.model)
-    summary = {
+    return {
         "unit": {"sft": "tokens/s", **dict.fromkeys(ONLINE, "completions/s")}.get(task, "pairs/s"),
         "peer": turns[0][1]["peer"] + (" RLOO" if task in ONLINE else ""),
         "ours": statistics.median(o[unit] for o, _ in turns),
@@ -97,7 +109,6 @@ def _training(task: str, args: argparse.Namespace, work: Path) -> dict[str, Any]
         "planned": turns[0][0]["planned_mib"] / statistics.median(o["peak_rss_mib"] for o, _ in turns),
         "gflops": statistics.median(6 * parameters * o["tokens_per_second"] / 1e9 for o, _ in turns),
     }
-    return summary
 
 
 def _trl(task: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -119,7 +130,16 @@ def _ours(task: str, args: argparse.Namespace, out: Path, work: Path) -> dict[st
         "--seed",
         "0",
     ]
-    command += ["--max-steps", 20, "--batch-size", args.batch, "--max-length", args.max_length, "--dtype", "bfloat16"]
+    command += [
+        "--max-steps",
+        8 if task in ONLINE else 20,
+        "--batch-size",
+        args.batch,
+        "--max-length",
+        args.max_length,
+        "--dtype",
+        "bfloat16",
+    ]
     if task in ONLINE:
         reward = work / "reward-model"
         if not reward.exists():
@@ -131,18 +151,19 @@ def _ours(task: str, args: argparse.Namespace, out: Path, work: Path) -> dict[st
         command += ["--data", args.rows]
     peak = _run(command)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    # The reference passes of DPO come before its first step: there the whole time counts.
-    first = None if task == "dpo" else rows[0]
-    rows = [r for r in rows if "eval/scores" not in r or r is rows[0]]  # steps that also answer held-out prompts
+    # The reference passes of DPO come before its first step: there the whole time counts. Online, a checkpoint is written
+    # after the first step, which the second one's time has in it.
+    first = None if task == "dpo" else rows[1 if task in ONLINE else 0]
+    rows = [r for r in rows if "eval/scores" not in r]  # steps that also answer held-out prompts
     seconds = rows[-1]["seconds"] - (first["seconds"] if first else 0)
-    steps = rows[-1]["step"] - (1 if first else 0)
+    steps = rows[-1]["step"] - (first["step"] if first else 0)
     tokens = rows[-1]["num_tokens"] - (first["num_tokens"] if first else 0)
     rates = {"tokens_per_second": tokens / seconds, "samples_per_second": args.batch * steps / seconds}
     planned = _last_json([*command[:3], "plan", *command[3:], "--json"])["peak_bytes"] / 2**20
     return rates | {"peak_rss_mib": peak, "planned_mib": planned}
 
 
-def _sampling(task: str, args: argparse.Namespace, work: Path) -> dict[str, Any]:
+def _sampling(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     found = {}
     for prompts, samples in SAMPLING:
         rates: dict[str, list[float]] = {"ours": [], "transformers": [], "vLLM": []}
