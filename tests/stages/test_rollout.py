@@ -45,12 +45,14 @@ def test_an_update_from_the_rollouts_own_passes_is_the_same(nano, tmp_path, monk
 
 
 def test_numbers_come_in_the_order_of_the_rollout(nano):
-    policy, asked = load_policy(nano, "float32"), []
-    packed = [rollout.Pass([0], None, torch.tensor([1]), torch.tensor([1, 0]))]
-    policy.logprobs = lambda *rest: [torch.tensor([1.0, 2.0], requires_grad=True) * 2] * 2
+    """where [2, 0, 1] is not its own inverse: putting in and taking out differ."""
+    policy = load_policy(nano, "float32")
+    one_pass = [rollout.Pass([0], None, torch.tensor([1, 2, 3]), torch.tensor([2, 0, 1]))]
+    policy.logprobs = lambda *rest: [torch.tensor([1.0, 2.0, 3.0], requires_grad=True) * 2] * 2
     models = rollout.Models(policy, None, None, None)
     for keep in (True, False):
-        (logprobs, _, values), fresh = rollout._own(models, packed, 2, 1.0, keep)
-        asked.append(fresh)
-        assert logprobs.tolist() == [4.0, 2.0] and values.tolist() == [0.0, 0.0] and not logprobs.requires_grad
-    assert asked[0].logprobs.tolist() == [4.0, 2.0] and asked[0].logprobs.requires_grad and asked[1] is None
+        (logprobs, _, values), fresh = rollout._own(models, one_pass, 3, 1.0, keep)
+        assert logprobs.tolist() == [4.0, 6.0, 2.0] and values.tolist() == [0.0] * 3 and not logprobs.requires_grad
+        assert (fresh is not None) == keep
+        if fresh:
+            assert fresh.logprobs.tolist() == [4.0, 6.0, 2.0] and fresh.logprobs.requires_grad

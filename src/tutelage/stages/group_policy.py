@@ -82,7 +82,6 @@ def run(config: GroupConfig) -> dict[str, Any]:
                 seed=config.seed,
                 step=step,
                 prompts_of=prompts_of,
-                update_whole=(config.minibatch_size or config.batch_size) >= config.batch_size,
             )
             clock.append(time.perf_counter())
             if step == 1:

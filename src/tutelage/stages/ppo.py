@@ -96,9 +96,7 @@ def run(config: PPOConfig) -> dict[str, Any]:
         for step in session.steps():
             # 2. Answers of the current policy, scored by the reward model.
             clock = [time.perf_counter()]
-            whole = config.minibatch_size >= count * config.group_size
-            more: Any = {"seed": config.seed, "step": step, "prompts_of": prompts_of, "update_whole": whole}
-            rollout = collect(models, prompts_of(step), config, **more)
+            rollout = collect(models, prompts_of(step), config, seed=config.seed, step=step, prompts_of=prompts_of)
             clock.append(time.perf_counter())
             if step == 1:
                 stop_if_broken(check_first_rollout(rollout, policy), config)
@@ -191,8 +189,8 @@ def _backward(
     assert models.value is not None
     for micro in [range(len(episodes))] if fresh else rank_batches(lengths, config.micro_tokens):
         sequences, starts, where = rollout.part([episodes[i] for i in micro])
-        packed, (targets, _) = pack(sequences, share=True), response_indices(sequences, starts)
         if fresh is None:
+            packed, (targets, _) = pack(sequences, share=True), response_indices(sequences, starts)
             logprobs, entropy = models.policy.logprobs(packed, targets, config.temperature)
         else:
             logprobs, entropy = fresh.logprobs[where], fresh.entropy[where]
@@ -200,10 +198,7 @@ def _backward(
         loss_T = clipped_policy_loss(logprobs, old_logprobs, advantages_T[where], config.clip)
         (loss_T.sum() / total).backward()
         adam.policy.collect()
-        if fresh is None or fresh.values is None:
-            values = models.value.per_token(packed)[targets - 1]
-        else:
-            values = fresh.values[where]
+        values = models.value.per_token(packed)[targets - 1] if fresh is None else fresh.values[where]
         value_T = clipped_value_loss(values, old_values, returns_T[where], config.clip)
         (config.value_coef * value_T.sum() / total).backward()
         adam.value.collect()

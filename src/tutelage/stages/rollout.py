@@ -66,9 +66,9 @@ class Rollout:
     def joined(cls, parts: "Sequence[Rollout | None]") -> "Rollout":
         """The processes' rollouts end to end; a process without a prompt has None."""
         some = [one for one in parts if one is not None]
-        lists: dict[str, Any] = {name: [x for one in some for x in getattr(one, name)] for name in LISTS}
         if len(some) == 1:
             return some[0]
+        lists: dict[str, Any] = {name: [x for one in some for x in getattr(one, name)] for name in LISTS}
         offsets = offsets_of(torch.cat([one.offsets.diff() for one in some]))
         tensors: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in some]) for name in TENSORS}
         return cls(**lists, **tensors, offsets=offsets)
@@ -83,12 +83,12 @@ class Rollout:
 class Fresh:
     """What the policy and the value model said in the rollout, with the graphs that gradients go back through.
 
-    They hold until the first update changes the weights. [T] each; values None without a critic.
+    They hold until the first update changes the weights. [T] each; values are zeros without a critic.
     """
 
     logprobs: Tensor
     entropy: Tensor
-    values: Tensor | None = None
+    values: Tensor
 
 
 @dataclass
@@ -119,14 +119,13 @@ def collect(
     step: int,
     group_size: int | None = None,
     prompts_of: Callable[[int], list[Prompt]] | None = None,
-    update_whole: bool = False,
 ) -> Rollout:
     """Sample group_size answers to each prompt, which follow each other, and score them with every model.
 
-    group_size: the configuration's when not given. update_whole: the first update is on all of them; where they are few,
-    its passes forward are then those of the rollout, and not computed again.
+    group_size: the configuration's when not given.
     Each process does so for its part of the prompts, with the seeds of the prompts, and has the whole at the end.
-    prompts_of: the prompts of any step; with it a pool of samplers draws for all processes, where there is one.
+    prompts_of: the prompts of any step, given where the answers are trained on; then a pool of samplers draws for all
+    processes, where there is one, and of few answers the rollout's passes forward are also those of the first update.
     """
     policy, mine, some = models.policy, list(distributed.part(asked)), None
     count, pool = group_size or config.group_size, samplers.current() if prompts_of else None
@@ -146,7 +145,7 @@ def collect(
             own = request(step, mine)
             drawn = draw(policy, mine, count, own.params, own.seed, own.max_length)
         if mine:
-            some = _collect(models, mine, drawn, config, pool, update_whole and world_size() == 1)
+            some = _collect(models, mine, drawn, config, pool, prompts_of is not None)
     return Rollout.joined(distributed.gather(some))
 
 
@@ -156,7 +155,7 @@ def _collect(
     drawn: list[list[Sample]],
     config: PPOConfig | GroupConfig,
     pool: samplers.Pool | None,
-    update_whole: bool,
+    trained_on: bool,
 ) -> Rollout:
     """What every model says of the answers that were drawn to each prompt."""
     policy, temperature = models.policy, config.temperature
@@ -169,9 +168,10 @@ def _collect(
 
     passes = passes_of(sequences, starts, offsets, config.micro_tokens)
     finish = _begin_frozen(models, passes, asked, samples, config)
-    # Roles on shared weights take turns with them: a graph must not outlive its role's turn.
+    # The first update must be on all of them; roles on shared weights take turns, which a graph must not outlive.
     small = sum(map(len, sequences)) * FRESH_PART <= config.micro_tokens
-    keep = update_whole and small and policy.lora is None
+    at_once = (config.minibatch_size or config.batch_size) >= len(samples) and world_size() == 1
+    keep = trained_on and small and at_once and policy.lora is None
     (logprobs, entropy, values), fresh = _own(models, passes, int(offsets[-1]), temperature, keep)
     reference_logprobs, raw, step_rewards = finish()
     ended = torch.tensor([one.finish == "stop" for one in samples])
@@ -195,10 +195,10 @@ def _own(
     found, fresh = [torch.zeros(total) for _ in range(3)], None
     for one in passes:
         with torch.set_grad_enabled(keep):
-            said = list(models.policy.logprobs(one.packed, one.targets, temperature))
+            said = [*models.policy.logprobs(one.packed, one.targets, temperature), torch.zeros(len(one.targets))]
             if models.value is not None:
-                said.append(models.value.per_token(one.packed)[one.targets - 1])
-        for into, new in zip(found, said, strict=False):
+                said[2] = models.value.per_token(one.packed)[one.targets - 1]
+        for into, new in zip(found, said, strict=True):
             into[one.where] = new.detach()
         if keep:
             order = one.where.argsort()
