@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from tutelage.engine import sharding
 from tutelage.engine.distributed import sum_gradients
-from tutelage.engine.native import kernels
+from tutelage.engine.native import Kernels, kernels
 from tutelage.engine.sharding import local
 
 BETAS = (0.9, 0.95)  # as the paper
@@ -152,12 +152,10 @@ class MasterAdam:
         rate, root = learning_rate / (1 - BETAS[0] ** self.steps), math.sqrt(1 - BETAS[1] ** self.steps)
         for i, gradient in enumerate(self.sums):
             if gradient is not None:
-                native = kernels(gradient.dtype)
-                assert native is not None
                 master, weight = self.masters[i], self.slices[i]
                 kept = 1 - learning_rate * self.weight_decay if master.dim() > 1 else 1.0
                 tensors = (master, self.means[i], self.squares[i], gradient.contiguous(), weight)
-                native.adam(tensors, (clip, *BETAS, kept, rate, root, self.eps))
+                _native(gradient).adam(tensors, (clip, *BETAS, kept, rate, root, self.eps))
 
     @torch.no_grad()
     def write_back(self) -> None:
@@ -186,11 +184,16 @@ class MasterAdam:
         self.write_back()
 
 
+def _native(gradient: Tensor) -> Kernels:
+    found = kernels(gradient.dtype)
+    assert found is not None  # `in_one_pass` asked for them
+    return found
+
+
 def gradient_norm(gradients: list[Tensor], *, native: bool = False) -> float:
     """Euclidean norm of all gradients together, accumulated in float32; by our own function, or by torch's."""
     if not gradients:
         return 0.0
     if native:
-        found = [(kernels(g.dtype), g.contiguous()) for g in gradients]
-        return math.sqrt(float(torch.cat([own.square_sums(g) for own, g in found if own is not None]).sum()))
+        return math.sqrt(float(torch.cat([_native(g).square_sums(g.contiguous()) for g in gradients]).sum()))
     return float(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)).norm())
