@@ -29,8 +29,8 @@ from transformers import (
 )
 
 from tutelage.data.templates import render_completion
-from tutelage.engine.packing import pack
-from tutelage.engine.sampling import SamplingParams, context_of, sample
+from tutelage.engine.packing import context_of, pack
+from tutelage.engine.sampling import SamplingParams, sample
 from tutelage.errors import UserError
 from tutelage.models import load_policy, load_scalar, save_model
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from tutelage.engine.choosing import SamplingParams, choose
 from tutelage.engine.decoding import decoder_step, head_product, new_cache, prefill
 from tutelage.engine.device import device_of, moved
-from tutelage.engine.packing import context_of, context_of_config, pack
+from tutelage.engine.packing import context_of, pack
 from tutelage.engine.stopping import StopStrings
 from tutelage.engine.watchdog import beat
 
-__all__ = ["Sample", "SamplingParams", "choose", "context_of", "context_of_config", "row_seed", "sample", "stream"]
+__all__ = ["Sample", "SamplingParams", "choose", "row_seed", "sample", "stream"]
 
 PREFILL_TOKENS = 16384  # prompt tokens in one forward pass
 

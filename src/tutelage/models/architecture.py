@@ -17,8 +17,7 @@ from torch import Tensor
 from tutelage.engine.attention import LOOKS_AHEAD, NAME, PackedLayout, attending
 from tutelage.engine.device import moved
 from tutelage.engine.logprobs import capped, head_of
-from tutelage.engine.packing import Packed, pack
-from tutelage.engine.sampling import context_of_config
+from tutelage.engine.packing import Packed, context_of_config, pack
 from tutelage.engine.unpacked import UnpackedCache, packs, use_own_attention
 from tutelage.errors import UserError
 from tutelage.models.roles import hidden_states

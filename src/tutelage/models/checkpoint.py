@@ -30,8 +30,7 @@ from tutelage.engine.device import CPU, device_of, multiplies_bfloat16, resolve_
 from tutelage.engine.layers import use_own_layers
 from tutelage.engine.logprobs import capped, head_of
 from tutelage.engine.memory import keep_freed_memory
-from tutelage.engine.packing import pack
-from tutelage.engine.sampling import context_of_config
+from tutelage.engine.packing import context_of_config, pack
 from tutelage.engine.sharding import plain_state, whole
 from tutelage.engine.vllm import VLLM
 from tutelage.errors import UserError

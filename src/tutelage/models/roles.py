@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from tutelage.engine.attention import PackedLayout, attending
 from tutelage.engine.device import device_of, moved
 from tutelage.engine.logprobs import fused_logprobs, head_of
-from tutelage.engine.packing import Packed
-from tutelage.engine.sampling import context_of
+from tutelage.engine.packing import Packed, context_of
 from tutelage.engine.unpacked import packs, padded_states
 from tutelage.engine.watchdog import beat
 from tutelage.errors import UserError

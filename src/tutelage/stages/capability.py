@@ -9,7 +9,8 @@ from typing import Any
 from tutelage.configs import EvalConfig
 from tutelage.data.task_files import read_questions
 from tutelage.data.templates import Rendered, end_token_id, render_completions
-from tutelage.engine.sampling import SamplingParams, context_of, row_seed, sample
+from tutelage.engine.packing import context_of
+from tutelage.engine.sampling import SamplingParams, row_seed, sample
 from tutelage.errors import UserError, did_you_mean
 from tutelage.evaluation.behaviors import rate
 from tutelage.evaluation.capability import Choice, answers, as_outcomes, calibration, choice_rates, choose

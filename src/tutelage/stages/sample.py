@@ -15,7 +15,8 @@ from tutelage.data.sources import prompts
 from tutelage.data.templates import end_token_id, render_prompts
 from tutelage.engine import vllm
 from tutelage.engine.distributed import from_main, joined, part
-from tutelage.engine.sampling import Sample, SamplingParams, context_of, row_seed, sample
+from tutelage.engine.packing import context_of
+from tutelage.engine.sampling import Sample, SamplingParams, row_seed, sample
 from tutelage.errors import UserError
 from tutelage.models import Policy, load_policy
 from tutelage.models.checkpoint import load_vllm
