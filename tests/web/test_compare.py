@@ -10,6 +10,7 @@ from tutelage.judges.cache import Reply
 from tutelage.judges.chats import OPENAI
 from tutelage.records import Prompt
 from tutelage.web import create_app
+from tutelage.web.compared import without_addresses
 from tutelage.workbench.bench import Workbench
 from tutelage.workbench.comparisons import Cell, Column, Comparison, Settings
 
@@ -210,3 +211,16 @@ def test_the_whole_comparison_goes_out_as_one_page(local, blind):
     assert html.count("idden until you vote") == 4 and "Ratings are of the 1 prompts, of 3" in html
     assert "openai:judge" in html and "local:runs/judge: 0 verdicts could not be read, 1 failed" in html
     assert "inside:8000" not in html and "/home/lee" not in html and "/x/sft" not in html  # addresses stay here
+
+
+@pytest.mark.parametrize(
+    "said, kept",
+    [
+        ("http://inside:8000/v1 gave status 500", "… gave status 500"),
+        ("no answer (http://inside:8000/v1), 3 tries", "no answer (…), 3 tries"),
+        ("/home/lee/runs/sft: no such file", "…: no such file"),
+        ("cut off at 1/2 of 3 and/or more", "cut off at 1/2 of 3 and/or more"),
+    ],
+)
+def test_what_went_wrong_goes_out_without_addresses(said, kept):
+    assert without_addresses(said) == kept

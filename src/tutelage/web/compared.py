@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -109,7 +110,7 @@ def _page_row(row: Mapping[str, Any]) -> dict[str, Any]:
             "class": found["class"][0] if found["answered"] else "",
             "words": found["cell"].words,
             "reward": found["cell"].reward,
-            "reason": found["cell"].reason,
+            "reason": without_addresses(found["cell"].reason),
             "pieces": found["pieces"] if found["cell"].text else [],
             "names_itself": found["names_itself"],
             "by_prefix": {"pieces": found["cell"].tokens, "scores": found["cell"].prefix_rewards},
@@ -118,6 +119,11 @@ def _page_row(row: Mapping[str, Any]) -> dict[str, Any]:
     ]
     verdicts = [(judge_name(judge), text) for judge, text in opened["verdicts"]]
     return {**made, "cells": cells, "verdicts": verdicts, "votes": [(text, why) for _, text, why in opened["votes"]]}
+
+
+def without_addresses(said: str) -> str:
+    """What went wrong, without the addresses and files that it names: the page goes to others."""
+    return re.sub(r"\w+://[^\s,;)]+|(?<![\w/])~?(/[^\s,;:)]+){2,}", "…", said)
 
 
 def judge_name(spec: str) -> str:
