@@ -142,3 +142,15 @@ def test_an_end_that_was_not_said_is_no_part_of_the_kl(models, nano, stages, tmp
     spec = str(tmp_path / "mine/ppo")
     whole, cut = (models.read(ASKED, "Good day.", policy=spec, reference=spec, ended=e) for e in (True, False))
     assert len(whole.kl) == len(cut.kl) + 1
+
+
+def test_what_is_served_comes_first_wherever_it_is(tmp_path, nano):
+    """Once each: a run by its own name, a folder elsewhere by the name that it is served under."""
+    runs = tmp_path / "runs"
+    for name in ("mine/sft", "mine/ppo"):
+        shutil.copytree(nano, runs / name / "checkpoints" / "step-1" / "model")
+        (runs / name / "checkpoints" / "latest").symlink_to("step-1/model")
+    served = {"ppo": f"{runs}/mine/../mine/ppo", "elsewhere": str(nano), "world": "world"}
+    found = Models(runs, served=served).found()
+    assert [one.name for one in found] == ["world base", "mine/ppo", "elsewhere", "mine/sft"]
+    assert [one.spec for one in found[1:3]] == [str(runs / "mine/ppo"), str(nano)]

@@ -68,7 +68,7 @@ def main(verb: str, arguments: list[str]) -> None:
         from tutelage.web.server import is_local, welcome
         from tutelage.workbench.bench import Workbench
 
-        bench = Workbench(Path(options.runs).expanduser(), device=options.device)
+        bench = Workbench(Path(options.runs).expanduser(), device=options.device, served=dict(models))
         proxies = trusted_proxies(options.trusted_proxy)
         store, local = Store.open(options.store), is_local(options.host, options.accounts or bool(proxies))
 

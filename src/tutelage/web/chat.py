@@ -27,7 +27,7 @@ def chat(request: Request, a: str = "", b: str = "") -> Response:
     found = bench_of(request).models.found()
     policies = [one for one in found if one.role == "policy"]
     names = {one.spec for one in policies}
-    first = policies[1 if len(policies) > 1 else 0].spec
+    first = policies[1 if len(policies) > 1 else 0].spec  # what is served comes after the world's base
     if may_type(request):  # an endpoint stands in the address only
         typed = [spec for spec in dict.fromkeys((a, b)) if is_endpoint(spec) and spec.partition(":")[2]]
         policies += [Found(spec, spec, "endpoint") for spec in typed]

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from tutelage.data.outputs import read_outputs
@@ -23,8 +24,8 @@ WORLD_BATTERY = {"harmful": 4, "benign_lookalike": 4, "opinion": 6, "instruction
 class Workbench:
     """One for a server."""
 
-    def __init__(self, runs: Path, dtype: str = "auto", device: str = "auto"):
-        self.runs, self.models = runs, Models(runs, dtype, device)
+    def __init__(self, runs: Path, dtype: str = "auto", device: str = "auto", served: Mapping[str, str] | None = None):
+        self.runs, self.models = runs, Models(runs, dtype, device, served)
         self.opened: dict[str, Comparison] = {}
         self.fillings: dict[str, Filling] = {}
         self.lessons = Lessons(runs / "lab")

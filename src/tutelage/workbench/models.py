@@ -6,7 +6,7 @@ A checkpoint is loaded when it is first used and kept for the next time. Differe
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ class Answered:
 class Models:
     """The pool. `using(spec)` is held while that model computes; `lock` guards the pool, `loading` is one at a time."""
 
-    def __init__(self, runs: Path, dtype: str = "auto", device: str = "auto"):
-        self.runs, self.dtype, self.device = runs, dtype, device
+    def __init__(self, runs: Path, dtype: str = "auto", device: str = "auto", served: Mapping[str, str] | None = None):
+        self.runs, self.dtype, self.device, self.served = runs, dtype, device, served or {}
         self.lock = threading.Lock()
         self.loading = threading.RLock()  # transformers changes settings of the whole process while it loads
         self.locks: dict[str, threading.RLock] = {}
@@ -52,13 +52,21 @@ class Models:
         self.scalars: OrderedDict[str, Any] = OrderedDict()
 
     def found(self) -> list[Found]:
-        """The world's base, the checkpoints of runs, and the endpoints whose key is set."""
-        rows = [Found("world base", "world", "policy")]
+        """The world's base, the models that are served, the checkpoints of runs, and the endpoints whose key is set."""
+        runs = []
         for folder in _runs_with_checkpoints(self.runs, DEEPEST):
             about = read_json(folder / "checkpoints" / "latest" / "tutelage.json") or {}
             role = ROLES.get(str(about.get("role")), "policy")
-            name = folder.relative_to(self.runs).as_posix()
-            rows.append(Found(name, str(folder), role))
+            runs.append(Found(folder.relative_to(self.runs).as_posix(), str(folder), role))
+        places = {Path(one.spec).resolve(): one for one in runs}
+        served = [
+            places.get(Path(spec).expanduser().resolve(), Found(name, spec, "policy"))
+            for name, spec in self.served.items()
+        ]
+        once: dict[str, Found] = {}
+        for one in (Found("world base", "world", "policy"), *served, *runs):
+            once.setdefault(one.spec, one)
+        rows = list(once.values())
         for kind, variable in KEYS.items():
             if os.environ.get(variable):
                 rows.append(Found(f"{kind}:MODEL", f"{kind}:", "endpoint"))
