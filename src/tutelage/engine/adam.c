@@ -1,7 +1,7 @@
 /* Adam's update of weights in bfloat16 with float32 copies, in one pass over memory: reading and writing is all that it costs.
    native.py compiles it; optimizer.py calls it. T is the gradient's type. */
 #ifndef NAME
-#include "bfloat16.h"
+#include "numbers.h"
 
 #define CHUNK 16384 /* elements that a thread takes at a time */
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from tutelage.engine import native
 from tutelage.engine.packing import Lifting, Packed
 from tutelage.engine.varlen import Varlen, fits
 from tutelage.errors import UserError
@@ -186,7 +187,7 @@ class _Causal(torch.autograd.Function):
         dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
         for bucket, lse in zip(lifting.buckets, sums, strict=True):
             parts = [bucket_of(x, bucket) for x in (q, k, v, go, dq, dk, dv)]
-            deltas = bucket_of(delta[..., None], bucket)
+            deltas = bucket_of(delta, bucket)
             for some in _at_once(parts[0]):
                 _backward([x[some] for x in parts], deltas[some], lse[some], ctx.scale)
         dk, dv = (_gathered(x, lifting, len(key)) for x in (dk, dv))
@@ -213,38 +214,60 @@ def _forward(parts: list[Tensor], lse: Tensor, scale: float) -> None:
     for first in range(0, length, BLOCK):
         last = min(first + BLOCK, length)
         rows = q[:, :, first:last].flatten(1, 2)
-        scores = torch.bmm(rows, k[:, :last].transpose(1, 2)).float().mul_(scale)
-        scores = scores.view(len(q), -1, last - first, last)
-        scores[..., first:] += _later(last - first)
-        most = scores.amax(-1, keepdim=True)
-        weights = scores.sub_(most).exp_()
-        total = weights.sum(-1, keepdim=True)
-        mixed = torch.bmm(weights.to(q.dtype).flatten(1, 2), v[:, :last]).view(*weights.shape[:3], size)
-        out[:, :, first:last] = mixed.div_(total).view(len(out), -1, last - first, size)
-        lse[:, :, first:last] = total.log_().add_(most).view(len(out), -1, last - first)
+        scores = torch.bmm(rows, k[:, :last].transpose(1, 2))
+        weights, totals, log_sums = _weigh(scores, last - first, scale)
+        mixed = torch.bmm(weights, v[:, :last]).div_(totals[..., None])
+        out[:, :, first:last] = mixed.view(len(out), -1, last - first, size)
+        lse[:, :, first:last] = log_sums.view(len(out), -1, last - first)
 
 
 def _backward(parts: list[Tensor], delta: Tensor, lse: Tensor, scale: float) -> None:
     """Write the gradients of some sequences of a bucket: parts are q, k, v, dO, and dQ, dK, dV to write into."""
     q, k, v, go, dq, dk, dv = parts
     groups, (_, _, length, size) = k.shape[1], q.shape
-    q, go, delta, lse = (_folded(x, groups) for x in (q, go, delta, lse[..., None]))
+    q, go, delta, lse = (_folded(x, groups) for x in (q, go, delta, lse))
     k, v = _folded(k, groups)[:, 0], _folded(v, groups)[:, 0]
     grad_k, grad_v = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
     for first in range(0, length, BLOCK):
         last = min(first + BLOCK, length)
         rows, row_go = q[:, :, first:last].flatten(1, 2), go[:, :, first:last].flatten(1, 2)
         some_k, some_v = k[:, :last], v[:, :last]
-        scores = torch.bmm(rows, some_k.transpose(1, 2)).float().mul_(scale)
-        weights = scores.view(len(q), -1, last - first, last).sub_(lse[:, :, first:last]).exp_()
-        low = weights.tril_(first).to(q.dtype).flatten(1, 2)  # far quicker than to mask before `exp`
-        slopes = torch.bmm(row_go, some_v.transpose(1, 2)).float().view_as(weights)
-        slopes = slopes.sub_(delta[:, :, first:last]).mul_(weights).mul_(scale).to(q.dtype).flatten(1, 2)
+        log_sums, deltas = (x[:, :, first:last].flatten(1).contiguous() for x in (lse, delta))
+        scores = torch.bmm(rows, some_k.transpose(1, 2))
+        slopes = torch.bmm(row_go, some_v.transpose(1, 2))
+        weights, slopes = _weigh_backward(scores, slopes, log_sums, deltas, last - first, scale)
         dq[:, :, first:last] = torch.bmm(slopes, some_k).view(len(dq), -1, last - first, size)
         grad_k[:, :last] += torch.bmm(slopes.transpose(1, 2), rows)
-        grad_v[:, :last] += torch.bmm(low.transpose(1, 2), row_go)
+        grad_v[:, :last] += torch.bmm(weights.transpose(1, 2), row_go)
     dk.copy_(grad_k.view_as(dk))
     dv.copy_(grad_v.view_as(dv))
+
+
+def _weigh(scores: Tensor, block: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """e^(scale score - the largest), their sums, and the logarithms of the sums of e^(scale score). scores: [n, rows, L],
+    which need not outlast it; rows: `block` queries, the last of L tokens, for each of some heads."""
+    if (own := native.kernels(scores.dtype)) is not None:
+        return scores, *own.weigh(scores, block, scale)
+    seen = scores.float().mul_(scale).view(len(scores), -1, block, scores.shape[-1])
+    seen[..., -block:] += _later(block)
+    most = seen.amax(-1, keepdim=True)
+    weights = seen.sub_(most).exp_()
+    totals = weights.sum(-1, keepdim=True)
+    log_sums = (totals.log() + most).flatten(1)
+    return weights.to(scores.dtype).view_as(scores), totals.flatten(1), log_sums
+
+
+def _weigh_backward(
+    scores: Tensor, slopes: Tensor, log_sums: Tensor, deltas: Tensor, block: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """P = e^(scale score - log_sum) and scale P (dP - delta). scores, slopes (dP): [n, rows, L]; log_sums, deltas: [n, rows]."""
+    if (own := native.kernels(scores.dtype)) is not None:
+        own.weigh_backward(scores, slopes, log_sums, deltas, block, scale)
+        return scores, slopes
+    weights = scores.float().mul_(scale).sub_(log_sums[..., None]).exp_()
+    weights.view(len(scores), -1, block, scores.shape[-1]).tril_(scores.shape[-1] - block)  # quicker than before `exp`
+    steep = slopes.float().sub_(deltas[..., None]).mul_(weights).mul_(scale)
+    return weights.to(scores.dtype), steep.to(scores.dtype)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-/* What a decoding step does between its matrix products, on the processor. native.py compiles it; decoding.py calls it.
+/* Attention of a decoding step, and its draw, on the processor. native.py compiles it; decoding.py calls it.
 
    Numbers are rounded where training rounds them: T is the model's type, sums are float.
    Suffixes of sizes: rows are sequences being decoded; a cache's slot is a row's number.
@@ -7,39 +7,17 @@
 #ifndef NAME
 #include <stdlib.h>
 
-#include "bfloat16.h"
+#include "numbers.h"
 
 #define LANES 16
 #define BLOCK 64 /* keys whose scores are summed together, in registers */
 #define TOGETHER 4 /* heads that read a key at once */
 #define PART 256 /* weights that are summed before the sums are */
-#define ENOUGH 16384 /* elements from which several threads are worth waking */
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Half __attribute__((vector_size(2 * LANES)));
 
-/* Where e^x is still a normal number. Variables that nobody sets: with constants a compiler makes paths of their own for
-   x beyond them, computes all paths for every x, and divides by e^88 what ends in subnormal numbers, each slower than a loop. */
-float least_exponent = -87.0f, most_exponent = 88.0f;
-
-/* e^x to a unit in the last place or two, without a call, so that loops over it become vector instructions. */
-static inline float exponential(float x) {
-    x = x < least_exponent ? least_exponent : x;
-    x = x > most_exponent ? most_exponent : x;
-    float n = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the sum is rounded to a whole number */
-    uint32_t power = to_bits(n) << 23;
-    n -= 12582912.0f;
-    float r = x - n * 0.693145752f - n * 1.42860677e-6f;
-    float p = 1.98412698e-4f;
-    p = p * r + 1.38888889e-3f;
-    p = p * r + 8.33333333e-3f;
-    p = p * r + 4.16666667e-2f;
-    p = p * r + 1.66666667e-1f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    return from_bits(to_bits(p) + power);
-}
+float least_exponent = -87.0f, most_exponent = 88.0f; /* of numbers.h */
 
 /* e^x for x <= 0, and nothing where it is next to nothing: of a token that is ruled out, whose logit is minus infinity. */
 static inline float weight(float x) { return x < -87.0f ? 0.0f : exponential(x); }
@@ -68,40 +46,6 @@ static inline Lanes lanes_f32(const float *p) {
 #define WIDE NAME(wide)
 #define NARROW NAME(narrow)
 #define ROUNDED(x) WIDE(NARROW(x))
-
-/* x += delta (where there is one);  out = weight * x / sqrt(mean(x^2) + eps). All [rows, width]. */
-void NAME(add_norm)(T *restrict x, const T *restrict delta, const T *restrict weight, T *restrict out,
-                    int64_t rows, int64_t width, float eps) {
-#pragma omp parallel for if (rows * width > ENOUGH)
-    for (int64_t b = 0; b < rows; b++) {
-        T *restrict row = x + b * width, *restrict written = out + b * width;
-        float sum = 0;
-        if (delta) {
-            const T *restrict more = delta + b * width;
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) row[i] = NARROW(WIDE(row[i]) + WIDE(more[i]));
-        }
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < width; i++) sum += WIDE(row[i]) * WIDE(row[i]);
-        float inverse = 1.0f / __builtin_sqrtf(sum / width + eps);
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) written[i] = NARROW(WIDE(weight[i]) * ROUNDED(WIDE(row[i]) * inverse));
-    }
-}
-
-/* out = silu(gate) * up; both [rows, width] halves of gate_up's rows. */
-void NAME(gated)(const T *restrict gate_up, T *restrict out, int64_t rows, int64_t width) {
-#pragma omp parallel for if (rows * width > ENOUGH)
-    for (int64_t b = 0; b < rows; b++) {
-        const T *restrict gate = gate_up + 2 * b * width, *restrict up = gate + width;
-        T *restrict written = out + b * width;
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) {
-            float g = WIDE(gate[i]);
-            written[i] = NARROW(ROUNDED(g / (1.0f + exponential(-g))) * WIDE(up[i]));
-        }
-    }
-}
 
 /* x cos + (its halves swapped, the first one's sign turned) sin, every product and the sum rounded. */
 static inline void NAME(rotate)(const T *restrict x, const T *restrict cos, const T *restrict sin,

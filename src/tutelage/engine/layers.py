@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
+from tutelage.engine import native
+
 # Norms of `transformers` that compute weight * (x / rms(x)) with the weight as it is.
 NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Phi3RMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 # Layers of `transformers` that compute down(act(gate(x)) * up(x)).
@@ -24,6 +26,11 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
+        if (own := _own(x, weight_H)) is not None:
+            x = x.contiguous()
+            out, inverse = own.norm(x.flatten(0, -2), weight_H.detach(), eps)
+            ctx.save_for_backward(x, weight_H, inverse)
+            return out.view_as(x)
         wide = x.float()
         inverse = (torch.linalg.vecdot(wide, wide) / x.shape[-1] + eps).rsqrt_()[..., None]
         ctx.save_for_backward(x, weight_H, inverse)
@@ -32,6 +39,10 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None]:
         x, weight_H, inverse = ctx.saved_tensors
+        if (own := _own(x, weight_H)) is not None:
+            flat, grad = x.flatten(0, -2), gradients[0].contiguous().flatten(0, -2)
+            grad_x, grad_weight = own.norm_backward(flat, weight_H, inverse, grad)
+            return grad_x.view_as(x), grad_weight.to(weight_H.dtype), None
         normed = x * inverse  # in float32, as the inverse is
         grad = gradients[0].float()
         grad_weight = (grad * normed).flatten(0, -2).sum(0)
@@ -51,23 +62,41 @@ class _GatedDown(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, weight_HF: Tensor) -> Tensor:
+        gate, up = gate.contiguous(), up.contiguous()
         ctx.save_for_backward(gate, up, weight_HF)
-        return linear(silu(gate).mul_(up), weight_HF)
+        return linear(_gate(gate, up), weight_HF)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         gate, up, weight_HF = ctx.saved_tensors
-        active, grad_weight = silu(gate), None
+        grad_weight = None
         if ctx.needs_input_grad[2]:
-            grad_weight = gradients[0].flatten(0, -2).T @ (active * up).flatten(0, -2)
-        inner = gradients[0] @ weight_HF
-        grad_up = active.mul_(inner)
-        return torch.ops.aten.silu_backward(inner.mul_(up), gate), grad_up, grad_weight
+            grad_weight = gradients[0].flatten(0, -2).T @ _gate(gate, up).flatten(0, -2)
+        return *_gate_backward(gate, up, gradients[0] @ weight_HF), grad_weight
+
+
+def _gate(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(g) u."""
+    own = _own(gate, up)
+    return silu(gate).mul_(up) if own is None else own.gate(gate, up)
+
+
+def _gate_backward(gate: Tensor, up: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    """dg and du, given dh, which need not outlast it."""
+    if (own := _own(gate, up)) is not None:
+        return own.gate_backward(gate, up, inner)
+    grad_up = silu(gate).mul_(inner)
+    return torch.ops.aten.silu_backward(inner.mul_(up), gate), grad_up
 
 
 def gated_down(gate: Tensor, up: Tensor, weight_HF: Tensor) -> Tensor:
     """(silu(gate) * up) @ weight^T, with the roundings of the three operations."""
     return _GatedDown.apply(gate, up, weight_HF)
+
+
+def _own(x: Tensor, other: Tensor) -> native.Kernels | None:
+    """The functions in C, for tensors on the processor of one type."""
+    return native.kernels(x.dtype) if x.device.type == "cpu" and x.dtype == other.dtype else None
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""`decoding.c`, `products.c` and `adam.c`, compiled once on the machine that runs them: a decoding step in few calls, an
-update in one pass over memory.
+"""`attention.c`, `layers.c`, `decoding.c`, `products.c` and `adam.c`, compiled once on the machine that runs them: what lies
+between the matrix products of a layer, and an update, in one pass over memory each; a decoding step in few calls.
 
 There is no need of them: without a compiler, or with TUTELAGE_NATIVE=0, the same steps are taken by torch's functions,
 each of which costs more than its numbers. The library is kept in the user's cache folder, under a name made of
@@ -15,16 +15,18 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("decoding.c", "products.c", "adam.c")]
-HEADER = Path(__file__).with_name("bfloat16.h")
+SOURCES = [Path(__file__).with_name(name) for name in ("attention.c", "layers.c", "decoding.c", "products.c", "adam.c")]
+HEADER = Path(__file__).with_name("numbers.h")
 BLOCK = 64  # of decoding.c: a cache's room is a multiple of it
 COLUMNS = 32  # of products.c: outputs that are made together
+TOKENS = 64  # of layers.c: whose parts of a weight's gradient are summed together
 CHUNK = 16384  # of adam.c: elements whose squares are summed together
 # Not -ffast-math: sums are only taken in another order where the source says so.
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
@@ -38,27 +40,73 @@ class Kernels:
     """The functions for one type of numbers. Tensors are contiguous and on the processor."""
 
     def __init__(self, library: ctypes.CDLL, name: str):
-        self._add_norm = _function(library, f"add_norm_{name}", [Pointer] * 4 + [Size] * 2 + [Number])
-        self._gated = _function(library, f"gated_{name}", [Pointer] * 2 + [Size] * 2)
+        self._weigh = _function(library, f"weigh_{name}", [Pointer] * 3 + [Size] * 3 + [Number])
+        self._weigh_backward = _function(library, f"weigh_backward_{name}", [Pointer] * 4 + [Size] * 3 + [Number])
+        self._add_norm = _function(library, f"add_norm_{name}", [Pointer] * 5 + [Size] * 2 + [Number])
+        self._norm_backward = _function(library, f"norm_backward_{name}", [Pointer] * 6 + [Size] * 2)
+        self._gated = _function(library, f"gated_{name}", [Pointer] * 3 + [Size] * 3)
+        self._gated_backward = _function(library, f"gated_backward_{name}", [Pointer] * 4 + [Size])
         self._attend = _function(library, f"attend_{name}", [Pointer] * 7 + [Size] * 5 + [Number])
         self._attend.restype = ctypes.c_int
         self._draw = _function(library, f"draw_{name}", [Pointer] * 4 + [Size] * 2 + [Number])
         self._squares = _function(library, f"squares_{name}", [Pointer] * 2 + [Size])
         self._adam = _function(library, f"adam_{name}", [Pointer] * 5 + [Size] + [Number] * 7)
 
+    def weigh(self, scores: Tensor, block: int, scale: float) -> tuple[Tensor, Tensor]:
+        """Scores [..., L] become causal weights where they lie; their sums and the logarithms of the scores' sums [...].
+
+        Rows are `block` queries, the last of L tokens, for as many heads as there are.
+        """
+        totals = scores.new_empty(scores.shape[:-1], dtype=torch.float32)
+        log_sums = torch.empty_like(totals)
+        places = (x.data_ptr() for x in (scores, totals, log_sums))
+        self._weigh(*places, totals.numel(), scores.shape[-1], block, scale)
+        return totals, log_sums
+
+    def weigh_backward(
+        self, scores: Tensor, slopes: Tensor, log_sums: Tensor, deltas: Tensor, block: int, scale: float
+    ) -> None:
+        """Scores [..., L] become causal weights, and gradients of the weights those of the products, where they lie."""
+        places = (x.data_ptr() for x in (scores, slopes, log_sums, deltas))
+        self._weigh_backward(*places, log_sums.numel(), scores.shape[-1], block, scale)
+
     def add_norm(self, x: Tensor, more: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """x += more, where there is one;  weight * x / sqrt(mean(x^2) + eps). x, more: [B, H]."""
         out = torch.empty_like(x)
         added = None if more is None else more.data_ptr()
-        self._add_norm(x.data_ptr(), added, weight.data_ptr(), out.data_ptr(), *x.shape, eps)
+        self._add_norm(x.data_ptr(), added, weight.data_ptr(), out.data_ptr(), None, *x.shape, eps)
         return out
+
+    def norm(self, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """weight * x r and r [B], with r = 1 / sqrt(mean(x^2) + eps). x: [B, H]."""
+        out, inverses = torch.empty_like(x), x.new_empty(len(x), dtype=torch.float32)
+        self._add_norm(x.data_ptr(), None, weight.data_ptr(), out.data_ptr(), inverses.data_ptr(), *x.shape, eps)
+        return out, inverses
+
+    def norm_backward(self, x: Tensor, weight: Tensor, inverses: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients of x [B, H] and of the weight [H], the latter in float32."""
+        grad_x, sums = torch.empty_like(x), x.new_empty(-(-len(x) // TOKENS), x.shape[1], dtype=torch.float32)
+        self._norm_backward(*(part.data_ptr() for part in (x, weight, inverses, grad, grad_x, sums)), *x.shape)
+        return grad_x, sums.sum(0)
 
     def gated(self, gate_up: Tensor) -> Tensor:
         """silu(gate) * up, the halves of [B, 2F]."""
         rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-        out = gate_up.new_empty(rows, width)
-        self._gated(gate_up.data_ptr(), out.data_ptr(), rows, width)
+        out, gate = gate_up.new_empty(rows, width), gate_up.data_ptr()
+        self._gated(gate, gate + width * gate_up.element_size(), out.data_ptr(), rows, width, 2 * width)
         return out
+
+    def gate(self, gate: Tensor, up: Tensor) -> Tensor:
+        """silu(gate) * up, of one shape."""
+        out, width = torch.empty_like(gate), gate.shape[-1]
+        self._gated(gate.data_ptr(), up.data_ptr(), out.data_ptr(), gate.numel() // width, width, width)
+        return out
+
+    def gate_backward(self, gate: Tensor, up: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients of gate and up; the first lies where the outcome's lay."""
+        grad_up = torch.empty_like(up)
+        self._gated_backward(*(x.data_ptr() for x in (gate, up, grad, grad_up)), gate.numel())
+        return grad, grad_up
 
     def attend(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rotation: tuple[Tensor, Tensor], lengths: Tensor, scale: float
@@ -170,8 +218,11 @@ def _compiled(cc: str, threads: tuple[str, ...]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             parts, whole = [Path(work) / f"{source.stem}.o" for source in SOURCES], Path(work) / "kernels.so"
-            for source, part in zip(SOURCES, parts, strict=True):
-                _run([cc, *FLAGS, *threads, "-c", str(source), "-o", str(part)])
+            with ThreadPoolExecutor() as pool:
+                commands = [
+                    [cc, *FLAGS, *threads, "-c", *map(str, (a, "-o", b))] for a, b in zip(SOURCES, parts, strict=True)
+                ]
+                list(pool.map(_run, commands))
             _run([cc, "-shared", *map(str, parts), "-o", str(whole)])  # without -fopenmp: torch's threads are there
             whole.replace(path)  # whole, whoever else makes it at the same time
     return path
