@@ -18,14 +18,6 @@ def by_definition(query, key, value, scale):
     return torch.einsum("hqk,khd->qhd", scores.masked_fill(later, float("-inf")).softmax(-1), value)
 
 
-@pytest.fixture(params=["in C", "by torch"])
-def way(request, monkeypatch):
-    if request.param == "by torch":
-        monkeypatch.setattr(native, "kernels", lambda dtype: None)
-    elif native.compiler() is None:
-        pytest.skip("needs a C compiler")
-
-
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
 # At 60 the scores reach hundreds, where `exp` of what a query may not see overflows, and rounding shows.
 @pytest.mark.parametrize(("spread", "tolerance"), [(1.0, 1e-5), (60.0, 5e-3)])

@@ -5,19 +5,11 @@ import copy
 import pytest
 import torch
 from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding
 
-from tutelage.engine import native
+from tutelage.engine.attention import PackedLayout, attending
 from tutelage.engine.layers import rms_norm, use_own_layers
-
-
-@pytest.fixture(params=["in C", "by torch"])
-def way(request, monkeypatch):
-    if request.param == "by torch":
-        monkeypatch.setattr(native, "kernels", lambda dtype: None)
-    elif native.compiler() is None:
-        pytest.skip("needs a C compiler")
-    return request.param
+from tutelage.engine.packing import pack
 
 
 def test_norm_equals_transformers_forward_and_backward(way):
@@ -81,6 +73,28 @@ def test_feed_forward_equals_transformers_and_keeps_two_tensors(way, dtype, froz
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, **(close if way == "in C" else {"rtol": 0, "atol": 0}))
     assert kept[1] == 2 and kept[0] > 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_equals_transformers_forward_and_backward(way, dtype):
+    """What is turned in one pass is what transformers turns, and its gradient."""
+    torch.manual_seed(0)
+    config = LlamaConfig(hidden_size=48, num_attention_heads=6, num_key_value_heads=2, attn_implementation="tutelage")
+    plain = LlamaAttention(config, 0).to(dtype)
+    ours = copy.deepcopy(plain)
+    use_own_layers(ours)
+    packed = pack([[0] * 70, [0] * 30])
+    turns = LlamaRotaryEmbedding(config)(torch.zeros(1, dtype=dtype), packed.position_ids[None])
+    upstream, found = torch.randn(1, 100, 48).to(dtype), []
+    for layer in (plain, ours):
+        x = torch.randn(1, 100, 48, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+        with attending(PackedLayout(packed)):
+            y, _ = layer(hidden_states=x, position_embeddings=turns, attention_mask=None)
+        found.append([y.detach(), *torch.autograd.grad((y * upstream).sum(), (x, *layer.parameters()))])
+    assert type(ours).forward is not LlamaAttention.forward
+    for a, b in zip(*found, strict=True):
+        tolerance = 1e-5 if dtype == torch.float32 else 2**-7
+        assert (a - b).abs().max() <= tolerance * b.abs().max()
 
 
 def test_feed_forward_with_an_adapter_beside_its_last_product():

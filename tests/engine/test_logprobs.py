@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from tutelage.engine import logprobs
+from tutelage.engine import logprobs, native
 
 
 # Elements at once: everything in one; chunks within the group that is kept; several groups, of which one is kept.
 @pytest.mark.parametrize(("chunk", "group"), [(2**23, 2**26), (30, 2**26), (30, 50)])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_equals_log_softmax(monkeypatch, chunk, group, temperature):
+def test_equals_log_softmax(way, monkeypatch, chunk, group, temperature):
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", chunk)
     monkeypatch.setattr(logprobs, "GRADIENT_ELEMENTS", group)
     torch.manual_seed(0)
@@ -27,7 +27,7 @@ def test_equals_log_softmax(monkeypatch, chunk, group, temperature):
 
 
 @pytest.mark.parametrize("group", [2**26, 50])
-def test_equals_log_softmax_of_a_scaled_capped_head_with_a_bias(monkeypatch, group):
+def test_equals_log_softmax_of_a_scaled_capped_head_with_a_bias(way, monkeypatch, group):
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 30)
     monkeypatch.setattr(logprobs, "GRADIENT_ELEMENTS", group)
     torch.manual_seed(0)
@@ -50,3 +50,25 @@ def test_without_a_gradient_nothing_is_kept(monkeypatch):
     with torch.no_grad():
         logprobs.fused_logprobs(torch.randn(5, 6), torch.randn(9, 6, requires_grad=True), torch.randint(0, 9, (5,)))
     assert not made
+
+
+def test_in_bfloat16_both_ways_differ_by_roundings_alone(monkeypatch):
+    if native.compiler() is None:
+        pytest.skip("needs a C compiler")
+    torch.manual_seed(0)
+    hidden, weight = (torch.randn(*shape).bfloat16().requires_grad_() for shape in ((11, 6), (300, 6)))
+    targets, found = torch.randint(0, 300, (11,)), []
+    for _ in ("in C", "by torch"):
+        ours, entropy = logprobs.fused_logprobs(hidden, weight, targets, 0.7)
+        found.append([ours.detach(), entropy, *torch.autograd.grad(ours.sum(), (hidden, weight))])
+        monkeypatch.setattr(native, "kernels", lambda dtype: None)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=2**-7, atol=2**-7 * float(b.abs().max()))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_logit_of_minus_infinity_has_no_part_in_the_entropy(way):
+    hidden, weight = torch.ones(1, 1), torch.tensor([[0.0], [0.0], [float("-inf")]])
+    ours, entropy = logprobs.fused_logprobs(hidden, weight, torch.tensor([0]))
+    torch.testing.assert_close(ours, torch.tensor([-0.693147]))
+    assert way == "by torch" or entropy.tolist() == pytest.approx([0.693147])

@@ -209,16 +209,15 @@ def _folded(x: Tensor, groups: int) -> Tensor:
 def _forward(parts: list[Tensor], lse: Tensor, scale: float) -> None:
     """Write the outcome for some sequences of a bucket: parts are q, k, v, and the place for the output."""
     q, k, v, out = parts
-    groups, (_, _, length, size) = k.shape[1], q.shape
+    groups, length = k.shape[1], q.shape[2]
     q, k, v = _folded(q, groups), _folded(k, groups)[:, 0], _folded(v, groups)[:, 0]
     for first in range(0, length, BLOCK):
         last = min(first + BLOCK, length)
         rows = q[:, :, first:last].flatten(1, 2)
         scores = torch.bmm(rows, k[:, :last].transpose(1, 2))
-        weights, totals, log_sums = _weigh(scores, last - first, scale)
-        mixed = torch.bmm(weights, v[:, :last]).div_(totals[..., None])
-        out[:, :, first:last] = mixed.view(len(out), -1, last - first, size)
-        lse[:, :, first:last] = log_sums.view(len(out), -1, last - first)
+        weights, totals, most = _weigh(scores, last - first, scale)
+        _settle(torch.bmm(weights, v[:, :last]), totals, out[:, :, first:last])
+        lse[:, :, first:last] = totals.log_().add_(most).view(len(out), -1, last - first)
 
 
 def _backward(parts: list[Tensor], delta: Tensor, lse: Tensor, scale: float) -> None:
@@ -244,17 +243,24 @@ def _backward(parts: list[Tensor], delta: Tensor, lse: Tensor, scale: float) -> 
 
 
 def _weigh(scores: Tensor, block: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """e^(scale score - the largest), their sums, and the logarithms of the sums of e^(scale score). scores: [n, rows, L],
-    which need not outlast it; rows: `block` queries, the last of L tokens, for each of some heads."""
+    """e^(scale score - most), their sums, and most, the largest scale score. scores: [n, rows, L], which need not outlast
+    it; rows: `block` queries, the last of L tokens, for each of some heads."""
     if (own := native.kernels(scores.dtype)) is not None:
         return scores, *own.weigh(scores, block, scale)
     seen = scores.float().mul_(scale).view(len(scores), -1, block, scores.shape[-1])
     seen[..., -block:] += _later(block)
     most = seen.amax(-1, keepdim=True)
     weights = seen.sub_(most).exp_()
-    totals = weights.sum(-1, keepdim=True)
-    log_sums = (totals.log() + most).flatten(1)
-    return weights.to(scores.dtype).view_as(scores), totals.flatten(1), log_sums
+    return weights.to(scores.dtype).view_as(scores), weights.sum(-1).flatten(1), most.flatten(1)
+
+
+def _settle(mixed: Tensor, totals: Tensor, out: Tensor) -> None:
+    """Sums of values [n * groups, rows, d] divided by the weights' sums, written as [n, h, block, d]."""
+    own = native.kernels(mixed.dtype)
+    if own is None or out.stride(3) != 1:
+        out.copy_(mixed.div_(totals[..., None]).view(out.shape))
+    else:
+        own.settle(mixed, totals, out)
 
 
 def _weigh_backward(
@@ -297,7 +303,9 @@ def _attention(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     asked = {name: kwargs.get(word) for name, word in LIMITS.items()}
     limits: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    q, k, v = (
+        x.squeeze(0).transpose(0, 1) for x in (query, key, value)
+    )  # `x[0]` would have a gradient of zeros to fill
     # Contiguous: some architectures `view` it.
     return layout.attend(q, k, v, scale, **limits).contiguous()[None], None
 

@@ -1,4 +1,4 @@
-/* RMS norm and the gate of a feed-forward layer, forward and backward, each in one pass over memory. native.py compiles it;
+/* RMS norm, rotation and the gate of a feed-forward layer, forward and backward, each in one pass over memory. native.py compiles it;
    layers.py and decoding.py call it. Numbers are rounded where transformers rounds them: T is the model's type. */
 #ifndef NAME
 #include "numbers.h"
@@ -81,12 +81,36 @@ void NAME(gated)(const T *restrict gate, const T *restrict up, T *restrict out, 
 }
 
 /* h = silu(g) u:  du = dh silu(g),  dg = dh u s (1 + g (1 - s)),  s = 1 / (1 + e^-g). All [count]; dg lies where dh lay. */
-void NAME(gated_backward)(const T *restrict gate, const T *restrict up, T *restrict grad, T *restrict grad_up, int64_t count) {
+void NAME(gated_backward)(const T *restrict gate, const T *restrict up, T *restrict grad, T *restrict grad_up,
+                          T *restrict again, int64_t count) {
 #pragma omp parallel for simd if (count > ENOUGH)
     for (int64_t i = 0; i < count; i++) {
-        float g = WIDE(gate[i]), s = 1.0f / (1.0f + exponential(-g)), dh = WIDE(grad[i]);
-        grad_up[i] = NARROW(ROUNDED(g * s) * dh);
+        float g = WIDE(gate[i]), s = 1.0f / (1.0f + exponential(-g)), dh = WIDE(grad[i]), active = ROUNDED(g * s);
+        again[i] = NARROW(active * WIDE(up[i]));
+        grad_up[i] = NARROW(active * dh);
         grad[i] = NARROW(ROUNDED(dh * WIDE(up[i])) * s * (1.0f + g * (1.0f - s)));
+    }
+}
+
+/* out = x cos + swapped(x) sin, swapped(x) = (-x_2, x_1) of its halves; backward its transpose, of the gradient x.
+   x, out: [tokens, heads, size]; cos, sin: [tokens, size]. Every product and the sum are rounded. */
+void NAME(rotate_all)(const T *restrict x, const T *restrict cos, const T *restrict sin, T *restrict out, int64_t tokens,
+                      int64_t heads, int64_t size, int64_t backward) {
+    int64_t half = size / 2;
+    float sign = backward ? 1.0f : -1.0f;
+#pragma omp parallel for if (tokens * heads * size > ENOUGH)
+    for (int64_t t = 0; t < tokens; t++) {
+        const T *c = cos + t * size, *s = sin + t * size, *first = backward ? s + half : s, *second = backward ? s : s + half;
+        for (int64_t h = t * heads; h < (t + 1) * heads; h++) {
+            const T *restrict from = x + h * size;
+            T *restrict to = out + h * size;
+#pragma omp simd
+            for (int64_t i = 0; i < half; i++) {
+                float low = WIDE(from[i]), high = WIDE(from[i + half]);
+                to[i] = NARROW(ROUNDED(low * WIDE(c[i])) + ROUNDED(sign * high * WIDE(first[i])));
+                to[i + half] = NARROW(ROUNDED(high * WIDE(c[i + half])) + ROUNDED(-sign * low * WIDE(second[i])));
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 RMS norm: the input and one number a token, where autograd keeps three tensors of the input's size in float32; half the
 passes over memory. Gated feed-forward: gate and up, where autograd keeps the gate's activation and the product too.
+Rotation: nothing but cosines and sines, and one pass where autograd makes seven.
 
 Suffixes: _T tokens, _H hidden, _F the feed-forward layer's width.
 """
@@ -12,11 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tutelage.engine import native
+from tutelage.engine.attention import NAME
 
 # Norms of `transformers` that compute weight * (x / rms(x)) with the weight as it is.
 NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Phi3RMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+# Attention of `transformers` that turns all of its queries and keys, and does nothing else to them.
+ROTATED = ("LlamaAttention", "MistralAttention", "Qwen2Attention")
 # Layers of `transformers` that compute down(act(gate(x)) * up(x)).
 GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
 
@@ -69,10 +74,9 @@ class _GatedDown(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         gate, up, weight_HF = ctx.saved_tensors
-        grad_weight = None
-        if ctx.needs_input_grad[2]:
-            grad_weight = gradients[0].flatten(0, -2).T @ _gate(gate, up).flatten(0, -2)
-        return *_gate_backward(gate, up, gradients[0] @ weight_HF), grad_weight
+        grad_gate, grad_up, product = _gate_backward(gate, up, gradients[0] @ weight_HF)
+        wanted = ctx.needs_input_grad[2]
+        return grad_gate, grad_up, gradients[0].flatten(0, -2).T @ product.flatten(0, -2) if wanted else None
 
 
 def _gate(gate: Tensor, up: Tensor) -> Tensor:
@@ -81,12 +85,14 @@ def _gate(gate: Tensor, up: Tensor) -> Tensor:
     return silu(gate).mul_(up) if own is None else own.gate(gate, up)
 
 
-def _gate_backward(gate: Tensor, up: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
-    """dg and du, given dh, which need not outlast it."""
+def _gate_backward(gate: Tensor, up: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """dg and du, given dh, which need not outlast it; and h once more."""
     if (own := _own(gate, up)) is not None:
         return own.gate_backward(gate, up, inner)
-    grad_up = silu(gate).mul_(inner)
-    return torch.ops.aten.silu_backward(inner.mul_(up), gate), grad_up
+    active = silu(gate)
+    product = active * up
+    grad_up = active.mul_(inner)
+    return torch.ops.aten.silu_backward(inner.mul_(up), gate), grad_up, product
 
 
 def gated_down(gate: Tensor, up: Tensor, weight_HF: Tensor) -> Tensor:
@@ -97,6 +103,43 @@ def gated_down(gate: Tensor, up: Tensor, weight_HF: Tensor) -> Tensor:
 def _own(x: Tensor, other: Tensor) -> native.Kernels | None:
     """The functions in C, for tensors on the processor of one type."""
     return native.kernels(x.dtype) if x.device.type == "cpu" and x.dtype == other.dtype else None
+
+
+class _Rotated(torch.autograd.Function):
+    """y = x cos + (-x_2, x_1) sin, of the halves of x [T, h, d];  dx is the transpose of the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        own = native.kernels(x.dtype)
+        assert own is not None
+        return own.rotate(x.contiguous(), cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
+        own = native.kernels(gradients[0].dtype)
+        assert own is not None
+        cos, sin = ctx.saved_tensors
+        return own.rotate(gradients[0].contiguous(), cos, sin, backward=True), None, None
+
+
+def _attention_forward(kind: Any) -> Callable[..., Any]:
+    """The forward pass of a kind of attention, with our rotation where packed tokens are computed on the processor."""
+
+    def forward(self: Any, hidden_states: Tensor, position_embeddings: Any, *args: Any, **kwargs: Any) -> Any:
+        cos, sin = position_embeddings
+        window = getattr(self, "sliding_window", None) or getattr(self.config, "sliding_window", None)
+        ours = self.config._attn_implementation == NAME and window is None and cos.shape[-1] == self.head_dim
+        if not ours or args or kwargs.get("attention_mask") is not None or _own(hidden_states, cos) is None:
+            return kind.forward(self, hidden_states, position_embeddings, *args, **kwargs)
+        parts = (part(hidden_states).squeeze(0) for part in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in parts)
+        q, k = (_Rotated.apply(x, cos[0].contiguous(), sin[0].contiguous()) for x in (q, k))
+        heads = (x.transpose(0, 1)[None] for x in (q, k, v))
+        mixed, weights = ALL_ATTENTION_FUNCTIONS[NAME](self, *heads, None, scaling=self.scaling)
+        return self.o_proj(mixed.flatten(-2)), weights
+
+    return forward
 
 
 def _norm_forward(self: Any, hidden_states: Tensor) -> Tensor:
@@ -110,12 +153,14 @@ def _gated_forward(self: Any, x: Tensor) -> Tensor:
 
 
 def use_own_layers(model: nn.Module) -> None:
-    """Let the model's RMS norms and gated feed-forward layers, where they are of a known kind, compute as here."""
+    """Let the model's RMS norms, rotations and gated feed-forward layers, where they are of a known kind, compute as here."""
     for module in model.modules():
         kind: Any = type(module)
-        forward: Callable[[Any, Tensor], Tensor] | None = None
+        forward: Callable[..., Any] | None = None
         if kind.__name__ in NORMS:
             forward = _norm_forward
+        elif kind.__name__ in ROTATED:
+            forward = _attention_forward(kind)
         elif kind.__name__ in GATED and _is_plain(module):
             forward = _gated_forward
         if forward is not None:

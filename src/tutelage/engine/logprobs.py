@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.engine import native
+
 CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB in float32
 GRADIENT_ELEMENTS = 2**26  # gradients of logits held at once, in the model's type: one product for all of them
 
@@ -57,19 +59,13 @@ class _FusedLogprobs(torch.autograd.Function):
         last = (_chunks(0, len(targets_M), GRADIENT_ELEMENTS // vocabulary) or [slice(0, 0)])[-1]
         kept = hidden_MH.new_empty(last.stop - last.start, vocabulary) if ctx.needs_input_grad[0] else None
         for part in _chunks(0, last.start, size) + _chunks(last.start, last.stop, size):
-            logits = _cooled(capped(hidden_MH[part], head), temperature)
-            slope = _slope(logits, head, temperature) if kept is not None and part.start >= last.start else None
-            target = logits.gather(-1, targets_M[part, None])[:, 0]
-            most = logits.amax(-1, keepdim=True)
-            weights = logits.sub_(most).exp()
-            total = weights.sum(-1)
-            log_total = total.log()
-            logprobs_M[part] = target - most[:, 0] - log_total
-            log_z_M[part] = most[:, 0] + log_total
-            entropy_M[part] = log_total - torch.linalg.vecdot(weights, logits) / total
-            if kept is not None and part.start >= last.start:
-                minus_softmax = weights.div_(-total[:, None])
-                kept[_moved(part, last)] = _unit_gradient(minus_softmax, targets_M[part], slope, temperature)
+            place = kept[_moved(part, last)] if kept is not None and part.start >= last.start else None
+            logits = _logits(hidden_MH[part], head, place)
+            target = logits.gather(-1, targets_M[part, None])[:, 0].float() / temperature
+            log_z_M[part], entropy_M[part] = _partition(logits, temperature)
+            logprobs_M[part] = target - log_z_M[part]
+            if place is not None:
+                place.copy_(_unit_gradient(logits, log_z_M[part], targets_M[part], head, temperature))
         ctx.save_for_backward(hidden_MH, weight_VH, bias_V, targets_M, log_z_M)
         ctx.scale, ctx.softcap, ctx.temperature = scale, softcap, temperature
         ctx.kept = kept
@@ -91,10 +87,9 @@ class _FusedLogprobs(torch.autograd.Function):
             if unit is None:
                 unit = hidden_MH.new_empty(group.stop - group.start, vocabulary)
                 for part in _chunks(group.start, group.stop, CHUNK_ELEMENTS // vocabulary):
-                    logits = _cooled(capped(hidden_MH[part], head), ctx.temperature)
-                    slope = _slope(logits, head, ctx.temperature)
-                    minus_softmax = logits.sub_(log_z_M[part, None]).exp_().neg_()
-                    unit[_moved(part, group)] = _unit_gradient(minus_softmax, targets_M[part], slope, ctx.temperature)
+                    place = unit[_moved(part, group)]
+                    logits = _logits(hidden_MH[part], head, place)
+                    place.copy_(_unit_gradient(logits, log_z_M[part], targets_M[part], head, ctx.temperature))
             # A row's gradient is grad_M times the unit one: the factor goes to the short side of both products.
             grad = grad_M[group, None].to(hidden_MH.dtype)
             torch.mm(unit, weight_VH, out=grad_hidden[group]).mul_(grad)
@@ -112,19 +107,42 @@ class _FusedLogprobs(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 
-def _cooled(logits: Tensor, temperature: float) -> Tensor:
-    return logits if temperature == 1.0 else logits.div_(temperature)
+def _logits(hidden: Tensor, head: Head, place: Tensor | None) -> Tensor:
+    """Logits [M, V], in float32; where nothing is done to the product and C reads it, the product, in its place if it has one."""
+    plain = head.scale == 1.0 and head.bias_V is None and head.softcap is None
+    if not plain or _own(hidden) is None:
+        return capped(hidden, head)
+    return hidden @ head.weight_VH.t() if place is None else torch.mm(hidden, head.weight_VH.t(), out=place)
 
 
-def _slope(cooled: Tensor, head: Head, temperature: float) -> Tensor | None:
-    """d cap(x) / dx = 1 - (cap(x) / softcap)^2 of the capped logits, which are divided by the temperature already."""
-    return None if head.softcap is None else 1 - (cooled * (temperature / head.softcap)).square_()
+def _own(x: Tensor) -> native.Kernels | None:
+    """The functions in C, for what lies on the processor."""
+    return native.kernels(x.dtype) if x.device.type == "cpu" else None
 
 
-def _unit_gradient(minus_softmax: Tensor, targets: Tensor, slope: Tensor | None, temperature: float) -> Tensor:
-    """d logprob / d logits = (onehot(target) - softmax) slope / temperature, in place."""
-    unit = minus_softmax.scatter_add_(-1, targets[:, None], minus_softmax.new_ones(len(targets), 1))
-    return _cooled(unit if slope is None else unit.mul_(slope), temperature)
+def _partition(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """log sum of e^x and the entropy of softmax(x), x = logits / temperature; [M] in float32."""
+    if (own := _own(logits)) is not None:
+        return own.partition(logits, temperature)
+    cooled = logits.float() / temperature
+    most = cooled.amax(-1, keepdim=True)
+    weights = cooled.sub_(most).exp()
+    total = weights.sum(-1)
+    log_total = total.log()
+    return most[:, 0] + log_total, log_total - torch.linalg.vecdot(weights, cooled) / total
+
+
+def _unit_gradient(logits: Tensor, log_z: Tensor, targets: Tensor, head: Head, temperature: float) -> Tensor:
+    """d logprob / d (h W') = (onehot(target) - softmax) slope / temperature; logits need not outlast it."""
+    # d cap(x) / dx = 1 - (cap(x) / softcap)^2
+    slope = None if head.softcap is None else 1 - (logits / head.softcap).square_()
+    if (own := _own(logits)) is not None:
+        unit = own.unit_gradient(logits, log_z, targets, temperature)
+    else:
+        unit = (logits.float() / temperature).sub_(log_z[:, None]).exp_().neg_()
+        unit.scatter_add_(-1, targets[:, None], unit.new_ones(len(targets), 1))
+        unit = unit if temperature == 1.0 else unit.div_(temperature)
+    return unit if slope is None else unit.mul_(slope)
 
 
 def _moved(part: slice, group: slice) -> slice:

@@ -1,5 +1,5 @@
-"""`attention.c`, `layers.c`, `decoding.c`, `products.c` and `adam.c`, compiled once on the machine that runs them: what lies
-between the matrix products of a layer, and an update, in one pass over memory each; a decoding step in few calls.
+"""The C files of this folder, compiled once on the machine that runs them: what lies between the matrix products of a layer,
+the softmax over a vocabulary and an update, in few passes over memory; a decoding step in few calls.
 
 There is no need of them: without a compiler, or with TUTELAGE_NATIVE=0, the same steps are taken by torch's functions,
 each of which costs more than its numbers. The library is kept in the user's cache folder, under a name made of
@@ -22,14 +22,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("attention.c", "layers.c", "decoding.c", "products.c", "adam.c")]
+SOURCES = [
+    Path(__file__).with_name(name)
+    for name in ("attention.c", "layers.c", "logprobs.c", "decoding.c", "products.c", "adam.c")
+]
 HEADER = Path(__file__).with_name("numbers.h")
 BLOCK = 64  # of decoding.c: a cache's room is a multiple of it
 COLUMNS = 32  # of products.c: outputs that are made together
 TOKENS = 64  # of layers.c: whose parts of a weight's gradient are summed together
 CHUNK = 16384  # of adam.c: elements whose squares are summed together
 # Not -ffast-math: sums are only taken in another order where the source says so.
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 THREADS = (("-fopenmp",), ("-fopenmp-simd",))  # the second where threads are not to be had, as with clang here
 NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 SECONDS = 120  # for a compilation
@@ -41,11 +44,15 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL, name: str):
         self._weigh = _function(library, f"weigh_{name}", [Pointer] * 3 + [Size] * 3 + [Number])
+        self._settle = _function(library, f"settle_{name}", [Pointer] * 3 + [Size] * 7)
         self._weigh_backward = _function(library, f"weigh_backward_{name}", [Pointer] * 4 + [Size] * 3 + [Number])
         self._add_norm = _function(library, f"add_norm_{name}", [Pointer] * 5 + [Size] * 2 + [Number])
         self._norm_backward = _function(library, f"norm_backward_{name}", [Pointer] * 6 + [Size] * 2)
         self._gated = _function(library, f"gated_{name}", [Pointer] * 3 + [Size] * 3)
-        self._gated_backward = _function(library, f"gated_backward_{name}", [Pointer] * 4 + [Size])
+        self._gated_backward = _function(library, f"gated_backward_{name}", [Pointer] * 5 + [Size])
+        self._rotate_all = _function(library, f"rotate_all_{name}", [Pointer] * 4 + [Size] * 4)
+        self._partition = _function(library, f"partition_{name}", [Pointer] * 3 + [Size] * 2 + [Number])
+        self._unit_gradient = _function(library, f"unit_gradient_{name}", [Pointer] * 3 + [Size] * 2 + [Number])
         self._attend = _function(library, f"attend_{name}", [Pointer] * 7 + [Size] * 5 + [Number])
         self._attend.restype = ctypes.c_int
         self._draw = _function(library, f"draw_{name}", [Pointer] * 4 + [Size] * 2 + [Number])
@@ -53,15 +60,19 @@ class Kernels:
         self._adam = _function(library, f"adam_{name}", [Pointer] * 5 + [Size] + [Number] * 7)
 
     def weigh(self, scores: Tensor, block: int, scale: float) -> tuple[Tensor, Tensor]:
-        """Scores [..., L] become causal weights where they lie; their sums and the logarithms of the scores' sums [...].
+        """Scores [..., L] become causal weights where they lie; the weights' sums and the largest scaled scores [...].
 
         Rows are `block` queries, the last of L tokens, for as many heads as there are.
         """
         totals = scores.new_empty(scores.shape[:-1], dtype=torch.float32)
-        log_sums = torch.empty_like(totals)
-        places = (x.data_ptr() for x in (scores, totals, log_sums))
+        mosts = torch.empty_like(totals)
+        places = (x.data_ptr() for x in (scores, totals, mosts))
         self._weigh(*places, totals.numel(), scores.shape[-1], block, scale)
-        return totals, log_sums
+        return totals, mosts
+
+    def settle(self, mixed: Tensor, totals: Tensor, out: Tensor) -> None:
+        """mixed / totals, which lie as [n, h, q, d] and [n, h, q], into out of this shape, whose last axis alone is contiguous."""
+        self._settle(*(x.data_ptr() for x in (mixed, totals, out)), *out.shape, *out.stride()[:3])
 
     def weigh_backward(
         self, scores: Tensor, slopes: Tensor, log_sums: Tensor, deltas: Tensor, block: int, scale: float
@@ -102,11 +113,29 @@ class Kernels:
         self._gated(gate.data_ptr(), up.data_ptr(), out.data_ptr(), gate.numel() // width, width, width)
         return out
 
-    def gate_backward(self, gate: Tensor, up: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients of gate and up; the first lies where the outcome's lay."""
-        grad_up = torch.empty_like(up)
-        self._gated_backward(*(x.data_ptr() for x in (gate, up, grad, grad_up)), gate.numel())
-        return grad, grad_up
+    def gate_backward(self, gate: Tensor, up: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of gate and up, and their outcome once more; the first lies where the outcome's lay."""
+        grad_up, again = torch.empty_like(up), torch.empty_like(up)
+        self._gated_backward(*(x.data_ptr() for x in (gate, up, grad, grad_up, again)), gate.numel())
+        return grad, grad_up, again
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, backward: bool = False) -> Tensor:
+        """x cos + (-x_2, x_1) sin of the halves of x [T, h, d], or the gradient of it; cos and sin: [T, d]."""
+        out = torch.empty_like(x)
+        self._rotate_all(*(part.data_ptr() for part in (x, cos, sin, out)), *x.shape, backward)
+        return out
+
+    def partition(self, logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Logarithms [M] of the sums of e^(logit / temperature), and the entropies [M]. logits: [M, V]."""
+        log_z = logits.new_empty(len(logits), dtype=torch.float32)
+        entropy = torch.empty_like(log_z)
+        self._partition(*(x.data_ptr() for x in (logits, log_z, entropy)), *logits.shape, 1 / temperature)
+        return log_z, entropy
+
+    def unit_gradient(self, logits: Tensor, log_z: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        """d logprob / d logits of the targets [M], where the logits [M, V] lay."""
+        self._unit_gradient(*(x.data_ptr() for x in (logits, log_z, targets)), *logits.shape, 1 / temperature)
+        return logits
 
     def attend(
         self, qkv: Tensor, keys: Tensor, values: Tensor, rotation: tuple[Tensor, Tensor], lengths: Tensor, scale: float
