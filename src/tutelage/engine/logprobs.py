@@ -15,6 +15,8 @@ from torch import Tensor
 from tutelage.engine import native
 
 CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB in float32
+PRODUCT_ELEMENTS = 2**25  # or 64 MiB in bfloat16, where C reads the product as it is; more rows, faster products
+COLUMNS = 6144  # of the weight's gradient that are computed together: half as fast again as all at once
 GRADIENT_ELEMENTS = 2**26  # gradients of logits held at once, in the model's type: one product for all of them
 
 
@@ -54,7 +56,7 @@ class _FusedLogprobs(torch.autograd.Function):
         entropy_M = torch.empty_like(logprobs_M)
         log_z_M = torch.empty_like(logprobs_M)
         head = Head(weight_VH, bias_V, scale, softcap)
-        vocabulary, size = len(weight_VH), CHUNK_ELEMENTS // len(weight_VH)
+        vocabulary, size = len(weight_VH), _rows_at_once(hidden_MH, head)
         # The gradients of the last group are made here, where its softmax is at hand; the others' logits come twice.
         last = (_chunks(0, len(targets_M), GRADIENT_ELEMENTS // vocabulary) or [slice(0, 0)])[-1]
         kept = hidden_MH.new_empty(last.stop - last.start, vocabulary) if ctx.needs_input_grad[0] else None
@@ -86,7 +88,7 @@ class _FusedLogprobs(torch.autograd.Function):
             unit, ctx.kept = ctx.kept, None  # only the last group was kept, and it comes first
             if unit is None:
                 unit = hidden_MH.new_empty(group.stop - group.start, vocabulary)
-                for part in _chunks(group.start, group.stop, CHUNK_ELEMENTS // vocabulary):
+                for part in _chunks(group.start, group.stop, _rows_at_once(hidden_MH, head)):
                     place = unit[_moved(part, group)]
                     logits = _logits(hidden_MH[part], head, place)
                     place.copy_(_unit_gradient(logits, log_z_M[part], targets_M[part], head, ctx.temperature))
@@ -94,7 +96,9 @@ class _FusedLogprobs(torch.autograd.Function):
             grad = grad_M[group, None].to(hidden_MH.dtype)
             torch.mm(unit, weight_VH, out=grad_hidden[group]).mul_(grad)
             if weighted:
-                product = unit.t() @ (hidden_MH[group] * grad)
+                product, short = torch.empty_like(weight_VH), hidden_MH[group] * grad
+                for some in _chunks(0, vocabulary, COLUMNS):
+                    torch.mm(unit[:, some].t(), short, out=product[some])
                 grad_weight = product if grad_weight is None else grad_weight.float().add_(product)
             if grad_bias is not None:
                 grad_bias += (unit.t() @ grad)[:, 0]
@@ -107,10 +111,18 @@ class _FusedLogprobs(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 
+def _is_plain(hidden: Tensor, head: Head) -> bool:
+    """Whether nothing is done to the product of hidden states and weights, and C can read it as it is."""
+    return head.scale == 1.0 and head.bias_V is None and head.softcap is None and _own(hidden) is not None
+
+
+def _rows_at_once(hidden: Tensor, head: Head) -> int:
+    return (PRODUCT_ELEMENTS if _is_plain(hidden, head) else CHUNK_ELEMENTS) // len(head.weight_VH)
+
+
 def _logits(hidden: Tensor, head: Head, place: Tensor | None) -> Tensor:
-    """Logits [M, V], in float32; where nothing is done to the product and C reads it, the product, in its place if it has one."""
-    plain = head.scale == 1.0 and head.bias_V is None and head.softcap is None
-    if not plain or _own(hidden) is None:
+    """Logits [M, V]: where they are the plain product in its type, in its place if it has one; else in float32."""
+    if not _is_plain(hidden, head):
         return capped(hidden, head)
     return hidden @ head.weight_VH.t() if place is None else torch.mm(hidden, head.weight_VH.t(), out=place)
 
