@@ -265,6 +265,7 @@ def _write(out: Path, tables: list[dict[str, Any]]) -> None:
         "Made by `make benchmark`; both sides in turn, medians. The rate of large matrix products",
     ]
     lines[-1] += " is measured beside each kind of work: a machine is not the same every day."
+    lines[-1] += " How the cost grows with batch, length, answers and model: [growth.md](growth.md)."
     for table in tables:
         lines += ["", *_section(table)]
     (out / "RESULTS.md").write_text("\n".join(lines) + "\n")
