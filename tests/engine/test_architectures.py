@@ -150,8 +150,8 @@ def compare_gradients(model, plain, ours, theirs):
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_supervised_and_weighted_losses_and_every_gradient(name, share, monkeypatch):
-    for size in ("CHUNK_ELEMENTS", "PRODUCT_ELEMENTS"):
-        monkeypatch.setattr(logprobs, size, 360)  # chunks of three tokens
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 360)  # chunks of three tokens
+    monkeypatch.setattr(logprobs, "PRODUCT_BYTES", 4 * 360)
     monkeypatch.setattr(logprobs, "GRADIENT_ELEMENTS", 840)  # products of seven
     monkeypatch.setattr(attention, "BLOCK", 5)  # sequences of three blocks of queries
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", 300)  # and one sequence at a time

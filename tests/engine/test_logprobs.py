@@ -11,7 +11,7 @@ from tutelage.engine import logprobs, native
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_equals_log_softmax(way, monkeypatch, chunk, group, temperature):
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", chunk)
-    monkeypatch.setattr(logprobs, "PRODUCT_ELEMENTS", chunk)
+    monkeypatch.setattr(logprobs, "PRODUCT_BYTES", 4 * chunk)
     monkeypatch.setattr(logprobs, "COLUMNS", 4)
     monkeypatch.setattr(logprobs, "GRADIENT_ELEMENTS", group)
     torch.manual_seed(0)

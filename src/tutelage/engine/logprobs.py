@@ -15,7 +15,7 @@ from torch import Tensor
 from tutelage.engine import native
 
 CHUNK_ELEMENTS = 2**23  # logits held at once: 32 MiB in float32
-PRODUCT_ELEMENTS = 2**25  # or 64 MiB in bfloat16, where C reads the product as it is; more rows, faster products
+PRODUCT_BYTES = 2**26  # or so much, where C reads the product as it is: more rows at once make faster products
 COLUMNS = 6144  # of the weight's gradient that are computed together: half as fast again as all at once
 GRADIENT_ELEMENTS = 2**26  # gradients of logits held at once, in the model's type: one product for all of them
 
@@ -117,7 +117,8 @@ def _is_plain(hidden: Tensor, head: Head) -> bool:
 
 
 def _rows_at_once(hidden: Tensor, head: Head) -> int:
-    return (PRODUCT_ELEMENTS if _is_plain(hidden, head) else CHUNK_ELEMENTS) // len(head.weight_VH)
+    elements = PRODUCT_BYTES // hidden.element_size() if _is_plain(hidden, head) else CHUNK_ELEMENTS
+    return elements // len(head.weight_VH)
 
 
 def _logits(hidden: Tensor, head: Head, place: Tensor | None) -> Tensor:
