@@ -5,17 +5,8 @@
 
 #define CHUNK 16384 /* elements that a thread takes at a time */
 
-#define T float
-#define WIDE wide_f32
-#define NAME(f) f##_f32
-#include "adam.c"
-#undef T
-#undef WIDE
-#undef NAME
-#define T uint16_t
-#define WIDE wide_bf16
-#define NAME(f) f##_bf16
-#include "adam.c"
+#define SELF "adam.c"
+#include "both_types.h"
 #else
 
 /* The sum of squares of each chunk, so that the sum of all is the same whatever the number of threads. */

@@ -9,18 +9,9 @@
 #define SOME 32 /* rows are copied to a multiple of it, as the rest of a loop that does not fill a vector is slow */
 #define LEAST -3.0e38f
 
-#define T float
-#define NAME(f) f##_f32
-#include "attention.c"
-#undef T
-#undef NAME
-#define T uint16_t
-#define NAME(f) f##_bf16
-#include "attention.c"
+#define SELF "attention.c"
+#include "both_types.h"
 #else
-
-#define WIDE NAME(wide)
-#define NARROW NAME(narrow)
 
 /* Where scores s lay: e^(scale s - most), 0 for keys that are not seen; mosts: the largest scale s; totals: the sums. */
 void NAME(weigh)(T *restrict scores, float *restrict totals, float *restrict mosts, int64_t rows, int64_t count,
@@ -87,7 +78,4 @@ void NAME(weigh_backward)(T *restrict scores, T *restrict slopes, const float *r
         __builtin_memset(slope + seen, 0, (count - seen) * sizeof *row);
     }
 }
-
-#undef WIDE
-#undef NARROW
 #endif

@@ -33,19 +33,9 @@ static inline Lanes lanes_f32(const float *p) {
     return lanes;
 }
 
-#define T float
-#define NAME(f) f##_f32
-#include "decoding.c"
-#undef T
-#undef NAME
-#define T uint16_t
-#define NAME(f) f##_bf16
-#include "decoding.c"
+#define SELF "decoding.c"
+#include "both_types.h"
 #else
-
-#define WIDE NAME(wide)
-#define NARROW NAME(narrow)
-#define ROUNDED(x) WIDE(NARROW(x))
 
 /* x cos + (its halves swapped, the first one's sign turned) sin, every product and the sum rounded. */
 static inline void NAME(rotate)(const T *restrict x, const T *restrict cos, const T *restrict sin,
@@ -202,8 +192,4 @@ void NAME(draw)(const T *restrict logits, const float *restrict uniform, int64_t
         logprobs[b] = (WIDE(row[tokens[b]]) - most) / temperature - (float)__builtin_log(total);
     }
 }
-
-#undef WIDE
-#undef NARROW
-#undef ROUNDED
 #endif

@@ -5,19 +5,9 @@
 
 #define TOKENS 64 /* whose parts of a weight's gradient are summed together: the same sums whatever the number of threads */
 
-#define T float
-#define NAME(f) f##_f32
-#include "layers.c"
-#undef T
-#undef NAME
-#define T uint16_t
-#define NAME(f) f##_bf16
-#include "layers.c"
+#define SELF "layers.c"
+#include "both_types.h"
 #else
-
-#define WIDE NAME(wide)
-#define NARROW NAME(narrow)
-#define ROUNDED(x) WIDE(NARROW(x))
 
 /* x += delta (where there is one);  r = 1 / sqrt(mean(x^2) + eps);  out = weight * (x r).
    x, delta, out: [rows, width]; inverses: [rows], the r, where they are wanted. */
@@ -113,8 +103,4 @@ void NAME(rotate_all)(const T *restrict x, const T *restrict cos, const T *restr
         }
     }
 }
-
-#undef WIDE
-#undef NARROW
-#undef ROUNDED
 #endif

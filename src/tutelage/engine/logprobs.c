@@ -3,18 +3,9 @@
 #ifndef NAME
 #include "numbers.h"
 
-#define T float
-#define NAME(f) f##_f32
-#include "logprobs.c"
-#undef T
-#undef NAME
-#define T uint16_t
-#define NAME(f) f##_bf16
-#include "logprobs.c"
+#define SELF "logprobs.c"
+#include "both_types.h"
 #else
-
-#define WIDE NAME(wide)
-#define NARROW NAME(narrow)
 
 /* log z = log sum of e^x and the entropy log z - sum of p x, x = cold * logits, p = e^x / z. */
 void NAME(partition)(const T *restrict logits, float *restrict log_z, float *restrict entropy, int64_t rows, int64_t width,
@@ -49,7 +40,4 @@ void NAME(unit_gradient)(T *restrict logits, const float *restrict log_z, const 
         row[targets[r]] = NARROW(cold * (1.0f - target));
     }
 }
-
-#undef WIDE
-#undef NARROW
 #endif

@@ -26,7 +26,7 @@ SOURCES = [
     Path(__file__).with_name(name)
     for name in ("attention.c", "layers.c", "logprobs.c", "decoding.c", "products.c", "adam.c")
 ]
-HEADER = Path(__file__).with_name("numbers.h")
+HEADERS = [Path(__file__).with_name(name) for name in ("numbers.h", "both_types.h")]
 BLOCK = 64  # of decoding.c: a cache's room is a multiple of it
 COLUMNS = 32  # of products.c: outputs that are made together
 TOKENS = 64  # of layers.c: whose parts of a weight's gradient are summed together
@@ -241,7 +241,7 @@ def _library() -> ctypes.CDLL | None:
 def _compiled(cc: str, threads: tuple[str, ...]) -> Path:
     """The library's file, made where it is not there yet."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutelage" / "native"
-    made_of = [*(source.read_text() for source in (HEADER, *SOURCES)), _version(cc), *FLAGS, *threads, _processor()]
+    made_of = [*(source.read_text() for source in (*HEADERS, *SOURCES)), _version(cc), *FLAGS, *threads, _processor()]
     path = folder / f"kernels-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
