@@ -101,7 +101,7 @@ static void rows_by_tiles(const Call *call, const Block *block, int64_t row, int
     for (int64_t k = 0; k < call->inputs; k += 2 * TILE) {
         const uint16_t *weights = block->weights + k * COLUMNS;
         for (int line = 0; row == 0 && line < 2 * TILE; line++)
-            _mm_prefetch((const char *)weights + AHEAD + 64 * line, _MM_HINT_T1);
+            _mm_prefetch((const char *)weights + AHEAD + 64 * line, _MM_HINT_T0);
         _tile_loadd(6, weights, 2 * COLUMNS * sizeof *weights);
         _tile_loadd(7, weights + 2 * TILE, 2 * COLUMNS * sizeof *weights);
         _tile_loadd(4, x + k, stride);
