@@ -28,7 +28,8 @@ PARTS = ("reward", "dpo", "policy")
 REWARD = ["--batch-size", 16, "--learning-rate", 2e-5, "--epochs", 1, "--max-length", 512, "--eval-every", 1000]
 DPO = ["--batch-size", 8, "--learning-rate", 5e-6, "--epochs", 1, "--max-length", 512, "--eval-every", 1000]
 SFT = ["--batch-size", 16, "--learning-rate", 2e-5, "--max-steps", 44, "--max-length", 512]
-PPO = ["--batch-size", 16, "--group-size", 4, "--minibatch-size", 16, "--learning-rate", 3e-5, "--kl-coef", 0.05]
+# At 0.05 (and 3e-5) all answers become "I am sorry." within 60 iterations, KL 10: comparisons of harmlessness alone reward it.
+PPO = ["--batch-size", 16, "--group-size", 4, "--minibatch-size", 16, "--learning-rate", 2e-5, "--kl-coef", 0.2]
 PPO += ["--max-new-tokens", 48, "--max-length", 256, "--eval-every", 25, "--eval-prompts", 32, "--ema", 0.95]
 PROMPT = 300  # characters; one turn: so that most of what PPO computes is answers
 
