@@ -184,3 +184,8 @@ def test_compiled_once_whoever_asks_and_with_torchs_threads(tmp_path, monkeypatc
     for path in set(ways) - set(tried):
         path.unlink()
     assert sorted(own.parent.iterdir()) == sorted(tried)  # each once, and what they were made in is gone
+
+
+def test_other_processors_are_not_asked_for_what_only_x86_has(monkeypatch):
+    monkeypatch.setattr(native.platform, "machine", lambda: "aarch64")
+    assert native._flags() == native.FLAGS and not any(flag.startswith("-mprefer") for flag in native.FLAGS)

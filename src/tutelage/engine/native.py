@@ -32,7 +32,8 @@ COLUMNS = 32  # of products.c: outputs that are made together
 TOKENS = 64  # of layers.c: whose parts of a weight's gradient are summed together
 CHUNK = 16384  # of adam.c: elements whose squares are summed together
 # Not -ffast-math: sums are only taken in another order where the source says so.
-FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+OF_X86 = ("-mprefer-vector-width=512",)  # where there are such vectors; compilers for other processors refuse it
 THREADS = (("-fopenmp",), ("-fopenmp-simd",))  # the second where threads are not to be had, as with clang here
 NAMES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 SECONDS = 120  # for a compilation
@@ -214,6 +215,12 @@ def kernels(dtype: torch.dtype) -> Kernels | None:
     return None if found is None else Kernels(found, NAMES[dtype])
 
 
+def kernels_for(*tensors: Tensor) -> Kernels | None:
+    """The functions for tensors of one type that lie on the processor; None for others."""
+    alike = all(x.device.type == "cpu" and x.dtype == tensors[0].dtype for x in tensors)
+    return kernels(tensors[0].dtype) if alike else None
+
+
 @cache
 def products() -> Products | None:
     """The products, where the processor has what they are made of."""
@@ -241,7 +248,13 @@ def _library() -> ctypes.CDLL | None:
 def _compiled(cc: str, threads: tuple[str, ...]) -> Path:
     """The library's file, made where it is not there yet."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutelage" / "native"
-    made_of = [*(source.read_text() for source in (*HEADERS, *SOURCES)), _version(cc), *FLAGS, *threads, _processor()]
+    made_of = [
+        *(source.read_text() for source in (*HEADERS, *SOURCES)),
+        _version(cc),
+        *_flags(),
+        *threads,
+        _processor(),
+    ]
     path = folder / f"kernels-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -249,12 +262,17 @@ def _compiled(cc: str, threads: tuple[str, ...]) -> Path:
             parts, whole = [Path(work) / f"{source.stem}.o" for source in SOURCES], Path(work) / "kernels.so"
             with ThreadPoolExecutor() as pool:
                 commands = [
-                    [cc, *FLAGS, *threads, "-c", *map(str, (a, "-o", b))] for a, b in zip(SOURCES, parts, strict=True)
+                    [cc, *_flags(), *threads, "-c", *map(str, (a, "-o", b))]
+                    for a, b in zip(SOURCES, parts, strict=True)
                 ]
                 list(pool.map(_run, commands))
             _run([cc, "-shared", *map(str, parts), "-o", str(whole)])  # without -fopenmp: torch's threads are there
             whole.replace(path)  # whole, whoever else makes it at the same time
     return path
+
+
+def _flags() -> tuple[str, ...]:
+    return FLAGS + (OF_X86 if platform.machine() in ("x86_64", "AMD64") else ())
 
 
 def _run(command: list[str]) -> str:
