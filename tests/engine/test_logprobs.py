@@ -69,8 +69,10 @@ def test_in_bfloat16_both_ways_differ_by_roundings_alone(monkeypatch):
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-5)
 
 
-def test_a_logit_of_minus_infinity_has_no_part_in_the_entropy(way):
+def test_a_logit_of_minus_infinity_has_no_part_in_the_entropy():
+    """In C; torch's 0 times infinity is no number."""
+    if native.compiler() is None:
+        pytest.skip("needs a C compiler")
     hidden, weight = torch.ones(1, 1), torch.tensor([[0.0], [0.0], [float("-inf")]])
     ours, entropy = logprobs.fused_logprobs(hidden, weight, torch.tensor([0]))
-    torch.testing.assert_close(ours, torch.tensor([-0.693147]))
-    assert way == "by torch" or entropy.tolist() == pytest.approx([0.693147])
+    assert ours.tolist() == entropy.neg().tolist() == pytest.approx([-0.693147])

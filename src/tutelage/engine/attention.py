@@ -256,11 +256,10 @@ def _weigh(scores: Tensor, block: int, scale: float) -> tuple[Tensor, Tensor, Te
 
 def _settle(mixed: Tensor, totals: Tensor, out: Tensor) -> None:
     """Sums of values [n * groups, rows, d] divided by the weights' sums, written as [n, h, block, d]."""
-    own = native.kernels(mixed.dtype)
-    if own is None or out.stride(3) != 1:
-        out.copy_(mixed.div_(totals[..., None]).view(out.shape))
-    else:
+    if (own := native.kernels(mixed.dtype)) is not None:
         own.settle(mixed, totals, out)
+    else:
+        out.copy_(mixed.div_(totals[..., None]).view(out.shape))
 
 
 def _weigh_backward(
@@ -303,9 +302,8 @@ def _attention(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     asked = {name: kwargs.get(word) for name, word in LIMITS.items()}
     limits: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    q, k, v = (
-        x.squeeze(0).transpose(0, 1) for x in (query, key, value)
-    )  # `x[0]` would have a gradient of zeros to fill
+    # Not `x[0]`, whose gradient is a tensor of zeros with a part filled in.
+    q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     # Contiguous: some architectures `view` it.
     return layout.attend(q, k, v, scale, **limits).contiguous()[None], None
 

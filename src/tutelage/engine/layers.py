@@ -22,6 +22,7 @@ from tutelage.engine.attention import NAME
 NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Phi3RMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 # Attention of `transformers` that turns all of its queries and keys, and does nothing else to them.
 ROTATED = ("LlamaAttention", "MistralAttention", "Qwen2Attention")
+ELSEWHERE = ("attention_mask", "cache", "past_key_values")  # what an architecture's own forward pass sees to
 # Layers of `transformers` that compute down(act(gate(x)) * up(x)).
 GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
 
@@ -31,7 +32,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_H: Tensor, eps: float) -> Tensor:
-        if (own := _own(x, weight_H)) is not None:
+        if (own := native.kernels_for(x, weight_H)) is not None:
             x = x.contiguous()
             out, inverse = own.norm(x.flatten(0, -2), weight_H.detach(), eps)
             ctx.save_for_backward(x, weight_H, inverse)
@@ -44,7 +45,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None]:
         x, weight_H, inverse = ctx.saved_tensors
-        if (own := _own(x, weight_H)) is not None:
+        if (own := native.kernels_for(x, weight_H)) is not None:
             flat, grad = x.flatten(0, -2), gradients[0].contiguous().flatten(0, -2)
             grad_x, grad_weight = own.norm_backward(flat, weight_H, inverse, grad)
             return grad_x.view_as(x), grad_weight.to(weight_H.dtype), None
@@ -81,13 +82,13 @@ class _GatedDown(torch.autograd.Function):
 
 def _gate(gate: Tensor, up: Tensor) -> Tensor:
     """silu(g) u."""
-    own = _own(gate, up)
+    own = native.kernels_for(gate, up)
     return silu(gate).mul_(up) if own is None else own.gate(gate, up)
 
 
 def _gate_backward(gate: Tensor, up: Tensor, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """dg and du, given dh, which need not outlast it; and h once more."""
-    if (own := _own(gate, up)) is not None:
+    if (own := native.kernels_for(gate, up)) is not None:
         return own.gate_backward(gate, up, inner)
     active = silu(gate)
     product = active * up
@@ -100,27 +101,19 @@ def gated_down(gate: Tensor, up: Tensor, weight_HF: Tensor) -> Tensor:
     return _GatedDown.apply(gate, up, weight_HF)
 
 
-def _own(x: Tensor, other: Tensor) -> native.Kernels | None:
-    """The functions in C, for tensors on the processor of one type."""
-    return native.kernels(x.dtype) if x.device.type == "cpu" and x.dtype == other.dtype else None
-
-
 class _Rotated(torch.autograd.Function):
     """y = x cos + (-x_2, x_1) sin, of the halves of x [T, h, d];  dx is the transpose of the same."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, own: native.Kernels) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        own = native.kernels(x.dtype)
-        assert own is not None
+        ctx.own = own
         return own.rotate(x.contiguous(), cos, sin)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
-        own = native.kernels(gradients[0].dtype)
-        assert own is not None
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
-        return own.rotate(gradients[0].contiguous(), cos, sin, backward=True), None, None
+        return ctx.own.rotate(gradients[0].contiguous(), cos, sin, backward=True), None, None, None
 
 
 def _attention_forward(kind: Any) -> Callable[..., Any]:
@@ -128,13 +121,16 @@ def _attention_forward(kind: Any) -> Callable[..., Any]:
 
     def forward(self: Any, hidden_states: Tensor, position_embeddings: Any, *args: Any, **kwargs: Any) -> Any:
         cos, sin = position_embeddings
+        own = native.kernels_for(hidden_states, cos)
         window = getattr(self, "sliding_window", None) or getattr(self.config, "sliding_window", None)
-        ours = self.config._attn_implementation == NAME and window is None and cos.shape[-1] == self.head_dim
-        if not ours or args or kwargs.get("attention_mask") is not None or _own(hidden_states, cos) is None:
+        packed = self.config._attn_implementation == NAME and not any(
+            kwargs.get(name) is not None for name in ELSEWHERE
+        )
+        if own is None or not packed or args or window is not None or cos.shape[-1] != self.head_dim:
             return kind.forward(self, hidden_states, position_embeddings, *args, **kwargs)
         parts = (part(hidden_states).squeeze(0) for part in (self.q_proj, self.k_proj, self.v_proj))
         q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in parts)
-        q, k = (_Rotated.apply(x, cos[0].contiguous(), sin[0].contiguous()) for x in (q, k))
+        q, k = (_Rotated.apply(x, cos[0].contiguous(), sin[0].contiguous(), own) for x in (q, k))
         heads = (x.transpose(0, 1)[None] for x in (q, k, v))
         mixed, weights = ALL_ATTENTION_FUNCTIONS[NAME](self, *heads, None, scaling=self.scaling)
         return self.o_proj(mixed.flatten(-2)), weights

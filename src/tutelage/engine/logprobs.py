@@ -113,7 +113,7 @@ class _FusedLogprobs(torch.autograd.Function):
 
 def _is_plain(hidden: Tensor, head: Head) -> bool:
     """Whether nothing is done to the product of hidden states and weights, and C can read it as it is."""
-    return head.scale == 1.0 and head.bias_V is None and head.softcap is None and _own(hidden) is not None
+    return head.scale == 1.0 and head.bias_V is None and head.softcap is None and native.kernels_for(hidden) is not None
 
 
 def _rows_at_once(hidden: Tensor, head: Head) -> int:
@@ -128,33 +128,32 @@ def _logits(hidden: Tensor, head: Head, place: Tensor | None) -> Tensor:
     return hidden @ head.weight_VH.t() if place is None else torch.mm(hidden, head.weight_VH.t(), out=place)
 
 
-def _own(x: Tensor) -> native.Kernels | None:
-    """The functions in C, for what lies on the processor."""
-    return native.kernels(x.dtype) if x.device.type == "cpu" else None
-
-
 def _partition(logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """log sum of e^x and the entropy of softmax(x), x = logits / temperature; [M] in float32."""
-    if (own := _own(logits)) is not None:
+    if (own := native.kernels_for(logits)) is not None:
         return own.partition(logits, temperature)
-    cooled = logits.float() / temperature
-    most = cooled.amax(-1, keepdim=True)
-    weights = cooled.sub_(most).exp()
+    most = logits.amax(-1, keepdim=True)
+    below = _cooled(logits - most, temperature)
+    weights = below.exp()
     total = weights.sum(-1)
     log_total = total.log()
-    return most[:, 0] + log_total, log_total - torch.linalg.vecdot(weights, cooled) / total
+    return most[:, 0] / temperature + log_total, log_total - torch.linalg.vecdot(weights, below) / total
+
+
+def _cooled(x: Tensor, temperature: float) -> Tensor:
+    """In place."""
+    return x if temperature == 1.0 else x.div_(temperature)
 
 
 def _unit_gradient(logits: Tensor, log_z: Tensor, targets: Tensor, head: Head, temperature: float) -> Tensor:
     """d logprob / d (h W') = (onehot(target) - softmax) slope / temperature; logits need not outlast it."""
     # d cap(x) / dx = 1 - (cap(x) / softcap)^2
     slope = None if head.softcap is None else 1 - (logits / head.softcap).square_()
-    if (own := _own(logits)) is not None:
+    if (own := native.kernels_for(logits)) is not None:
         unit = own.unit_gradient(logits, log_z, targets, temperature)
     else:
-        unit = (logits.float() / temperature).sub_(log_z[:, None]).exp_().neg_()
-        unit.scatter_add_(-1, targets[:, None], unit.new_ones(len(targets), 1))
-        unit = unit if temperature == 1.0 else unit.div_(temperature)
+        unit = _cooled(logits, temperature).sub_(log_z[:, None]).exp_().neg_()
+        unit = _cooled(unit.scatter_add_(-1, targets[:, None], unit.new_ones(len(targets), 1)), temperature)
     return unit if slope is None else unit.mul_(slope)
 
 
