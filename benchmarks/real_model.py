@@ -28,9 +28,10 @@ PARTS = ("reward", "dpo", "policy")
 REWARD = ["--batch-size", 16, "--learning-rate", 2e-5, "--epochs", 1, "--max-length", 512, "--eval-every", 1000]
 DPO = ["--batch-size", 8, "--learning-rate", 5e-6, "--epochs", 1, "--max-length", 512, "--eval-every", 1000]
 SFT = ["--batch-size", 16, "--learning-rate", 2e-5, "--max-steps", 44, "--max-length", 512]
-# At 0.05 (and 3e-5) all answers become "I am sorry." within 60 iterations, KL 10: comparisons of harmlessness alone reward it.
+# At 0.05 (and 3e-5) all answers become "I'm sorry." within 60 iterations, KL 10: comparisons of harmlessness alone reward it.
 PPO = ["--batch-size", 16, "--group-size", 4, "--minibatch-size", 16, "--learning-rate", 2e-5, "--kl-coef", 0.2]
 PPO += ["--max-new-tokens", 48, "--max-length", 256, "--eval-every", 25, "--eval-prompts", 32, "--ema", 0.95]
+SHOWN = 3  # held-out prompts whose answers are printed
 PROMPT = 300  # characters; one turn: so that most of what PPO computes is answers
 
 
@@ -101,6 +102,9 @@ def _markdown(found: dict[str, Any]) -> list[str]:
             low, high = row["ci95"]
             pair = f"{row['policy']} over {row['baseline']}: {row['win_rate']:.1%}"
             lines.append(f"| {pair} | {Path(row['judge']).name} | {low:.1%} to {high:.1%} |")
+        for one in policy["samples"]:
+            lines += ["", f"“{one['prompt']}”", ""]
+            lines += [f"- iteration {step}: {' '.join(text.split())}" for step, text in one["answers"].items()]
     return lines
 
 
@@ -186,11 +190,27 @@ def _policy(args: argparse.Namespace) -> dict[str, Any]:
         found[name] = {k: statistics.mean(r[k] for r in part if k in r) for k in watched if any(k in r for r in part)}
         found[name]["seconds_per_iteration"] = (part[-1]["seconds"] - part[0]["seconds"]) / max(1, len(part) - 1)
     found["resident_mib"] = memory
+    found["samples"] = _samples(args.out / "ppo" / "samples.jsonl")
     win_rates = json.loads((args.out / "eval" / "eval.json").read_text())["win_rates"]
     found["eval"] = [
         {key: row[key] for key in ("policy", "baseline", "judge", "win_rate", "ci95")} for row in win_rates
     ]
     return found
+
+
+def _samples(path: Path) -> list[dict[str, Any]]:
+    """What the policy said to the first held-out prompts at the first, a middle and the last time that they were asked."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = sorted({row["step"] for row in rows})
+    asked = list(dict.fromkeys(row["prompt"] for row in rows))[:SHOWN]
+    chosen = (steps[0], steps[len(steps) // 2], steps[-1])
+    return [
+        {
+            "prompt": prompt,
+            "answers": {row["step"]: row["text"] for row in rows if row["prompt"] == prompt and row["step"] in chosen},
+        }
+        for prompt in asked
+    ]
 
 
 def _tutelage(args: argparse.Namespace, verb: str, model: Any, name: str, options: list[Any]) -> dict[str, float]:
